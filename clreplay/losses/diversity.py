@@ -1,0 +1,80 @@
+"""Intra-class diversity (DDM, eq. 8): push every synthetic image away from its nearest neighbours' mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clreplay.losses.features import Features
+
+
+def neighbour_count(images_per_class: int, fraction: float) -> int:
+    """k = max(1, round(fraction * IPC)), at most IPC - 1; 0 at IPC 1, where the term does not apply.
+
+    Source: DDM, section 4.2 (k = 0.2 IPC); halves are rounded up.
+    """
+    return min(max(1, int(fraction * images_per_class + 0.5)), images_per_class - 1)
+
+
+def intra_class_diversity(
+    embedding: Tensor, neighbours: int, reduction: str = "mean", detach_neighbours: bool = False
+) -> Tensor:
+    """Minus KL(softmax f || softmax of the mean of f's k nearest neighbours), one value a class.
+
+    Args:
+        embedding: (classes, n, d) of the synthetic images; softmax at temperature 1 over d.
+        neighbours: k, between 1 and n - 1; an image is never its own neighbour, ties go to the lower index.
+        reduction: ``mean`` over the n images (the authors' code) or ``sum`` (eq. 8 read literally).
+        detach_neighbours: stop the gradient into the neighbours' mean.
+
+    Returns:
+        (classes,), never positive.
+
+    Raises:
+        ValueError: ``neighbours`` is outside 1..n - 1.
+    """
+    classes, n, _ = embedding.shape
+    if not 1 <= neighbours < n:
+        raise ValueError(f"neighbours must be within 1..{n - 1} for {n} images a class, got {neighbours}")
+    with torch.no_grad():
+        # Differences, not the expanded product: duplicates must come out at distance zero exactly.
+        distances = torch.cdist(embedding, embedding, compute_mode="donot_use_mm_for_euclid_dist")
+        distances.diagonal(dim1=1, dim2=2).fill_(float("inf"))
+        nearest = distances.sort(dim=2, stable=True).indices[:, :, :neighbours]  # classes, n, k
+    rows = torch.arange(classes, device=embedding.device)[:, None, None]
+    centre = embedding[rows, nearest].mean(2)  # classes, n, d
+    if detach_neighbours:
+        centre = centre.detach()
+    log_image, log_centre = embedding.log_softmax(2), centre.log_softmax(2)
+    divergence = (log_image.exp() * (log_image - log_centre)).sum(2)  # classes, n
+    return -(divergence.mean(1) if reduction == "mean" else divergence.sum(1))
+
+
+@dataclass(frozen=True)
+class IntraClassDiversity:
+    """``weight`` (beta) times :func:`intra_class_diversity`; has no real side.
+
+    Args:
+        weight: beta in the DDM objective.
+        neighbours: k as a fraction of the images a class, see :func:`neighbour_count`.
+        reduction, detach_neighbours: see :func:`intra_class_diversity`.
+    """
+
+    weight: float = 10.0
+    neighbours: float = 0.2
+    reduction: str = "mean"
+    detach_neighbours: bool = False
+    name = "diversity"
+
+    def statistics(self, features: Features) -> tuple[Tensor, ...]:
+        """Nothing: the term reads the synthetic embedding itself."""
+        return ()
+
+    def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
+        """Unweighted loss, (classes,); exactly zero at one image a class."""
+        k = neighbour_count(features.embedding.shape[1], self.neighbours)
+        if k == 0:
+            return features.embedding.new_zeros(len(features.embedding))
+        return intra_class_diversity(features.embedding, k, self.reduction, self.detach_neighbours)

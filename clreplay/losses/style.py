@@ -1,0 +1,123 @@
+"""Style matching: channel moments and channel correlation of feature maps (DDM, eqs. 4 to 7).
+
+Maps are post-activation and pre-pooling: after an instance norm alone the moments of every image are
+constants, and matching them would be vacuous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clreplay.losses.features import Features
+
+EPSILON = 1e-5
+"""Added to the variance before the root, as in AdaIN."""
+
+
+def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") -> tuple[Tensor, Tensor]:
+    """Set-averaged channel mean and spread of feature maps (DDM, eq. 4).
+
+    Args:
+        maps: (classes, n, channels, h, w).
+        sigma_of: ``image`` averages the spread of every image over the set (the paper's text);
+            ``mean_map`` takes the spread of the set's mean map (the authors' code). The target of the
+            latter depends on how many images are averaged.
+        spread: ``std`` is sqrt(unbiased variance + 1e-5); ``var`` the unbiased variance.
+
+    Returns:
+        mean and spread, (classes, channels) each.
+    """
+    # The mean of means is the mean of the mean map: the first moment is the same in both readings.
+    source = maps if sigma_of == "image" else maps.mean(1, keepdim=True)
+    pixels = source.flatten(3)
+    count = pixels.shape[3]
+    mean = pixels.mean(3)  # classes, n (or 1), channels
+    # Sums of squares: torch's CPU ``std`` is a scalar Welford loop, 30 times slower. The maps are of
+    # order one with spread comparable to their mean, so nothing is lost by cancellation.
+    variance = (pixels.square().mean(3) - mean.square()).clamp_min(0) * (count / max(count - 1, 1))
+    sigma = (variance + EPSILON).sqrt() if spread == "std" else variance
+    return mean.mean(1), sigma.mean(1)
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Set-averaged Gram matrix over ``channels * h * w``: (classes, n, channels, h, w) -> (classes, channels, channels).
+
+    The average of the images' Gram matrices is one tall product (DDM, eq. 5 and 6).
+    """
+    classes, n, channels, h, w = maps.shape
+    tall = maps.transpose(1, 2).reshape(classes, channels, n * h * w)
+    return torch.bmm(tall, tall.transpose(1, 2)) / (n * channels * h * w)
+
+
+@dataclass(frozen=True)
+class MomentMatching:
+    """Half the squared difference of channel means plus half that of spreads, over layers (DDM, eq. 4).
+
+    Args:
+        weight: lambda * alpha in the DDM objective.
+        sigma_of, spread: see :func:`channel_moments`.
+        channels: ``mean`` over channels (the authors' code) or ``sum`` (eq. 4 read literally).
+        layers: indices of the taps used; ``None`` takes all (Table 8 chooses among them).
+    """
+
+    weight: float = 5000.0
+    sigma_of: str = "image"
+    spread: str = "std"
+    channels: str = "mean"
+    layers: tuple[int, ...] | None = None
+    name = "moment_matching"
+
+    def statistics(self, features: Features) -> tuple[Tensor, ...]:
+        """Mean and spread of every layer, flattened: (mean_1, sigma_1, mean_2, ...), (classes, channels) each."""
+        moments = (channel_moments(tap, self.sigma_of, self.spread) for tap in chosen_taps(features, self.layers))
+        return tuple(tensor for pair in moments for tensor in pair)
+
+    def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
+        """Unweighted loss, (classes,)."""
+        total = 0.0
+        for target, value in zip(real, synthetic):
+            squared = (target - value).square()
+            total = total + 0.5 * (squared.mean(1) if self.channels == "mean" else squared.sum(1))
+        return total
+
+
+@dataclass(frozen=True)
+class CorrelationMatching:
+    """Squared Frobenius distance of set-averaged Gram matrices, summed over layers (DDM, eq. 6).
+
+    Args:
+        weight: lambda in the DDM objective.
+        quarter: ``True`` keeps eq. 6's factor 1/4; the authors' code drops it (and lambda = 5000 goes with that).
+        layers: indices of the taps used; ``None`` takes all.
+    """
+
+    weight: float = 5000.0
+    quarter: bool = False
+    layers: tuple[int, ...] | None = None
+    name = "correlation_matching"
+
+    def statistics(self, features: Features) -> tuple[Tensor, ...]:
+        """The Gram matrix of every layer, (classes, channels, channels) each."""
+        return tuple(gram(tap) for tap in chosen_taps(features, self.layers))
+
+    def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
+        """Unweighted loss, (classes,)."""
+        total = sum((target - value).square().sum((1, 2)) for target, value in zip(real, synthetic))
+        return total / 4 if self.quarter else total
+
+
+def chosen_taps(features: Features, layers: tuple[int, ...] | None) -> list[Tensor]:
+    """The taps at ``layers`` (all for ``None``).
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
+    if layers is None:
+        return features.taps
+    for layer in layers:
+        if not 0 <= layer < len(features.taps):
+            raise ValueError(f"layers must be within 0..{len(features.taps) - 1} for this network, got {layer}")
+    return [features.taps[layer] for layer in layers]

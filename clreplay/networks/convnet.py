@@ -1,0 +1,151 @@
+"""ConvNet: the reference network of the condensation literature ("ConvNet-3", "ConvNetD3")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+NORMS = ("instance", "batch", "layer", "group", "none")
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    # Never in place: the activation's output is a style tap and must not alias the norm's output.
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "leakyrelu": lambda: nn.LeakyReLU(0.01),
+    "swish": nn.SiLU,
+}
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "avg": lambda: nn.AvgPool2d(2),
+    "max": lambda: nn.MaxPool2d(2),
+    "none": nn.Identity,
+}
+
+
+def default_depth(image_size: int) -> int:
+    """Blocks for a resolution: 3 up to 32 pixels, 4 up to 64, 5 above (DDM paper, section 4.2)."""
+    return 3 if image_size <= 32 else 4 if image_size <= 64 else 5
+
+
+class ConvNet(nn.Module):
+    """``depth`` blocks of 3x3 convolution, norm, activation, 2x2 pooling, then one linear layer.
+
+    Source: Gidaris & Komodakis 2018, as used by DC, DSA, DM and DDM. With the defaults it has 320,010
+    parameters for 10 classes and 504,420 for 100.
+
+    Args:
+        num_classes: outputs of the classifier.
+        channels: channels of the images.
+        image_size: height and width of the (square) images in pixels.
+        width: channels of every block.
+        depth: number of blocks; ``None`` takes :func:`default_depth`.
+        norm: ``instance`` (group norm with one group a channel, affine), ``batch``, ``layer``,
+            ``group`` (4 groups) or ``none``.
+        activation: ``relu``, ``sigmoid``, ``leakyrelu`` (slope 0.01) or ``swish``.
+        pooling: ``avg``, ``max`` or ``none``.
+
+    Raises:
+        ValueError: an option is unknown, or the images are too small for the depth.
+
+    Example:
+        >>> net = ConvNet(10)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int = 3,
+        image_size: int = 32,
+        width: int = 128,
+        depth: int | None = None,
+        norm: str = "instance",
+        activation: str = "relu",
+        pooling: str = "avg",
+    ) -> None:
+        super().__init__()
+        depth = default_depth(image_size) if depth is None else depth
+        for name, value in {"num_classes": num_classes, "channels": channels, "width": width, "depth": depth}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        _check_choice("norm", norm, NORMS)
+        _check_choice("activation", activation, tuple(ACTIVATIONS))
+        _check_choice("pooling", pooling, tuple(POOLINGS))
+        self.num_classes, self.channels, self.image_size = num_classes, channels, image_size
+        self.width, self.depth, self.norm = width, depth, norm
+
+        blocks, size, channels_in = [], image_size, channels
+        for index in range(depth):
+            # 28-pixel digits are padded to 32 by the first convolution, as in DC's networks.
+            padding = 3 if index == 0 and image_size == 28 else 1
+            size += 2 * (padding - 1)
+            blocks.append(_Block(channels_in, width, size, padding, norm, activation, pooling))
+            size = size if pooling == "none" else size // 2
+            channels_in = width
+            if size < 1:
+                raise ValueError(
+                    f"depth {depth} needs images of at least {2**depth} pixels, got {image_size}; "
+                    "lower depth or use larger images"
+                )
+        self.blocks = nn.ModuleList(blocks)
+        self.embedding_size = width * size * size
+        self.classifier = nn.Linear(self.embedding_size, num_classes)
+
+    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embedding (n, embedding_size) and taps: the post-activation, pre-pooling map of every block."""
+        taps = []
+        maps = images
+        for block in self.blocks:
+            tap = block.activation(block.norm(block.conv(maps)))
+            taps.append(tap)
+            maps = block.pool(tap)
+        return maps.flatten(1), taps
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """The flattened, pooled map of the last block: (n, embedding_size); 2048 values at width 128."""
+        maps = images
+        for block in self.blocks:
+            maps = block(maps)
+        return maps.flatten(1)
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """Post-activation, pre-pooling maps (n, width, h, w), one a block (the style layers of DDM)."""
+        return self.features(images)[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, num_classes) of images (n, channels, h, w)."""
+        return self.classifier(self.embedding(images))
+
+
+class _Block(nn.Module):
+    def __init__(
+        self, channels_in: int, width: int, size: int, padding: int, norm: str, activation: str, pooling: str
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, width, kernel_size=3, padding=padding)
+        self.norm = _norm_layer(norm, width, size)
+        self.activation = ACTIVATIONS[activation]()
+        self.pool = POOLINGS[pooling]()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.pool(self.activation(self.norm(self.conv(maps))))
+
+
+def _norm_layer(norm: str, width: int, size: int) -> nn.Module:
+    if norm == "instance":
+        return nn.GroupNorm(width, width, affine=True)
+    if norm == "group":
+        if width % 4:
+            raise ValueError(f"width must be a multiple of 4 with norm='group', got {width}")
+        return nn.GroupNorm(4, width, affine=True)
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    if norm == "layer":
+        return nn.LayerNorm([width, size, size])
+    return nn.Identity()
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -1,0 +1,113 @@
+"""Fresh weights in place: for whole models (the plugin) and for a flat buffer (the engine)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def reinitialize(
+    model: nn.Module, seed: int, custom: Callable[[nn.Module], None] | None = None
+) -> None:
+    """Draw every parameter and statistic of ``model`` anew, in place, leaving the global chance as it was.
+
+    Each submodule is asked for its own ``reset_parameters`` (PyTorch's convention; it covers the
+    normalisation layers' running statistics too), so object identity and the optimizer's links stay.
+
+    Args:
+        model: any module; its parameter objects are kept.
+        seed: seed of the draw (63 bits).
+        custom: called with the model instead, for models that need something else
+            (the plugin's ``reinitialize=``).
+
+    Raises:
+        TypeError: a module owns parameters and has no ``reset_parameters``; the model is untouched.
+    """
+    if custom is None:
+        resettable = _resettable_modules(model)
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(seed)
+        if custom is not None:
+            custom(model)
+            return
+        for module in resettable:
+            module.reset_parameters()
+
+
+def _resettable_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules to reset, innermost first, so that a parent has the last word about its children."""
+    found: list[nn.Module] = []
+    for name, module in model.named_modules():
+        if callable(getattr(module, "reset_parameters", None)):
+            found.append(module)
+            continue
+        owned = [n for n, _ in module.named_parameters(recurse=False)]
+        if owned:
+            where = f"{name!r} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
+            raise TypeError(
+                f"cannot re-initialise {where}: it owns {', '.join(owned)} and has no reset_parameters(); "
+                "give it one, or pass reinitialize=, a callable that redraws the whole model in place"
+            )
+    return found[::-1]
+
+
+class FlatParameters:
+    """The parameters of a network of convolutions, linear and norm layers in one flat buffer.
+
+    Redrawing them is one uniform draw and one multiply-add on the device, instead of a new module:
+    PyTorch's default initialisation of ``Conv2d`` and ``Linear`` is U(-b, b) with b = 1/sqrt(fan in) for
+    weight and bias alike, and norm layers start at scale 1, shift 0.
+
+    Args:
+        network: its parameters become views of the buffer and need no gradient from here on.
+
+    Raises:
+        TypeError: the network holds a parameter of another kind of layer.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        bounds, centres, sizes, parameters = [], [], [], []
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                bound, centre = _default_initialisation(module, name)
+                sizes.append(parameter.numel())
+                bounds.append(bound)
+                centres.append(centre)
+                parameters.append(parameter)
+        device = parameters[0].device
+        repeats = torch.tensor(sizes)
+        self._bound = torch.tensor(bounds).repeat_interleave(repeats).to(device)
+        self._centre = torch.tensor(centres).repeat_interleave(repeats).to(device)
+        self.buffer = torch.empty_like(self._bound)
+        offset = 0
+        for parameter, size in zip(parameters, sizes):
+            parameter.requires_grad_(False)
+            parameter.data = self.buffer[offset : offset + size].view(parameter.shape)
+            offset += size
+        self._norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw all parameters anew (and forget batch-norm statistics); ``generator`` is on their device."""
+        self.buffer.uniform_(-1.0, 1.0, generator=generator)
+        self.buffer.mul_(self._bound).add_(self._centre)
+        for norm in self._norms:
+            norm.reset_running_stats()
+
+
+def _default_initialisation(module: nn.Module, name: str) -> tuple[float, float]:
+    """(bound, centre) of the uniform draw of one parameter."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        fan_in = module.weight[0].numel()
+        return 1.0 / math.sqrt(fan_in), 0.0
+    if isinstance(module, (nn.GroupNorm, nn.BatchNorm2d, nn.LayerNorm)):
+        return 0.0, 1.0 if name == "weight" else 0.0
+    raise TypeError(f"cannot redraw {name} of a {type(module).__name__}: only convolution, linear and norm layers")
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,197 @@
+"""Train a network from scratch on a set of images and measure its accuracy (the DM evaluation protocol)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clreplay.augment import DSA_STRATEGY, augment_images, draw, parse_strategy
+from clreplay.chance import generator
+from clreplay.data import ImageSet, Normalization
+from clreplay.networks import ConvNet
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The learner; see :class:`clreplay.networks.ConvNet`. ``depth`` None follows the resolution."""
+
+    width: int = 128
+    depth: int | None = None
+    norm: str = "instance"
+    activation: str = "relu"
+    pooling: str = "avg"
+
+    def build(self, num_classes: int, channels: int, image_size: int) -> ConvNet:
+        """A fresh network for images of this shape."""
+        options = {name: getattr(self, name) for name in ("width", "depth", "norm", "activation", "pooling")}
+        return ConvNet(num_classes, channels, image_size, **options)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(NetworkSettings):
+    """How a network is trained on a memory; the defaults are DM's evaluation protocol.
+
+    Attributes:
+        epochs: epochs asked for; as in the authors' script one more runs. Ignored when ``updates`` is set.
+        updates: length in optimiser steps instead of epochs, the same whatever the memory's size
+            (scaled presets); rounded up to whole epochs.
+        lr, momentum, weight_decay: of SGD.
+        lr_drop: factor on the learning rate after half of the epochs; momentum starts anew there, because
+            the authors' script builds a new optimiser.
+        batch_size: images a step; the last batch of an epoch may be smaller.
+        augment: see :func:`clreplay.augment.parse_strategy`; parameters are drawn per image.
+    """
+
+    epochs: int = 1000
+    updates: int | None = None
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_drop: float = 0.1
+    batch_size: int = 256
+    augment: str | None = DSA_STRATEGY
+
+    def __post_init__(self) -> None:
+        parse_strategy(self.augment)
+        for name in ("epochs", "batch_size", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.updates is not None and self.updates < 1:
+            raise ValueError(f"updates must be at least 1 (or null for epochs), got {self.updates}")
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+
+    def epochs_for(self, images: int) -> int:
+        """Epochs that really run on a memory of ``images`` images."""
+        if self.updates is None:
+            return self.epochs + 1
+        return math.ceil(self.updates / math.ceil(images / self.batch_size))
+
+    def drop_after(self, images: int) -> int:
+        """Index of the epoch after which the learning rate drops (501 of 0..1000 in the paper's protocol)."""
+        epochs = self.epochs_for(images)
+        return self.epochs // 2 + 1 if self.updates is None else epochs // 2 - 1
+
+
+class BatchSource:
+    """Shuffled, augmented mini-batches of a fixed set, on its device; an epoch's chance is keyed by its number.
+
+    Iterating never touches the global generator, so whatever else a program draws cannot change training.
+
+    Args:
+        images: (n, c, h, w), normalised floats, or uint8 with ``normalization``.
+        labels: (n,) on the same device.
+        batch_size: images a batch; the last may be smaller.
+        augment: strategy string or None.
+        key: what the chance of this training is keyed by.
+        normalization: for uint8 images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        augment: str | None,
+        key: tuple[int | str, ...],
+        normalization: Normalization | None = None,
+    ) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.strategy, self.key, self.normalization = parse_strategy(augment), key, normalization
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def rows(self, epoch: int) -> list[tuple[Tensor, float, Tensor]]:
+        """Of every batch of an epoch: rows, the operator's choice, and parameters an image."""
+        chance = generator(*self.key, "epoch", epoch)
+        n, device = len(self.images), self.images.device
+        order = torch.randperm(n, generator=chance)
+        choices = torch.rand(len(self), generator=chance).tolist()
+        parameters = draw(n, self.strategy, chance)[:, 1:].to(device)
+        batches = zip(order.to(device).split(self.batch_size), choices, parameters.split(self.batch_size))
+        return list(batches)
+
+    def batch(self, rows: Tensor, choice: float, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """One mini-batch: augmented images and labels."""
+        images = self.images[rows]
+        if self.normalization is not None:
+            images = self.normalization.apply(images)
+        return augment_images(images, choice, parameters, self.strategy), self.labels[rows]
+
+    def epoch(self, epoch: int):
+        """The mini-batches of one epoch."""
+        for rows, choice, parameters in self.rows(epoch):
+            yield self.batch(rows, choice, parameters)
+
+
+def train(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainingSettings,
+    key: tuple[int | str, ...],
+    normalization: Normalization | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Train ``network`` in place by cross-entropy, all the way; no test data, no early stopping.
+
+    Args:
+        network: on the images' device.
+        images: (n, c, h, w) normalised floats, or uint8 with ``normalization``.
+        labels: (n,) integers.
+        settings: length, optimiser, augmentation.
+        key: what shuffling and augmentation are keyed by, e.g. ``(seed, "train", order, step, network)``.
+        normalization: for uint8 images.
+        progress: called with epochs done and epochs in all.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite at the end.
+    """
+    source = BatchSource(images, labels, settings.batch_size, settings.augment, key, normalization)
+    epochs, drop_after = settings.epochs_for(len(images)), settings.drop_after(len(images))
+    lr = settings.lr
+    optimizer = _optimizer(network, settings, lr)
+    network.train()
+    for epoch in range(epochs):
+        for batch, targets in source.epoch(epoch):
+            loss = F.cross_entropy(network(batch), targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if epoch == drop_after:
+            lr *= settings.lr_drop
+            optimizer = _optimizer(network, settings, lr)
+        if progress is not None:
+            progress(epoch + 1, epochs)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"training diverged (loss {float(loss)}); lower lr (now {settings.lr})")
+
+
+def _optimizer(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        network.parameters(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+@torch.no_grad()
+def accuracy(
+    network: nn.Module, test: ImageSet, normalization: Normalization, device: torch.device, batch_size: int = 512
+) -> float:
+    """Percent of test images whose largest logit is their label's; unseen outputs are not masked.
+
+    The network's mode is left as it was found.
+    """
+    was_training = network.training
+    network.eval()
+    right = torch.zeros((), dtype=torch.int64, device=device)
+    for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
+        logits = network(normalization.apply(images.to(device)))
+        right += (logits.argmax(1) == labels.to(device)).sum()
+    network.train(was_training)
+    return 100.0 * int(right) / len(test)
