@@ -172,6 +172,12 @@ class ReplayMemory:
             return decode(slot.codes, slot.scale, slot.offset)
         return self.normalization.apply(slot.codes) if slot.codes.dtype == torch.uint8 else slot.codes
 
+    def of_classes(self, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and task labels of some classes, in the order of arrival."""
+        wanted = set(labels)
+        rows = torch.tensor([int(label) in wanted for label in self.labels.tolist()])
+        return self.images[rows], self.labels[rows], self.task_labels[rows]
+
     def pixels(self, label: int) -> Tensor:
         """One class as pictures: float (k, c, h, w) in [0, 1], clipped for the eye only."""
         images = self.class_images(label)

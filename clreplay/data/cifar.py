@@ -273,7 +273,8 @@ def _not_found(spec: CifarSpec, root: Path, tried: list[str]) -> DataNotFoundErr
         f"{spec.title} was not found at {root.absolute()}. Tried:",
         *(f"  - {attempt}" for attempt in tried),
         "Ways out:",
-        "  - point --data-root (root=... in Python) or the environment variable CLREPLAY_DATA at a folder that holds one",
+        "  - point --data-root (root=... in Python) or the environment variable CLREPLAY_DATA "
+        "at a folder with the data",
         f"  - put {spec.archive} into {root.absolute()}; it is unpacked at the next start",
         "  - run the same experiment offline: python runs/digits_5step.py --memory ddm",
     ]

@@ -7,6 +7,39 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+
+class AveragePool2(nn.Module):
+    """2x2 average pooling with stride 2; an odd last row or column is dropped, as ``nn.AvgPool2d(2)`` does.
+
+    PyTorch's CPU kernel for contiguous maps is slow: row sums, then pair sums are about eight times faster.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        even = maps.shape[-1] % 2 == 0 and maps.shape[-2] % 2 == 0
+        if maps.device.type == "cpu" and even and maps.is_contiguous():
+            return _PairwisePool.apply(maps)
+        return nn.functional.avg_pool2d(maps, 2)
+
+
+class _PairwisePool(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(maps: Tensor) -> Tensor:
+        rows = maps[..., 0::2, :] + maps[..., 1::2, :]
+        return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass  # linear: its gradient needs nothing of the forward pass
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        *outer, h, w = gradient.shape
+        spread = (gradient * 0.25)[..., :, None, :, None].expand(*outer, h, 2, w, 2)
+        return spread.reshape(*outer, 2 * h, 2 * w)
+
+
 NORMS = ("instance", "batch", "layer", "group", "none")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     # Never in place: the activation's output is a style tap and must not alias the norm's output.
@@ -16,7 +49,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "swish": nn.SiLU,
 }
 POOLINGS: dict[str, Callable[[], nn.Module]] = {
-    "avg": lambda: nn.AvgPool2d(2),
+    "avg": lambda: AveragePool2(),
     "max": lambda: nn.MaxPool2d(2),
     "none": nn.Identity,
 }

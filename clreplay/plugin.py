@@ -1,0 +1,342 @@
+"""The door to Avalanche: train any supervised strategy from scratch on a condensed memory.
+
+Importing this module imports Avalanche, which takes seconds; nothing else of clreplay does.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils import TaskLabels, as_classification_dataset
+from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from clreplay.augment import DSA_STRATEGY, parse_strategy
+from clreplay.chance import key_seed
+from clreplay.condensation import Condenser, Progress, RealImages, condense_experience
+from clreplay.data import recognise_pixels
+from clreplay.memory import ReplayMemory
+from clreplay.networks import reinitialize as draw_anew
+from clreplay.recipes import load_recipe
+from clreplay.training import BatchSource
+
+logger = logging.getLogger(__name__)
+LONG_ON_A_CPU = 5_000
+
+
+class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
+    """Replace every experience by a condensed memory of all classes so far, and start the model anew.
+
+    For each experience the plugin re-initialises the model in place (weights, normalisation statistics)
+    with a fresh draw, reads the experience once through its evaluation transforms, condenses its classes
+    into the memory, restores the optimizer's settings (its state is dropped) and restarts the schedulers,
+    and lets the strategy train on the memory alone (the GDumb principle; the DDM paper's section 4.3).
+
+    Args:
+        condenser: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, or a
+            callable as described by :class:`clreplay.condensation.Condenser`.
+        images_per_class: fixed quota a class (20 in the paper). Give this or ``mem_size``.
+        mem_size: total budget in images, shared by the classes seen.
+        preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
+        seed: of the condensation; apart from the class order.
+        training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
+        augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
+            image (the paper's evaluation); None turns it off.
+        reinitialize: called with the model to draw it anew in place, for models with modules that own
+            parameters and have no ``reset_parameters``.
+        memory: a :class:`ReplayMemory` to use instead of a new one. Classes found in it are not condensed
+            again, so several strategies can share one memory.
+        device: where to condense; the strategy's device when None.
+        progress: called with (done, total, unit) while condensing.
+        **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
+
+    Attributes:
+        memory: the :class:`ReplayMemory`.
+        condense_seconds: time spent condensing for the latest experience.
+
+    Raises:
+        ValueError: no budget or two are given, or a setting is unknown.
+
+    Example:
+        >>> strategy = Naive(model=model, optimizer=optimizer, train_mb_size=256, train_epochs=300,
+        ...                  plugins=[CondensedReplayPlugin("dm", images_per_class=20)])
+    """
+
+    def __init__(
+        self,
+        condenser: str | Path | Condenser = "ddm",
+        images_per_class: int | None = None,
+        mem_size: int | None = None,
+        *,
+        preset: str = "paper",
+        seed: int = 0,
+        training_seed: int | None = None,
+        augment: str | None = DSA_STRATEGY,
+        reinitialize: Callable[[nn.Module], None] | None = None,
+        memory: ReplayMemory | None = None,
+        device: torch.device | str | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        parse_strategy(augment)
+        if callable(condenser):
+            self.name, self.condenser = getattr(condenser, "__name__", "callable"), condenser
+            self.settings: Any = settings
+        else:
+            recipe = load_recipe(condenser)
+            self.name, self.condenser = recipe.name, recipe.method.condense
+            self.settings = recipe.settings(preset, settings)
+        if memory is not None and (images_per_class is not None or mem_size is not None):
+            raise ValueError("memory brings its own budget; leave images_per_class and mem_size out")
+        self.memory = memory if memory is not None else ReplayMemory(images_per_class, mem_size)
+        self.seed = seed
+        self.training_seed = seed if training_seed is None else training_seed
+        self.augment, self.reinitialize = augment, reinitialize
+        self.device, self.progress = device, progress
+        # Run-time state, all of it: see state_dict.
+        self.seen: list[int] = []
+        self.experiences = 0
+        self.condense_seconds = 0.0
+        self._optimizer_start: list[dict[str, Any]] | None = None
+        self._scheduler_start: list[dict[str, Any]] | None = None
+        self._training_images: tuple[Tensor, Tensor, Tensor] | None = None
+
+    # ------------------------------------------------------------------ hooks, in Avalanche's order
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Remember how the optimizer and the schedulers began."""
+        if self._optimizer_start is None:
+            self._optimizer_start = [_options(group) for group in strategy.optimizer.param_groups]
+            self._scheduler_start = [copy.deepcopy(s.state_dict()) for s in _schedulers(strategy)]
+
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Draw the model anew, in place."""
+        # Avalanche calls both adaptation hooks per experience, so this index counts experiences.
+        draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize)
+
+    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the experience's classes into the memory and make the memory the training set."""
+        self._remember(strategy)
+        self._training_images = self.memory.of_classes(self.seen)
+        strategy.adapted_dataset = self._dataset(strategy)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Start optimizer and schedulers anew; serve whole augmented batches from the device."""
+        self._restart(strategy)
+        images, labels, task_labels = (t.to(strategy.device) for t in self._training_images)
+        strategy.dataloader = MemoryLoader(
+            BatchSource(images, labels, strategy.train_mb_size, self.augment, self._chance("train")),
+            task_labels if _has_task_labels(strategy.experience) else None,
+        )
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Count the experience and let go of the decoded images."""
+        self.experiences += 1
+        self._training_images = None
+
+    # ------------------------------------------------------------------ what the hooks do
+
+    def _chance(self, purpose: str) -> tuple[int | str, ...]:
+        return (self.training_seed, purpose, self.experiences)
+
+    def _remember(self, strategy: Any) -> None:
+        experience = strategy.experience
+        labels = torch.as_tensor(list(experience.dataset.targets), dtype=torch.int64)
+        if len(labels) == 0:
+            raise ValueError(f"experience {experience.current_experience} is empty; every experience needs images")
+        classes = labels.unique().tolist()
+        self.condense_seconds = 0.0
+        again = [label for label in classes if label in self.seen]
+        if again:
+            self.memory.quotas_with(again)  # raises, naming the class and the cure
+        missing = [label for label in classes if label not in self.memory.slots]
+        if missing and len(missing) < len(classes):
+            raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
+        if missing:
+            self._condense(strategy, labels)
+        self.seen += classes
+
+    def _condense(self, strategy: Any, labels: Tensor) -> None:
+        device = torch.device(self.device or strategy.device)
+        iterations = getattr(self.settings, "iterations", 0)
+        if device.type == "cpu" and iterations > LONG_ON_A_CPU:
+            logger.warning(
+                "%s with %d iterations is meant for a GPU and takes very long on a CPU; "
+                "pass preset='cpu' or fewer iterations=", self.name, iterations
+            )
+        real = self._real_images(read_images(strategy.experience.dataset), labels)
+        start = time.perf_counter()
+        condense_experience(
+            self.memory,
+            real,
+            self.condenser,
+            self.settings,
+            seed=self.seed,
+            device=device,
+            task_labels=_task_label_of_classes(strategy.experience, labels),
+            progress=self.progress,
+        )
+        self.condense_seconds = time.perf_counter() - start
+
+    def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
+        """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""
+        if images.dtype == torch.uint8:
+            return RealImages(images, labels, self.memory.normalization)
+        if self.memory.normalization is not None:
+            codes = self.memory.normalization.invert(images)
+        else:
+            codes, normalization = recognise_pixels(images) or (None, None)
+            if not self.memory.slots:
+                self.memory.normalization = normalization
+        if codes is not None and self.memory.normalization is not None:
+            return RealImages(codes, labels, self.memory.normalization)
+        return RealImages(images, labels)
+
+    def _dataset(self, strategy: Any) -> Any:
+        """The memory as an Avalanche data set, for whatever reads ``strategy.adapted_dataset``."""
+        images, labels, task_labels = self._training_images
+        data = as_classification_dataset(MemoryDataset(images, labels.tolist()))
+        if _has_task_labels(strategy.experience):
+            data = data.update_data_attribute("targets_task_labels", TaskLabels(task_labels.tolist()))
+        return data
+
+    def _restart(self, strategy: Any) -> None:
+        strategy.optimizer.state.clear()
+        for group, start in zip(strategy.optimizer.param_groups, self._optimizer_start):
+            group.update(copy.deepcopy(start))
+        for scheduler, start in zip(_schedulers(strategy), self._scheduler_start):
+            scheduler.load_state_dict(copy.deepcopy(start))
+
+    # ------------------------------------------------------------------ saving and going on
+
+    def state_dict(self) -> dict[str, Any]:
+        """Memory, classes seen, and how optimizer and schedulers began; tensors and plain values only."""
+        return {
+            "memory": self.memory.state_dict(),
+            "seen": list(self.seen),
+            "experiences": self.experiences,
+            "optimizer_start": copy.deepcopy(self._optimizer_start),
+            "scheduler_start": copy.deepcopy(self._scheduler_start),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken; a memory that is shared is loaded for all.
+
+        Raises:
+            ValueError: the memory's state is incomplete.
+        """
+        self.memory.load_state_dict(state["memory"])
+        self.seen, self.experiences = list(state["seen"]), state["experiences"]
+        self._optimizer_start = copy.deepcopy(state["optimizer_start"])
+        self._scheduler_start = copy.deepcopy(state["scheduler_start"])
+
+
+class DDMReplayPlugin(CondensedReplayPlugin, supports_distributed=False):
+    """:class:`CondensedReplayPlugin` with the DDM condenser: style matching and diversity on top of DM.
+
+    Args:
+        images_per_class: fixed quota a class; 20 in the paper. Give this or ``mem_size``.
+        mem_size: total budget in images instead.
+        **options: as for :class:`CondensedReplayPlugin`, and any setting of ``strategies/ddm.yaml``.
+
+    Example:
+        >>> strategy = Naive(model=model, optimizer=optimizer, criterion=CrossEntropyLoss(), train_mb_size=256,
+        ...                  train_epochs=300, plugins=[DDMReplayPlugin(images_per_class=20)])
+    """
+
+    def __init__(self, images_per_class: int | None = None, mem_size: int | None = None, **options: Any) -> None:
+        super().__init__("ddm", images_per_class, mem_size, **options)
+
+
+class MemoryLoader:
+    """Stands in for ``strategy.dataloader``: whole batches, already augmented and on the device.
+
+    Yields ``[x, y]``, or ``[x, y, t]`` where the experience has task labels. Each pass is the next epoch.
+    """
+
+    def __init__(self, source: BatchSource, task_labels: Tensor | None = None) -> None:
+        self.source, self.task_labels = source, task_labels
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        for rows, choice, parameters in self.source.rows(epoch):
+            batch = list(self.source.batch(rows, choice, parameters))
+            yield batch if self.task_labels is None else [*batch, self.task_labels[rows]]
+
+
+class MemoryDataset(Dataset):
+    """Decoded images with integer labels; a class of its own, so that checkpoints can pickle it."""
+
+    def __init__(self, images: Tensor, targets: list[int]) -> None:
+        self.images, self.targets = images, targets
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], self.targets[index]
+
+
+def read_images(dataset: Any) -> Tensor:
+    """All images of an Avalanche data set through its evaluation transforms, (n, c, h, w), each read once.
+
+    Rows are indexed, not loaded by a ``DataLoader``: every pass of one draws from the global generator.
+
+    Raises:
+        ValueError: the transforms do not give tensors of one shape.
+    """
+    view = dataset.eval()
+    first = view[0][0]
+    if not isinstance(first, Tensor):
+        raise ValueError(
+            f"the evaluation transforms must give tensors, got {type(first).__name__}; "
+            "give the benchmark an eval_transform that ends in ToTensor() and Normalize(...)"
+        )
+    images = first.new_empty((len(view), *first.shape))
+    images[0] = first
+    for index in range(1, len(view)):
+        image = view[index][0]
+        if image.shape != first.shape:
+            raise ValueError(f"images must share one shape, got {tuple(first.shape)} and {tuple(image.shape)}")
+        images[index] = image
+    return images
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy({name: value for name, value in group.items() if name != "params"})
+
+
+def _schedulers(strategy: Any) -> list[Any]:
+    """Schedulers that plugins of the strategy hold, such as Avalanche's ``LRSchedulerPlugin``."""
+    held = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
+    return [s for s in held if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
+
+
+def _has_task_labels(experience: Any) -> bool:
+    return hasattr(experience, "task_labels")
+
+
+def _task_label_of_classes(experience: Any, labels: Tensor) -> dict[int, int] | None:
+    """The task label each class of the experience comes with; None without task labels."""
+    if not _has_task_labels(experience):
+        return None
+    tasks = torch.as_tensor(list(experience.dataset.targets_task_labels), dtype=torch.int64)
+    found = {}
+    for label in labels.unique().tolist():
+        of_class = tasks[labels == label].unique().tolist()
+        if len(of_class) > 1:
+            raise ValueError(f"class {label} comes with several task labels {of_class}; a class needs one")
+        found[label] = of_class[0]
+    return found
