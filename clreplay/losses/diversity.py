@@ -43,8 +43,10 @@ def intra_class_diversity(
         distances = torch.cdist(embedding, embedding, compute_mode="donot_use_mm_for_euclid_dist")
         distances.diagonal(dim1=1, dim2=2).fill_(float("inf"))
         nearest = distances.sort(dim=2, stable=True).indices[:, :, :neighbours]  # classes, n, k
-    rows = torch.arange(classes, device=embedding.device)[:, None, None]
-    centre = embedding[rows, nearest].mean(2)  # classes, n, d
+    # A product, not an indexed mean: the gradient of indexing adds up in another order every time where
+    # several CPU threads share the work.
+    shares = embedding.new_zeros(classes, n, n).scatter_(2, nearest, 1 / neighbours)
+    centre = torch.bmm(shares, embedding)  # classes, n, d
     if detach_neighbours:
         centre = centre.detach()
     log_image, log_centre = embedding.log_softmax(2), centre.log_softmax(2)

@@ -30,7 +30,10 @@ def reinitialize(
         resettable = _resettable_modules(model)
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: it would reseed every GPU, also those that are not restored here.
+        torch.default_generator.manual_seed(seed)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(seed)
         if custom is not None:
             custom(model)
             return

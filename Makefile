@@ -1,0 +1,32 @@
+# make demo      install, then the offline run: digits in five steps, random against DDM
+# make test      install, then the tests (under 8 minutes on two cores)
+# make test-all  the longer proofs as well
+# make notebook  execute the notebook again on its small run
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all notebook clean
+
+demo: $(INSTALLED)
+	$(BIN)/python runs/digits_5step.py --memory random ddm --out out/demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+notebook: $(INSTALLED)
+	$(BIN)/python notebooks/refresh.py
+
+$(INSTALLED): setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "clreplay needs Python 3.10 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

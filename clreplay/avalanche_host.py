@@ -1,0 +1,149 @@
+"""The class-incremental experiment through Avalanche: strategies with the plugin, as a user would write them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import CrossEntropyLoss
+from torch.utils.data import Dataset
+
+warnings.filterwarnings("ignore", message=".*qpsolvers.*|No QP solver.*|.*GEM.*solver.*")
+
+from avalanche.benchmarks import nc_benchmark  # noqa: E402  (the filter must be in place first)
+from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
+from avalanche.training.supervised import Naive  # noqa: E402
+from torchvision.transforms import Compose, Normalize, ToTensor  # noqa: E402
+
+from clreplay.data import ImageSet  # noqa: E402
+from clreplay.plugin import CondensedReplayPlugin  # noqa: E402
+
+if TYPE_CHECKING:
+    from clreplay.continual import Line
+
+METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
+
+
+def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]]]:
+    """The Avalanche host: accuracy and training seconds of every network, step by step from ``first``.
+
+    One strategy a network; all share the line's memory, which the first of them condenses.
+    """
+    made = line.plan
+    benchmark = make_benchmark(line)
+    strategies = [_strategy(line, number, first) for number in range(made.settings.networks)]
+    for step in range(first, made.settings.steps):
+        measured = []
+        for number, strategy in enumerate(strategies):
+            strategy.train_epochs = made.learner.epochs_for(made.images_at(step))
+            with line.reporter.task(f"{line.title(step)}, condensing") as condensing:
+                plugin = strategy.plugins[0]
+                plugin.progress = condensing
+                start = time.perf_counter()
+                strategy.train(benchmark.train_stream[step])
+                seconds = time.perf_counter() - start - plugin.condense_seconds
+                plugin.progress = None
+            metrics = strategy.eval(benchmark.test_stream[: step + 1])
+            measured.append((100.0 * _stream_accuracy(metrics), seconds))
+        yield measured
+
+
+def make_benchmark(line: Line) -> Any:
+    """The data set as an Avalanche benchmark whose experiences follow the line's class order."""
+    data = line.plan.data
+    transform = Compose([ToTensor(), Normalize(data.normalization.mean, data.normalization.std)])
+    return nc_benchmark(
+        PixelDataset(data.train),
+        PixelDataset(data.test),
+        n_experiences=line.plan.settings.steps,
+        task_labels=False,
+        fixed_class_order=[label for part in line.classes for label in part],
+        train_transform=transform,
+        eval_transform=transform,
+    )
+
+
+class PixelDataset(Dataset):
+    """An :class:`ImageSet` as torchvision's data sets look: height x width x channel pixels and integer labels."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.targets = images.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self.pixels[index], self.targets[index]
+
+
+class Schedule(SupervisedPlugin, supports_distributed=False):
+    """The learning-rate drop of DM's protocol, and the line's book-keeping at the start of training."""
+
+    def __init__(self, line: Line, number: int, memory: CondensedReplayPlugin) -> None:
+        super().__init__()
+        self.line, self.number, self.memory = line, number, memory
+        self.task: Any = None
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Save a memory that was just condensed before hours of training begin."""
+        step = self.memory.experiences
+        if len(self.line.memory.info["condense_seconds"]) == step:
+            self.line.keep(step, self.memory.condense_seconds)
+        networks = self.line.plan.settings.networks
+        self.task = self.line.reporter.task(f"{self.line.title(step)}, network {self.number + 1}/{networks}")
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """After half of the epochs the learning rate drops and momentum starts anew (a new optimiser in DM)."""
+        learner = self.line.plan.learner
+        epoch = strategy.clock.train_exp_epochs
+        self.task(epoch + 1, strategy.train_epochs, "epochs")
+        if epoch == learner.drop_after(len(self.line.memory)):
+            strategy.optimizer.state.clear()
+            for group in strategy.optimizer.param_groups:
+                group["lr"] *= learner.lr_drop
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the progress bar away."""
+        self.task.__exit__()
+
+
+def _strategy(line: Line, number: int, first: int) -> Naive:
+    made, learner = line.plan, line.plan.learner
+    network = made.network()
+    memory = CondensedReplayPlugin(
+        _configured(line),
+        memory=line.memory,
+        seed=made.seed_of(line.recipe, line.order),
+        training_seed=made.training_seed(line.order, number),
+        augment=learner.augment,
+    )
+    memory.seen, memory.experiences = line.seen(first - 1), first
+    return Naive(
+        model=network,
+        optimizer=torch.optim.SGD(
+            network.parameters(), lr=learner.lr, momentum=learner.momentum, weight_decay=learner.weight_decay
+        ),
+        criterion=CrossEntropyLoss(),
+        train_mb_size=learner.batch_size,
+        train_epochs=1,  # set for every step: it follows from the size of the memory
+        eval_mb_size=512,
+        device=made.device,
+        plugins=[memory, Schedule(line, number, memory)],
+        evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
+    )
+
+
+def _configured(line: Line) -> Any:
+    """The line's condenser with its settings, as a callable for the plugin."""
+    condenser, settings = line.recipe.method.condense, line.plan.memory_settings[line.recipe.name]
+    return lambda real, counts, _, **rest: condenser(real, counts, settings, **rest)
+
+
+def _stream_accuracy(metrics: dict[str, Any]) -> float:
+    return next(value for name, value in metrics.items() if name.startswith(METRIC))

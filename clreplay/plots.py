@@ -1,0 +1,242 @@
+"""Pictures of runs: accuracy by step, its drop since the first step, the images of a memory, the losses.
+
+matplotlib is imported when a picture is drawn, and pyplot never: a picture leaves no global state behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from clreplay.summary import accuracy_by_step, accuracy_drop
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from clreplay.data import ImageSet
+    from clreplay.memory import ReplayMemory
+
+OKABE_ITO = {
+    "vermillion": "#D55E00",
+    "blue": "#0072B2",
+    "bluish green": "#009E73",
+    "orange": "#E69F00",
+    "black": "#000000",
+    "reddish purple": "#CC79A7",
+    "sky blue": "#56B4E9",
+}
+"""Colours that colour-blind readers tell apart (Okabe & Ito 2008); their yellow is left out: too pale on white."""
+
+STYLES = {
+    "ddm": ("vermillion", "o"),
+    "dm": ("blue", "s"),
+    "dsa": ("bluish green", "^"),
+    "herding": ("orange", "D"),
+    "random": ("black", "v"),
+}
+"""Colour and marker of a memory, the same in every picture."""
+
+MARKERS = ("P", "X", "h", "<", ">", "*", "p", "d")
+DASHES = ("-", "--", ":", "-.")
+DPI = 150
+
+
+class Style(NamedTuple):
+    """How the line of a memory is drawn: a colour like ``#D55E00`` and a matplotlib marker."""
+
+    color: str
+    marker: str
+
+
+def memory_styles(memories: Iterable[str]) -> dict[str, Style]:
+    """Colour and marker of every memory.
+
+    The memories of :data:`STYLES` always look the same. Any other takes one of the colours left over, found by
+    a hash of its name, and moves on only where that is taken; with more memories than colours the markers differ.
+    """
+    names = list(dict.fromkeys(memories))
+    chosen = {name: STYLES[name] for name in names if name in STYLES}
+    reserved = [colour for colour, _ in STYLES.values()]
+    spare = [colour for colour in OKABE_ITO if colour not in reserved]
+    for name in (name for name in names if name not in STYLES):
+        digest = hashlib.sha256(name.encode()).digest()
+        colours = [*_rotated(spare, digest[0]), *reserved]
+        markers = _rotated(MARKERS, digest[1])
+        taken = list(chosen.values())
+        colour = next((c for c in colours if c not in {c for c, _ in taken}), colours[0])
+        chosen[name] = colour, next((m for m in markers if m not in {m for _, m in taken}), markers[0])
+    return {name: Style(OKABE_ITO[colour], marker) for name, (colour, marker) in chosen.items()}
+
+
+# --- Lines over the classes seen ----------------------------------------------------------------------------------
+
+
+def accuracy_figure(
+    results: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    title: str | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """Mean accuracy against classes seen: one line a memory, best final accuracy first in the legend.
+
+    The band is the population standard deviation over class orders and networks; where there is one network
+    there is none. A memory that occurs in several runs has one colour, a dash pattern a run, and the run's
+    name in its label. A line that ends early says at how many classes its final value was measured.
+
+    Args:
+        results: as for :func:`accuracy_by_step`.
+        labels: what the picture calls a memory; its name where absent.
+        title: a heading, none by default.
+        path: ``.png`` or ``.pdf`` to write as well.
+
+    Raises:
+        ValueError: as :func:`accuracy_by_step`, or another kind of file.
+    """
+    table = accuracy_by_step(results)
+    networks = [*table["fewest_an_order"], *table["most_an_order"]]
+    note = f"mean ± std of {_count(table['orders'], 'class order')}\n× {_count(networks, 'network')}"
+    table = table.rename(columns={"accuracy": "value", "networks": "samples"})
+    return _line_figure(table, "accuracy on the classes seen (%)", note, labels, title, path)
+
+
+def drop_figure(
+    results: pd.DataFrame,
+    *,
+    labels: Mapping[str, str] | None = None,
+    title: str | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """The drop of accuracy since the first step (:func:`accuracy_drop`) against classes seen, one line a memory.
+
+    Arguments and errors are those of :func:`accuracy_figure`; the band is the standard deviation over class orders.
+    """
+    table = accuracy_drop(results)
+    note = f"mean ± std of {_count(table['orders'], 'class order')}"
+    table = table.rename(columns={"from_first": "value", "from_first_std": "std"}).assign(samples=table["orders"])
+    return _line_figure(table, "drop since the first step (points)", note, labels, title, path)
+
+
+def _line_figure(
+    table: pd.DataFrame,
+    ylabel: str,
+    note: str,
+    labels: Mapping[str, str] | None,
+    title: str | None,
+    path: str | Path | None,
+) -> Figure:
+    """Lines of ``value`` ± ``std`` (of ``samples``) over ``classes_seen``; the note heads the legend."""
+    lines = _lines(table, labels or {})
+    beside = max(len(text) for text, *_ in lines) <= 30
+    figure = _new_figure(7.2, 4.0 if beside else 4.2 + 0.2 * len(lines), layout="constrained")
+    axes = figure.add_subplot()
+    for order, (text, part, style, dash) in enumerate(lines):
+        look = {"color": style.color, "zorder": 3 - order / len(lines)}
+        x, value, std = (part[column].to_numpy() for column in ("classes_seen", "value", "std"))
+        axes.plot(x, value, dash, marker=style.marker, markersize=6, linewidth=1.8, label=text, **look)
+        if (part["samples"] > 1).any() and len(x) > 1:
+            axes.fill_between(x, value - std, value + std, alpha=0.18, linewidth=0, **look)
+        elif (part["samples"] > 1).any():
+            axes.errorbar(x, value, std, capsize=4, **look)
+    seen = sorted(table["classes_seen"].unique())
+    if len(seen) <= 12:
+        axes.set_xticks(seen)
+    if len(seen) == 1:
+        axes.set_xlim(seen[0] - 1, seen[0] + 1)
+    _plain_axes(axes, "classes seen", ylabel)
+    if title:
+        axes.set_title(textwrap.fill(title, 60), loc="left", fontsize=12, fontweight="bold")
+    where = {"loc": "outside right upper"} if beside else {"loc": "outside lower left"}
+    figure.legend(title=note, alignment="left", frameon=False, fontsize=10, title_fontsize=9, **where)
+    return _saved(figure, path)
+
+
+def _lines(table: pd.DataFrame, labels: Mapping[str, str]) -> list[tuple[str, pd.DataFrame, Style, str]]:
+    """Legend text, rows, style and dash pattern of every line, highest final value first."""
+    styles, last = memory_styles(sorted(table["memory"].unique())), table["classes_seen"].max()
+    runs = list(dict.fromkeys(table["run"]))
+    found = []
+    for (run, memory), part in table.groupby(["run", "memory"], sort=False):
+        part = part.sort_values("step")
+        end = part.iloc[-1]
+        text = labels.get(memory, memory)
+        if table.loc[table["memory"] == memory, "run"].nunique() > 1:
+            text += f" ({run})"
+        text += f" {end['value']:.1f}" + (f" ± {end['std']:.1f}" if end["samples"] > 1 else "")
+        if end["classes_seen"] < last:
+            text += f" at {end['classes_seen']} classes"
+        found.append((end["value"], text, part, styles[memory], DASHES[runs.index(run) % len(DASHES)]))
+    return [line for _, *line in sorted(found, key=lambda line: -line[0])]
+
+
+# --- Images -----------------------------------------------------------------------------------------------------
+
+
+def memory_figure(
+    memories: Mapping[str, ReplayMemory],
+    real: ImageSet,
+    *,
+    class_names: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    rows: int = 10,
+    columns: int = 5,
+    path: str | Path | None = None,
+) -> Figure:
+    """Real images beside those of the memories: a block each, one row a class, the first images from left to right.
+
+    A class that a memory does not hold yet stays blank. Condensed images go beyond the pixel range and are clipped
+    for the picture only; one-channel images are shown grey.
+
+    Args:
+        memories: by name; a block each, in this order.
+        real: the training images.
+        class_names: one name a label.
+        labels: what the picture calls a memory; its name where absent.
+        rows: at most as many classes; of more, evenly spaced ones in label order, the first and the last among them.
+        columns: at most as many images a class and block.
+        path: ``.png`` or ``.pdf`` to write as well.
+
+    Raises:
+        ValueError: no memory or an empty one, rows or columns below 1, a memory that does not fit the real images.
+    """
+    classes = _check_pictures(memories, real, class_names, rows, columns)
+    shown = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, min(rows, len(classes)))]
+    blocks = {"Real": [real.class_images(label)[:columns].cpu() / 255 for label in shown]}
+    for name, memory in memories.items():
+        title = (labels or {}).get(name, name)
+        empty = real.images[:0].cpu() / 255
+        blocks[title] = [memory.pixels(c)[:columns] if c in memory.slots else empty for c in shown]
+    note = f"the first {columns} images of a class"
+    if len(shown) < len(classes):
+        note = f"{len(shown)} of {len(classes)} classes, evenly spaced; {note}"
+    figure = _block_figure(blocks, [class_names[label].replace("_", " ") for label in shown], note)
+    return _saved(figure, path)
+
+
+def _check_pictures(memories, real, class_names, rows, columns) -> list[int]:
+    """The classes of the memories in label order; refuses what cannot be drawn."""
+    if rows < 1 or columns < 1:
+        raise ValueError(f"rows and columns must be at least 1, got {rows} and {columns}")
+    if not memories:
+        raise ValueError("memories must hold at least one memory, got none; read_memories(folder) gives those of a run")
+    for name, memory in memories.items():
+        if not len(memory):
+            raise ValueError(f"memory {name!r} is empty; add a class first")
+        shape = memory.class_images(memory.classes[0]).shape[1:]
+        if shape != real.images.shape[1:] or shape[0] not in (1, 3):
+            raise ValueError(
+                f"memory {name!r} holds images of shape {tuple(shape)}, the real ones are {tuple(real.images.shape[1:])} "
+                "(c, h, w with 1 or 3 channels); load the data set with the run's settings"
+            )
+    classes = sorted({label for memory in memories.values() for label in memory.classes})
+    if classes[-1] >= len(class_names):
+        raise ValueError(f"class_names must name label {classes[-1]}, got {len(class_names)} names; pass the data set's own")
+    return classes

@@ -1,0 +1,58 @@
+"""What all tests share: fixed seeds, one thread, toy images, and a watch on the global generators."""
+
+import contextlib
+import random
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# Derandomised: the same examples in every run, so that a failure can be repeated.
+hypothesis.settings.register_profile("clreplay", deadline=None, max_examples=30, derandomize=True, database=None)
+hypothesis.settings.load_profile("clreplay")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    """Every test starts from the same global chance."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def global_chance_untouched():
+    """``with global_chance_untouched(): ...`` fails if the block moved Python's, NumPy's or torch's global generator."""
+
+    @contextlib.contextmanager
+    def watch():
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        yield
+        assert random.getstate() == before[0], "the block moved Python's global generator"
+        after = np.random.get_state()
+        assert all(np.array_equal(new, old) for new, old in zip(after, before[1])), "the block moved NumPy's generator"
+        assert torch.equal(torch.get_rng_state(), before[2]), "the block moved torch's global generator"
+
+    return watch
+
+
+@pytest.fixture
+def pixels():
+    """``pixels(classes, each)``: uint8 images (classes * each, channels, size, size) and their labels, shuffled.
+
+    ``each`` may be a list, one number a class. Classes differ in their mean colour, so they can be learned.
+    """
+
+    def make(classes=3, each=12, size=8, channels=3, seed=0):
+        chance = np.random.RandomState(seed)
+        counts = [each] * classes if isinstance(each, int) else list(each)
+        labels = np.repeat(np.arange(classes), counts)
+        colour = chance.randint(40, 160, (classes, channels, 1, 1))
+        images = colour[labels] + chance.randint(0, 90, (len(labels), channels, size, size))
+        order = chance.permutation(len(labels))
+        return torch.from_numpy(images[order].astype(np.uint8)), torch.from_numpy(labels[order])
+
+    return make
