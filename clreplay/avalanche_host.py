@@ -41,7 +41,7 @@ def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]
         measured = []
         for number, strategy in enumerate(strategies):
             strategy.train_epochs = made.learner.epochs_for(made.images_at(step))
-            with line.reporter.task(f"{line.title(step)}, condensing") as condensing:
+            with line.condensing(step) as condensing:
                 plugin = strategy.plugins[0]
                 plugin.progress = condensing
                 start = time.perf_counter()
@@ -124,6 +124,9 @@ def _strategy(line: Line, number: int, first: int) -> Naive:
         augment=learner.augment,
     )
     memory.seen, memory.experiences = line.seen(first - 1), first
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
+        evaluator = EvaluationPlugin(accuracy_metrics(stream=True))
     return Naive(
         model=network,
         optimizer=torch.optim.SGD(
@@ -135,7 +138,7 @@ def _strategy(line: Line, number: int, first: int) -> Naive:
         eval_mb_size=512,
         device=made.device,
         plugins=[memory, Schedule(line, number, memory)],
-        evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
+        evaluator=evaluator,
     )
 
 

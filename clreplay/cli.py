@@ -54,7 +54,7 @@ def continual_main(dataset: str, description: str, argv: Sequence[str] | None = 
 
 def continual_settings(options: argparse.Namespace) -> Any:
     """The experiment that parsed flags describe."""
-    from clreplay.continual import ContinualSettings
+    from clreplay.experiment import ContinualSettings
     from clreplay.recipes import parse_set
 
     budget = options.images_per_class

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,20 +15,54 @@ from clreplay.condensation.matching import Matching, MatchingSettings
 from clreplay.training import TrainingSettings
 
 if TYPE_CHECKING:
-    from clreplay.continual import Plan
+    from clreplay.experiment import Plan
 
 
-def estimate_run(made: Plan) -> float:
-    """Seconds that all of a planned run will take, to perhaps a third either way.
+@dataclass
+class Forecast:
+    """Expected seconds of a run, corrected as it goes.
 
-    Condensers are tried on a few classes for two iterations, the learner for three updates; evaluation
-    and pictures are not counted.
+    Attributes:
+        condensing: of condensing all classes once, by memory.
+        training: of training and testing all networks of one memory under one class order.
+        orders: class orders.
     """
-    training = _seconds_per_image(made, made.learner) * sum(
-        _images_trained_on(made.learner, made.images_at(step)) for step in range(made.settings.steps)
-    )
-    once = sum(estimate_condensing(made, made.memory_settings[recipe.name]) for recipe in made.recipes)
-    return made.settings.class_orders * (once + len(made.recipes) * made.settings.networks * training)
+
+    condensing: dict[str, float]
+    training: float
+    orders: int
+    corrected: set[str] = field(default_factory=set)
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run."""
+        return self.orders * (sum(self.condensing.values()) + len(self.condensing) * self.training)
+
+    def correct(self, memory: str, steps: int, done: int, total: int, seconds: float) -> bool:
+        """Once a memory's first iterations are timed, let them replace the trial.
+
+        Returns:
+            whether the forecast changed (once a memory).
+        """
+        if memory in self.corrected or done == total or done < max(3, total // 20):
+            return False
+        self.corrected.add(memory)
+        self.condensing[memory] = seconds / done * total * steps
+        return True
+
+
+def forecast(made: Plan) -> Forecast:
+    """Expected seconds of a planned run, to perhaps a third either way.
+
+    Condensers are tried on a few classes for two iterations, the learner for a few updates.
+    """
+    images = sum(_images_trained_on(made.learner, made.images_at(step)) for step in range(made.settings.steps))
+    # Testing takes a forward pass, about a third of an update's time an image.
+    share = len(made.data.test) / made.settings.steps
+    tested = sum(share * (step + 1) for step in range(made.settings.steps)) / 3
+    training = _seconds_per_image(made, made.learner) * (images + tested) * made.settings.networks
+    condensing = {r.name: estimate_condensing(made, made.memory_settings[r.name]) for r in made.recipes}
+    return Forecast(condensing, training, made.settings.class_orders)
 
 
 def estimate_condensing(made: Plan, settings: Any) -> float:

@@ -6,7 +6,6 @@ matplotlib is imported when a picture is drawn, and pyplot never: a picture leav
 from __future__ import annotations
 
 import hashlib
-import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from clreplay.canvas import block_figure, new_figure, plain_axes, saved
 from clreplay.summary import accuracy_by_step, accuracy_drop
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from clreplay.data import ImageSet
@@ -46,7 +45,6 @@ STYLES = {
 
 MARKERS = ("P", "X", "h", "<", ">", "*", "p", "d")
 DASHES = ("-", "--", ":", "-.")
-DPI = 150
 
 
 class Style(NamedTuple):
@@ -103,7 +101,7 @@ def accuracy_figure(
     """
     table = accuracy_by_step(results)
     networks = [*table["fewest_an_order"], *table["most_an_order"]]
-    note = f"mean ± std of {_count(table['orders'], 'class order')}\n× {_count(networks, 'network')}"
+    note = f"final accuracy, mean ± std of\n{_count(table['orders'], 'class order')} × {_count(networks, 'network')}"
     table = table.rename(columns={"accuracy": "value", "networks": "samples"})
     return _line_figure(table, "accuracy on the classes seen (%)", note, labels, title, path)
 
@@ -120,7 +118,7 @@ def drop_figure(
     Arguments and errors are those of :func:`accuracy_figure`; the band is the standard deviation over class orders.
     """
     table = accuracy_drop(results)
-    note = f"mean ± std of {_count(table['orders'], 'class order')}"
+    note = f"final drop, mean ± std of\n{_count(table['orders'], 'class order')}"
     table = table.rename(columns={"from_first": "value", "from_first_std": "std"}).assign(samples=table["orders"])
     return _line_figure(table, "drop since the first step (points)", note, labels, title, path)
 
@@ -136,12 +134,13 @@ def _line_figure(
     """Lines of ``value`` ± ``std`` (of ``samples``) over ``classes_seen``; the note heads the legend."""
     lines = _lines(table, labels or {})
     beside = max(len(text) for text, *_ in lines) <= 30
-    figure = _new_figure(7.2, 4.0 if beside else 4.2 + 0.2 * len(lines), layout="constrained")
+    figure = new_figure(7.2, 4.0 if beside else 4.2 + 0.2 * len(lines), layout="constrained")
     axes = figure.add_subplot()
     for order, (text, part, style, dash) in enumerate(lines):
         look = {"color": style.color, "zorder": 3 - order / len(lines)}
         x, value, std = (part[column].to_numpy() for column in ("classes_seen", "value", "std"))
-        axes.plot(x, value, dash, marker=style.marker, markersize=6, linewidth=1.8, label=text, **look)
+        face = style.color if dash == DASHES[0] else "white"
+        axes.plot(x, value, dash, marker=style.marker, markerfacecolor=face, markersize=6, linewidth=1.8, label=text, **look)
         if (part["samples"] > 1).any() and len(x) > 1:
             axes.fill_between(x, value - std, value + std, alpha=0.18, linewidth=0, **look)
         elif (part["samples"] > 1).any():
@@ -151,29 +150,30 @@ def _line_figure(
         axes.set_xticks(seen)
     if len(seen) == 1:
         axes.set_xlim(seen[0] - 1, seen[0] + 1)
-    _plain_axes(axes, "classes seen", ylabel)
+    plain_axes(axes, "classes seen", ylabel)
     if title:
         axes.set_title(textwrap.fill(title, 60), loc="left", fontsize=12, fontweight="bold")
     where = {"loc": "outside right upper"} if beside else {"loc": "outside lower left"}
-    figure.legend(title=note, alignment="left", frameon=False, fontsize=10, title_fontsize=9, **where)
-    return _saved(figure, path)
+    figure.legend(title=note, alignment="left", frameon=False, handlelength=3, fontsize=10, title_fontsize=9, **where)
+    return saved(figure, path)
 
 
 def _lines(table: pd.DataFrame, labels: Mapping[str, str]) -> list[tuple[str, pd.DataFrame, Style, str]]:
     """Legend text, rows, style and dash pattern of every line, highest final value first."""
     styles, last = memory_styles(sorted(table["memory"].unique())), table["classes_seen"].max()
-    runs = list(dict.fromkeys(table["run"]))
+    runs_of = {memory: list(dict.fromkeys(part["run"])) for memory, part in table.groupby("memory")}
+    runs = list(dict.fromkeys(table["run"])) if max(map(len, runs_of.values())) > 1 else []
     found = []
     for (run, memory), part in table.groupby(["run", "memory"], sort=False):
         part = part.sort_values("step")
         end = part.iloc[-1]
         text = labels.get(memory, memory)
-        if table.loc[table["memory"] == memory, "run"].nunique() > 1:
+        if len(runs_of[memory]) > 1:
             text += f" ({run})"
         text += f" {end['value']:.1f}" + (f" ± {end['std']:.1f}" if end["samples"] > 1 else "")
         if end["classes_seen"] < last:
             text += f" at {end['classes_seen']} classes"
-        found.append((end["value"], text, part, styles[memory], DASHES[runs.index(run) % len(DASHES)]))
+        found.append((end["value"], textwrap.fill(text, 76), part, styles[memory], DASHES[runs.index(run) % len(DASHES) if runs else 0]))
     return [line for _, *line in sorted(found, key=lambda line: -line[0])]
 
 
@@ -209,16 +209,15 @@ def memory_figure(
     """
     classes = _check_pictures(memories, real, class_names, rows, columns)
     shown = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, min(rows, len(classes)))]
-    blocks = {"Real": [real.class_images(label)[:columns].cpu() / 255 for label in shown]}
+    blocks = [("Real", [real.class_images(label)[:columns].cpu() / 255 for label in shown])]
     for name, memory in memories.items():
-        title = (labels or {}).get(name, name)
-        empty = real.images[:0].cpu() / 255
-        blocks[title] = [memory.pixels(c)[:columns] if c in memory.slots else empty for c in shown]
+        pixels = [memory.pixels(label)[:columns] if label in memory.slots else [] for label in shown]
+        blocks.append(((labels or {}).get(name, name), pixels))
     note = f"the first {columns} images of a class"
     if len(shown) < len(classes):
         note = f"{len(shown)} of {len(classes)} classes, evenly spaced; {note}"
-    figure = _block_figure(blocks, [class_names[label].replace("_", " ") for label in shown], note)
-    return _saved(figure, path)
+    figure = block_figure(blocks, [class_names[label].replace("_", " ") for label in shown], note)
+    return saved(figure, path)
 
 
 def _check_pictures(memories, real, class_names, rows, columns) -> list[int]:
@@ -240,3 +239,44 @@ def _check_pictures(memories, real, class_names, rows, columns) -> list[int]:
     if classes[-1] >= len(class_names):
         raise ValueError(f"class_names must name label {classes[-1]}, got {len(class_names)} names; pass the data set's own")
     return classes
+
+
+# --- The losses -------------------------------------------------------------------------------------------------
+
+
+def loss_figure(
+    memories: Mapping[str, ReplayMemory], *, labels: Mapping[str, str] | None = None, path: str | Path | None = None
+) -> Figure:
+    """Loss terms over iterations, a panel a term, as recorded: without their weights, mean over the experiences.
+
+    Raises:
+        ValueError: no memory has a record (selections have none).
+    """
+    curves: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for name, memory in memories.items():
+        for row in memory.record:
+            for term in (key for key in row if key not in ("experience", "iteration") and not key.startswith("image_")):
+                curves.setdefault(term, {}).setdefault(name, {}).setdefault(row["iteration"], []).append(row[term])
+    if not curves:
+        raise ValueError("memories have no record of losses; selections like random have none, condensed memories do")
+    styles, shown, down = memory_styles(sorted(memories)), {}, -(-len(curves) // 2)
+    figure = new_figure(7.2, 0.4 + 2.2 * down, layout="constrained")
+    for position, (term, of_memory) in enumerate(curves.items(), start=1):
+        axes = figure.add_subplot(down, min(2, len(curves)), position)
+        for name, values in of_memory.items():
+            means = [np.mean(several) for several in values.values()]
+            (shown[(labels or {}).get(name, name)],) = axes.plot(list(values), means, color=styles[name].color)
+        plain_axes(axes, "iteration", term.replace("_", " "))
+    figure.legend(shown.values(), shown.keys(), loc="outside upper left", ncols=len(shown), frameon=False)
+    return saved(figure, path)
+
+
+def _count(numbers: Iterable[int], what: str) -> str:
+    """``1 network``, ``3 networks``, ``1 to 3 networks``."""
+    fewest, most = min(numbers), max(numbers)
+    return f"{fewest} to {most} {what}s" if fewest < most else f"{most} {what}{'' if most == 1 else 's'}"
+
+
+def _rotated(values: Sequence[Any], by: int) -> list[Any]:
+    by %= len(values)
+    return [*values[by:], *values[:by]]

@@ -15,6 +15,7 @@ Unknown keys and wrong types are errors that name the file, the key and what is 
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -93,14 +94,14 @@ def load_recipe(name: str | Path) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = strategies_dir() / f"{name}.yaml"
         if str(name) == TRAINING_FILE or not path.is_file():
-            close = difflib.get_close_matches(str(name), recipe_names(), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            close = difflib.get_close_matches(str(name).lower(), recipe_names(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise RecipeError(
                 f"unknown memory {str(name)!r}{hint} Known: {', '.join(recipe_names())}; or give the path of a .yaml recipe"
             )
     content = _read(path, {"method", "label", "source", "settings", "presets"})
     method = content.get("method")
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise RecipeError(f"{path}: method must be one of {', '.join(sorted(METHODS))}, got {method!r}")
     recipe = Recipe(path.stem, content.get("label", path.stem), METHODS[method], path, content)
     for preset in PRESETS:
@@ -125,7 +126,10 @@ def parse_set(texts: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise RecipeError(f"--set takes key=value, got {text!r}")
-        overrides[key.strip()] = _number(yaml.safe_load(value))
+        try:
+            overrides[key.strip()] = _number(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {key.strip()}: {value!r} is not YAML: {error}") from error
     return overrides
 
 
@@ -190,12 +194,19 @@ def build(cls: type[Settings], values: Mapping[str, Any], where: str) -> Setting
 def _resolve(cls: type[Settings], content: Mapping[str, Any], preset: str, overrides: Mapping[str, Any], where: str) -> Settings:
     if preset not in PRESETS:
         raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    presets = content.get("presets") or {}
-    unknown = set(presets) - set(PRESETS)
+    presets = _mapping(content.get("presets"), f"{where}: presets")
+    unknown = [str(name) for name in presets if name not in PRESETS]
     if unknown:
         raise RecipeError(f"{where}: presets must be among {', '.join(PRESETS)}, got {', '.join(sorted(unknown))}")
-    values = {**(content.get("settings") or {}), **(presets.get(preset) or {}), **overrides}
+    settings = _mapping(content.get("settings"), f"{where}: settings")
+    values = {**settings, **_mapping(presets.get(preset), f"{where}: presets: {preset}"), **overrides}
     return build(cls, values, where)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise RecipeError(f"{where} must be a mapping of keys to values, got {value!r}")
+    return value or {}
 
 
 def _read(path: Path, allowed: set[str]) -> dict[str, Any]:
@@ -223,7 +234,7 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
             return value
         if option is int and _whole(value):
             return int(value)
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if option is str and isinstance(value, str):
             return value
@@ -248,5 +259,5 @@ def _number(value: Any) -> Any:
 
 
 def _did_you_mean(key: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(allowed), n=1)
+    close = difflib.get_close_matches(str(key), list(allowed), n=1)
     return f", did you mean {close[0]!r}?" if close else "."

@@ -12,8 +12,10 @@ SECONDS_BETWEEN_LINES = 20.0
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: ``8 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 90:
-        return f"{max(1, round(seconds))} s"
+        return f"{round(seconds)} s"
     if seconds < 90 * 60:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
@@ -38,7 +40,13 @@ class Reporter:
 
     def line(self, text: str = "") -> None:
         """One line of text."""
-        if self.out is not None:
+        if self.out is None:
+            return
+        if self.terminal:
+            from tqdm import tqdm
+
+            tqdm.write(text)  # above the bar that may be showing
+        else:
             self.out(text)
 
     def task(self, title: str, after: Callable[[int, int, float], None] | None = None) -> Task:

@@ -14,6 +14,7 @@ from clreplay.augment import DSA_STRATEGY, augment_images, draw, parse_strategy
 from clreplay.chance import generator
 from clreplay.data import ImageSet, Normalization
 from clreplay.networks import ConvNet
+from clreplay.networks.convnet import check_options
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,17 @@ class NetworkSettings:
     activation: str = "relu"
     pooling: str = "avg"
 
+    def __post_init__(self) -> None:
+        check_options(self.width, self.depth, self.norm, self.activation, self.pooling)
+
     def build(self, num_classes: int, channels: int, image_size: int) -> ConvNet:
-        """A fresh network for images of this shape."""
+        """A network for images of this shape, whose weights are still to be drawn from a keyed chance.
+
+        The global generator is left as it was, so weights that are not redrawn are the same in every network.
+        """
         options = {name: getattr(self, name) for name in ("width", "depth", "norm", "activation", "pooling")}
-        return ConvNet(num_classes, channels, image_size, **options)
+        with torch.random.fork_rng(devices=[]):
+            return ConvNet(num_classes, channels, image_size, **options)
 
 
 @dataclass(frozen=True)
@@ -57,14 +65,20 @@ class TrainingSettings(NetworkSettings):
     augment: str | None = DSA_STRATEGY
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         parse_strategy(self.augment)
-        for name in ("epochs", "batch_size", "width"):
+        for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.updates is not None and self.updates < 1:
             raise ValueError(f"updates must be at least 1 (or null for epochs), got {self.updates}")
         if self.lr <= 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be within [0, 1), got {self.momentum}")
+        for name in ("weight_decay", "lr_drop"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def epochs_for(self, images: int) -> int:
         """Epochs that really run on a memory of ``images`` images."""
@@ -185,13 +199,14 @@ def accuracy(
 ) -> float:
     """Percent of test images whose largest logit is their label's; unseen outputs are not masked.
 
-    The network's mode is left as it was found.
+    The mode of the network and of every module in it is left as it was found.
     """
-    was_training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     right = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
         logits = network(normalization.apply(images.to(device)))
         right += (logits.argmax(1) == labels.to(device)).sum()
-    network.train(was_training)
+    for module, training in modes:
+        module.training = training
     return 100.0 * int(right) / len(test)

@@ -41,16 +41,16 @@ def global_chance_untouched():
 
 @pytest.fixture
 def pixels():
-    """``pixels(classes, each)``: uint8 images (classes * each, channels, size, size) and their labels, shuffled.
+    """``pixels(classes, each)``: uint8 images (n, channels, size, size) of square toys and their labels, shuffled.
 
-    ``each`` may be a list, one number a class. Classes differ in their mean colour, so they can be learned.
+    ``each`` is the number of images a class, or a list with one number a class. Classes differ in their mean colour, so they can be learned.
     """
 
     def make(classes=3, each=12, size=8, channels=3, seed=0):
         chance = np.random.RandomState(seed)
         counts = [each] * classes if isinstance(each, int) else list(each)
-        labels = np.repeat(np.arange(classes), counts)
-        colour = chance.randint(40, 160, (classes, channels, 1, 1))
+        labels = np.repeat(np.arange(len(counts)), counts)
+        colour = chance.randint(40, 160, (len(counts), channels, 1, 1))
         images = colour[labels] + chance.randint(0, 90, (len(labels), channels, size, size))
         order = chance.permutation(len(labels))
         return torch.from_numpy(images[order].astype(np.uint8)), torch.from_numpy(labels[order])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from clreplay.condensation.methods import Condensed, Condenser, Progress
 from clreplay.condensation.real import RealImages, check_images
 from clreplay.data import NORMALIZATIONS, Normalization
 from clreplay.memory import ReplayMemory
-
-if TYPE_CHECKING:
-    from clreplay.recipes import Recipe
 
 
 def condense(
@@ -130,6 +127,8 @@ def _normalization_of(images: Tensor, wanted: Normalization | str | None) -> Nor
         if wanted not in NORMALIZATIONS:
             raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {wanted!r}")
         return NORMALIZATIONS[wanted]
+    if wanted is not None:
+        raise ValueError(f"normalization must be a Normalization, a name or None, got {type(wanted).__name__}")
     # Sums in integers: exact, whatever the number of images.
     codes = images.transpose(0, 1).flatten(1).to(torch.int64)
     mean = codes.sum(1).double() / codes.shape[1]

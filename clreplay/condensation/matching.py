@@ -78,6 +78,7 @@ class MatchingSettings(NetworkSettings):
     classes_at_once: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         parse_strategy(self.augment)
         for name in ("iterations", "real_batch", "network_reuse", "classes_at_once"):
             value = getattr(self, name)
@@ -86,6 +87,8 @@ class MatchingSettings(NetworkSettings):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.style_layers is not None and not self.style_layers:
+            raise ValueError("style_layers must name at least one block (or be null for all), got an empty list")
         if self.lr_img <= 0:
             raise ValueError(f"lr_img must be positive, got {self.lr_img}")
         if not 0 <= self.momentum_img < 1:
@@ -192,7 +195,9 @@ class Matching:
         real.check_counts(counts)
         self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
         self.strategy = parse_strategy(settings.augment)
-        self.network = settings.build(len(real.classes), real.shape[0], real.shape[1]).to(self.device)
+        # One output, whatever the number of classes: only the features are used, and the size of the buffer
+        # decides which number of a GPU's draw goes to which weight.
+        self.network = settings.build(1, real.shape[0], real.shape[1]).to(self.device)
         self.network.train()  # batch norm, where chosen, uses the batch's own statistics
         self.parameters = FlatParameters(self.network)
         self.iteration = 0
@@ -303,15 +308,21 @@ class Matching:
         """Go on from where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: a class is missing or has another shape.
+            ValueError: a class is missing or has another shape; nothing is changed then.
         """
+        places = {}
         for group in self.groups:
             for name, target in (("image", group.synthetic), ("velocity", group.velocity)):
-                for i, label in enumerate(group.labels):
-                    saved = state["tensors"].get(f"{label}.{name}")
-                    if saved is None or saved.shape != target[i].shape:
-                        raise ValueError(f"the state does not fit: class {label} has no {name} of {tuple(target[i].shape)}")
-                    target.data[i] = saved.to(self.device)
+                places.update({f"{label}.{name}": target[i] for i, label in enumerate(group.labels)})
+        for name, place in places.items():
+            saved = state["tensors"].get(name)
+            if saved is None or saved.shape != place.shape:
+                label, kind = name.split(".")
+                raise ValueError(f"the state does not fit: class {label} has no {kind} of {tuple(place.shape)}")
+        with torch.no_grad():
+            for name, place in places.items():
+                place.copy_(state["tensors"][name])
+        for group in self.groups:
             group.drawn_for = -1
         self.iteration, self.record = state["iteration"], list(state["record"])
 

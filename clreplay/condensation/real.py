@@ -98,10 +98,11 @@ def check_images(images: Tensor) -> Tensor:
         return images
     if not images.is_floating_point():
         raise ValueError(f"images must be uint8 or floating point, got {images.dtype}; convert them")
+    images = images.detach().to(torch.float32)  # first: what is finite in float64 need not be in float32
     bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero()
     if len(bad):
         raise ValueError(f"images must be finite, image {int(bad[0])} holds NaN or infinity; clean the data")
-    return images.detach().to(torch.float32)
+    return images
 
 
 def check_labels(labels: Tensor, count: int) -> Tensor:

@@ -37,6 +37,7 @@ def select_random(
     progress: Progress | None = None,
 ) -> Condensed:
     """Uniform sampling without replacement inside every class; fewer images are a prefix of more."""
+    real.check_counts(counts)
     chosen = {}
     for label in real.classes:
         chance = generator(seed, real.keys[label], "random")
@@ -72,6 +73,7 @@ def select_herding(
     progress: Progress | None = None,
 ) -> Condensed:
     """Greedy mean matching in feature space (Welling 2009; iCaRL); fewer images are a prefix of more."""
+    real.check_counts(counts)
     key = (seed, "herding", *(real.keys[label] for label in real.classes))
     network = settings.build(len(real.classes), real.shape[0], real.shape[1])
     reinitialize(network, key_seed(*key, "network"))

@@ -99,12 +99,10 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         depth = default_depth(image_size) if depth is None else depth
-        for name, value in {"num_classes": num_classes, "channels": channels, "width": width, "depth": depth}.items():
+        for name, value in {"num_classes": num_classes, "channels": channels}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        _check_choice("norm", norm, NORMS)
-        _check_choice("activation", activation, tuple(ACTIVATIONS))
-        _check_choice("pooling", pooling, tuple(POOLINGS))
+        check_options(width, depth, norm, activation, pooling)
         self.num_classes, self.channels, self.image_size = num_classes, channels, image_size
         self.width, self.depth, self.norm = width, depth, norm
 
@@ -169,8 +167,6 @@ def _norm_layer(norm: str, width: int, size: int) -> nn.Module:
     if norm == "instance":
         return nn.GroupNorm(width, width, affine=True)
     if norm == "group":
-        if width % 4:
-            raise ValueError(f"width must be a multiple of 4 with norm='group', got {width}")
         return nn.GroupNorm(4, width, affine=True)
     if norm == "batch":
         return nn.BatchNorm2d(width)
@@ -179,6 +175,18 @@ def _norm_layer(norm: str, width: int, size: int) -> nn.Module:
     return nn.Identity()
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+def check_options(width: int, depth: int | None, norm: str, activation: str, pooling: str) -> None:
+    """What can be said about the options of a :class:`ConvNet` before the images are known.
+
+    Raises:
+        ValueError: naming the option, its value and what is allowed.
+    """
+    for name, value in {"width": width, "depth": depth}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    choices = {"norm": (norm, NORMS), "activation": (activation, ACTIVATIONS), "pooling": (pooling, POOLINGS)}
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if norm == "group" and width % 4:
+        raise ValueError(f"width must be a multiple of 4 with norm='group', got {width}")

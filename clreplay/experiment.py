@@ -1,0 +1,190 @@
+"""What a class-incremental experiment is, with every choice made and every input checked before any work."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clreplay.chance import key_seed
+from clreplay.condensation import default_device
+from clreplay.data import Dataset, load_dataset
+from clreplay.memory import ReplayMemory, class_quotas
+from clreplay.recipes import PRESETS, Recipe, RecipeError, load_recipe, split_overrides, training_settings
+from clreplay.training import TrainingSettings
+
+HOSTS = ("avalanche", "none")
+REPEATS = {"paper": (5, 3), "cpu": (1, 3), "smoke": (1, 1)}
+"""Class orders and networks a step, by preset; the paper's are DM's: five orders, three networks."""
+
+
+@dataclass(frozen=True)
+class ContinualSettings:
+    """One experiment, as a person asks for it; what is None is chosen by :func:`plan`.
+
+    Attributes:
+        dataset: ``cifar100``, ``cifar10`` or ``digits``.
+        memories: names or recipe files of the memories to compare.
+        images_per_class, mem_size: the budget; one of them.
+        steps: experiences that the classes are split into evenly.
+        class_orders: how many orders (legacy NumPy permutations of seeds 0, 1, ...).
+        networks: networks trained a step.
+        preset: ``paper``, ``cpu``, ``smoke``; None takes ``paper`` on a GPU and ``cpu`` otherwise.
+        device: None takes a GPU if there is one.
+        host: ``avalanche`` or ``none``; None takes Avalanche where it is installed.
+        seed: of everything but the class orders.
+        channels: of digits, 1 or 3.
+        overrides: single settings, see :func:`clreplay.recipes.split_overrides`.
+    """
+
+    dataset: str = "cifar100"
+    memories: tuple[str, ...] = ("ddm",)
+    images_per_class: int | None = None
+    mem_size: int | None = None
+    steps: int = 5
+    class_orders: int | None = None
+    networks: int | None = None
+    preset: str | None = None
+    device: str | None = None
+    host: str | None = None
+    seed: int = 0
+    channels: int | None = None
+    data_root: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment with every choice made and every input checked; see :func:`plan`."""
+
+    settings: ContinualSettings
+    data: Dataset
+    recipes: list[Recipe]
+    memory_settings: dict[str, Any]
+    learner: TrainingSettings
+    device: torch.device
+
+    def classes(self, order: int) -> list[list[int]]:
+        """The classes of every step under one class order."""
+        permutation = np.random.RandomState(order).permutation(self.data.num_classes)
+        return [part.tolist() for part in np.split(permutation, self.settings.steps)]
+
+    def images_at(self, step: int) -> int:
+        """Images in memory after a step (0-based)."""
+        seen = self.data.num_classes // self.settings.steps * (step + 1)
+        return sum(class_quotas(seen, self.settings.images_per_class, self.settings.mem_size))
+
+    def network(self) -> torch.nn.Module:
+        """A learner with an output for every class of the data set."""
+        channels, size = self.data.train.images.shape[1:3]
+        return self.learner.build(self.data.num_classes, channels, size)
+
+    def seed_of(self, recipe: Recipe, order: int) -> int:
+        """Seed of a memory: apart from the class order, except for memories that draw anew with each."""
+        redraw = getattr(self.memory_settings[recipe.name], "redraw_per_order", False)
+        return key_seed(self.settings.seed, "order", order) if redraw else self.settings.seed
+
+    def training_seed(self, order: int, network: int) -> int:
+        """Seed of one network's weights, shuffling and augmentation."""
+        return key_seed(self.settings.seed, "learner", order, network)
+
+    def as_settings(self) -> dict[str, Any]:
+        """What ``settings.yaml`` records."""
+        s = self.settings
+        return {
+            "experiment": "class-incremental",
+            "dataset": s.dataset,
+            **({"channels": s.channels} if s.channels else {}),
+            "steps": s.steps,
+            "images_per_class": s.images_per_class,
+            "mem_size": s.mem_size,
+            "class_orders": s.class_orders,
+            "networks": s.networks,
+            "seed": s.seed,
+            "preset": s.preset,
+            "host": s.host,
+            "device": self.device.type,
+            "memories": {
+                r.name: {"label": r.label, "method": r.method.name, "settings": asdict(self.memory_settings[r.name])}
+                for r in self.recipes
+            },
+            "training": asdict(self.learner),
+        }
+
+
+def plan(settings: ContinualSettings) -> Plan:
+    """Make every choice and check every input, before any work and before anything is written.
+
+    Raises:
+        ValueError: something does not fit; the message names the argument, its value and the cure.
+        FileNotFoundError: the data set cannot be had.
+    """
+    device = default_device(settings.device)
+    preset = settings.preset or ("paper" if device.type == "cuda" else "cpu")
+    if preset not in PRESETS:
+        raise RecipeError(f"preset must be auto, {', '.join(PRESETS)}, got {preset!r}")
+    recipes = [load_recipe(name) for name in settings.memories]
+    names = [recipe.name for recipe in recipes]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"memories must be one or more different names, got {', '.join(names) or 'none'}")
+    learner, by_recipe = split_overrides(settings.overrides, recipes)
+    chosen = {recipe.name: recipe.settings(preset, by_recipe[recipe.name]) for recipe in recipes}
+    orders, networks = REPEATS[preset]
+    filled = replace(
+        settings,
+        preset=preset,
+        host=_host(settings.host),
+        class_orders=orders if settings.class_orders is None else settings.class_orders,
+        networks=networks if settings.networks is None else settings.networks,
+        images_per_class=20 if settings.images_per_class is None and settings.mem_size is None else settings.images_per_class,
+    )
+    for name in ("steps", "class_orders", "networks"):
+        if getattr(filled, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(filled, name)}")
+    learned = training_settings(preset, learner)
+    ReplayMemory(filled.images_per_class, filled.mem_size)  # a wrong budget is told before the data is read
+    data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
+    if data.num_classes % filled.steps:
+        raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
+    made = Plan(filled, data, recipes, chosen, learned, device)
+    _check_budget(made)
+    made.network()  # a learner that does not fit the images is told now
+    return made
+
+
+def default_folder(made: Plan) -> Path:
+    """``out/cifar100-5step-ddm-cpu``: one folder a line-up, data set, number of steps and preset."""
+    s = made.settings
+    budget = "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
+    return Path("out") / f"{s.dataset}-{s.steps}step-{'-'.join(r.name for r in made.recipes)}{budget}-{s.preset}"
+
+
+def _check_budget(made: Plan) -> None:
+    """The largest quota of any class, in any order, must be there in real images."""
+    sizes = torch.bincount(made.data.train.labels, minlength=made.data.num_classes)
+    s, classes = made.settings, made.data.num_classes
+    for step in range(1, s.steps + 1):
+        quotas = class_quotas(classes // s.steps * step, s.images_per_class, s.mem_size)
+        if max(quotas) > int(sizes.min()):
+            name, value = ("images_per_class", s.images_per_class) if s.images_per_class else ("mem_size", s.mem_size)
+            limit = int(sizes.min()) if s.images_per_class else int(sizes.min()) * (classes // s.steps)
+            raise ValueError(
+                f"{name} is {value}, so a class needs {max(quotas)} images at step {step}, but class "
+                f"{int(sizes.argmin())} of {made.data.name} has {int(sizes.min())}; take at most {limit}"
+            )
+
+
+def _host(wanted: str | None) -> str:
+    installed = importlib.util.find_spec("avalanche") is not None
+    if wanted is None:
+        return "avalanche" if installed else "none"
+    if wanted not in HOSTS:
+        raise ValueError(f"host must be one of {', '.join(HOSTS)}, got {wanted!r}")
+    if wanted == "avalanche" and not installed:
+        raise ValueError("host 'avalanche' needs Avalanche: pip install avalanche-lib, or use --host none")
+    return wanted
