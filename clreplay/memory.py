@@ -221,10 +221,17 @@ class ReplayMemory:
             record: rows of the condenser's record.
 
         Raises:
-            ValueError: a number of images is not the quota, or as :meth:`quotas_with`.
+            ValueError: a number of images is not the quota, images are not finite or of another shape than
+                those held, or as :meth:`quotas_with`; nothing is changed then.
         """
         quotas = self.quotas_with(list(images))
+        held = [slot.codes for slot in self.slots.values()] or list(images.values())
         for label, new in images.items():
+            if new.shape[1:] != held[0].shape[1:]:
+                raise ValueError(
+                    f"class {label} brings images of shape {tuple(new.shape[1:])}, the memory holds "
+                    f"{tuple(held[0].shape[1:])}; use another memory"
+                )
             if len(new) != quotas[label]:
                 raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
             if new.dtype != torch.uint8 and not torch.isfinite(new).all():
@@ -295,6 +302,10 @@ class ReplayMemory:
             parts = [state[f"{label}.{name}"].clone() for name in names]
             if any(len(part) != count for part in parts):
                 raise ValueError(f"class {label} of the memory must have {count} images, got {len(parts[0])}")
+            for name, part in zip(names[1:], parts[1:]):
+                if part.shape != parts[0].shape[:2]:
+                    shape = tuple(parts[0].shape[:2])
+                    raise ValueError(f"class {label} of the memory must have a {name} of {shape}, got {tuple(part.shape)}")
             slots[label] = Slot(*(parts if scaled else [parts[0], None, None]), task_label, key)
         normalization = settings["normalization"]
         self.images_per_class, self.mem_size = settings["images_per_class"], settings["mem_size"]

@@ -101,7 +101,8 @@ def accuracy_figure(
     """
     table = accuracy_by_step(results)
     networks = [*table["fewest_an_order"], *table["most_an_order"]]
-    note = f"final accuracy, mean ± std of\n{_count(table['orders'], 'class order')} × {_count(networks, 'network')}"
+    what = "mean ± std" if (table["networks"] > 1).any() else "one value"
+    note = f"final accuracy, {what} of\n{_count(table['orders'], 'class order')} × {_count(networks, 'network')}"
     table = table.rename(columns={"accuracy": "value", "networks": "samples"})
     return _line_figure(table, "accuracy on the classes seen (%)", note, labels, title, path)
 
@@ -118,7 +119,8 @@ def drop_figure(
     Arguments and errors are those of :func:`accuracy_figure`; the band is the standard deviation over class orders.
     """
     table = accuracy_drop(results)
-    note = f"final drop, mean ± std of\n{_count(table['orders'], 'class order')}"
+    what = "mean ± std" if (table["orders"] > 1).any() else "one value"
+    note = f"final drop, {what} of\n{_count(table['orders'], 'class order')}"
     table = table.rename(columns={"from_first": "value", "from_first_std": "std"}).assign(samples=table["orders"])
     return _line_figure(table, "drop since the first step (points)", note, labels, title, path)
 
@@ -213,7 +215,7 @@ def memory_figure(
     for name, memory in memories.items():
         pixels = [memory.pixels(label)[:columns] if label in memory.slots else [] for label in shown]
         blocks.append(((labels or {}).get(name, name), pixels))
-    note = f"the first {columns} images of a class"
+    note = f"the first {columns} images of each class"
     if len(shown) < len(classes):
         note = f"{len(shown)} of {len(classes)} classes, evenly spaced; {note}"
     figure = block_figure(blocks, [class_names[label].replace("_", " ") for label in shown], note)

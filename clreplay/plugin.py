@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
+import numbers
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from torch.utils.data import Dataset
 
 from clreplay.augment import DSA_STRATEGY, parse_strategy
 from clreplay.chance import key_seed
-from clreplay.condensation import Condenser, Progress, RealImages, condense_experience
+from clreplay.condensation import Condenser, Progress, RealImages, condense_experience, default_device
 from clreplay.data import recognise_pixels
 from clreplay.memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
+from clreplay.networks.redraw import check_redrawable
 from clreplay.recipes import load_recipe
 from clreplay.training import BatchSource
 
@@ -34,10 +35,11 @@ LONG_ON_A_CPU = 5_000
 class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     """Replace every experience by a condensed memory of all classes so far, and start the model anew.
 
-    For each experience the plugin re-initialises the model in place (weights, normalisation statistics)
-    with a fresh draw, reads the experience once through its evaluation transforms, condenses its classes
-    into the memory, restores the optimizer's settings (its state is dropped) and restarts the schedulers,
-    and lets the strategy train on the memory alone (the GDumb principle; the DDM paper's section 4.3).
+    For each experience the plugin reads its images once through the evaluation transforms, condenses its
+    classes into the memory, re-initialises the model in place (weights, normalisation statistics) with a
+    fresh draw, restores the optimizer's settings (its state is dropped) and restarts the schedulers, and
+    lets the strategy train on the memory alone (the GDumb principle; the DDM paper's section 4.3).
+    List it before other plugins that look at the weights when an experience begins.
 
     Args:
         condenser: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, or a
@@ -49,10 +51,12 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
             image (the paper's evaluation); None turns it off.
-        reinitialize: called with the model to draw it anew in place, for models with modules that own
-            parameters and have no ``reset_parameters``.
+        reinitialize: called with the model to draw it anew in place. Without it every module's
+            ``reset_parameters`` is called: pre-trained weights and initialisations that the model's own
+            constructor makes are lost, and a module that has parameters and no such method is refused.
         memory: a :class:`ReplayMemory` to use instead of a new one. Classes found in it are not condensed
-            again, so several strategies can share one memory.
+            again, so several strategies can share one memory. With ``mem_size`` they must take each step
+            together: quotas shrink for all of them as soon as the first one moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
@@ -62,7 +66,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         condense_seconds: time spent condensing for the latest experience.
 
     Raises:
-        ValueError: no budget or two are given, or a setting is unknown.
+        ValueError: no budget or two are given, a seed is not an integer, or a setting is unknown.
 
     Example:
         >>> strategy = Naive(model=model, optimizer=optimizer, train_mb_size=256, train_epochs=300,
@@ -97,17 +101,18 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         if memory is not None and (images_per_class is not None or mem_size is not None):
             raise ValueError("memory brings its own budget; leave images_per_class and mem_size out")
         self.memory = memory if memory is not None else ReplayMemory(images_per_class, mem_size)
-        self.seed = seed
-        self.training_seed = seed if training_seed is None else training_seed
+        self.seed = _checked_seed("seed", seed)
+        self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
         self.augment, self.reinitialize = augment, reinitialize
         self.device, self.progress = device, progress
         # Run-time state, all of it: see state_dict.
         self.seen: list[int] = []
+        self.task_labels: dict[int, int] = {}
         self.experiences = 0
         self.condense_seconds = 0.0
+        self.unfinished: list[int] = []  # classes of the experience that training is not through with
         self._optimizer_start: list[dict[str, Any]] | None = None
         self._scheduler_start: list[dict[str, Any]] | None = None
-        self._training_images: tuple[Tensor, Tensor, Tensor] | None = None
 
     # ------------------------------------------------------------------ hooks, in Avalanche's order
 
@@ -118,29 +123,26 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self._scheduler_start = [copy.deepcopy(s.state_dict()) for s in _schedulers(strategy)]
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Draw the model anew, in place."""
-        # Avalanche calls both adaptation hooks per experience, so this index counts experiences.
-        draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize)
+        """Refuse a model that cannot be drawn anew, before hours of condensing."""
+        if self.reinitialize is None:
+            check_redrawable(strategy.model)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Take the experience's classes into the memory and make the memory the training set."""
+        """Take the experience's classes into the memory."""
         self._remember(strategy)
-        self._training_images = self.memory.of_classes(self.seen)
-        strategy.adapted_dataset = self._dataset(strategy)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Start optimizer and schedulers anew; serve whole augmented batches from the device."""
+        """Start model, optimizer and schedulers anew; make the memory the training set."""
+        # The draw comes after Avalanche has grown dynamic modules: new outputs would else keep weights that
+        # hang on the global generator. And after condensing: if that fails, the last model is still there.
+        draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize)
         self._restart(strategy)
-        images, labels, task_labels = (t.to(strategy.device) for t in self._training_images)
-        strategy.dataloader = MemoryLoader(
-            BatchSource(images, labels, strategy.train_mb_size, self.augment, self._chance("train")),
-            task_labels if _has_task_labels(strategy.experience) else None,
-        )
+        self._serve(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Count the experience and let go of the decoded images."""
+        """Count the experience; until here, training that was interrupted can be asked for again."""
+        self.unfinished = []
         self.experiences += 1
-        self._training_images = None
 
     # ------------------------------------------------------------------ what the hooks do
 
@@ -150,63 +152,66 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def _remember(self, strategy: Any) -> None:
         experience = strategy.experience
         labels = torch.as_tensor(list(experience.dataset.targets), dtype=torch.int64)
-        if len(labels) == 0:
-            raise ValueError(f"experience {experience.current_experience} is empty; every experience needs images")
         classes = labels.unique().tolist()
-        self.condense_seconds = 0.0
+        if not classes:
+            raise ValueError(f"experience {experience.current_experience} is empty; every experience needs images")
         again = [label for label in classes if label in self.seen]
-        if again:
-            self.memory.quotas_with(again)  # raises, naming the class and the cure
+        if again and classes != self.unfinished:
+            raise ValueError(
+                f"classes {again} have come in an earlier experience; a class may arrive in one experience only: "
+                "merge the experiences, or number classes apart (class_ids_from_zero_in_each_exp=False)"
+            )
         missing = [label for label in classes if label not in self.memory.slots]
         if missing and len(missing) < len(classes):
             raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
-        if missing:
-            self._condense(strategy, labels)
-        self.seen += classes
+        tasks = _task_label_of_classes(experience, labels)
+        self.condense_seconds = self._condense(strategy, labels, tasks) if missing else 0.0
+        self.task_labels.update(tasks or {})
+        self.seen += [label for label in classes if label not in again]
+        self.unfinished = classes
 
-    def _condense(self, strategy: Any, labels: Tensor) -> None:
-        device = torch.device(self.device or strategy.device)
+    def _condense(self, strategy: Any, labels: Tensor, task_labels: dict[int, int] | None) -> float:
+        device = strategy.device if self.device is None else default_device(self.device)
         iterations = getattr(self.settings, "iterations", 0)
-        if device.type == "cpu" and iterations > LONG_ON_A_CPU:
+        if device.type == "cpu" and iterations > LONG_ON_A_CPU and self.experiences == 0:
             logger.warning(
                 "%s with %d iterations is meant for a GPU and takes very long on a CPU; "
                 "pass preset='cpu' or fewer iterations=", self.name, iterations
             )
         real = self._real_images(read_images(strategy.experience.dataset), labels)
-        start = time.perf_counter()
-        condense_experience(
+        return condense_experience(
             self.memory,
             real,
             self.condenser,
             self.settings,
             seed=self.seed,
             device=device,
-            task_labels=_task_label_of_classes(strategy.experience, labels),
+            task_labels=task_labels,
             progress=self.progress,
         )
-        self.condense_seconds = time.perf_counter() - start
 
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
         """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""
+        memory = self.memory
         if images.dtype == torch.uint8:
-            return RealImages(images, labels, self.memory.normalization)
-        if self.memory.normalization is not None:
-            codes = self.memory.normalization.invert(images)
-        else:
-            codes, normalization = recognise_pixels(images) or (None, None)
-            if not self.memory.slots:
-                self.memory.normalization = normalization
-        if codes is not None and self.memory.normalization is not None:
-            return RealImages(codes, labels, self.memory.normalization)
-        return RealImages(images, labels)
+            return RealImages(images, labels, memory.normalization)
+        codes = None if memory.normalization is None else memory.normalization.invert(images)
+        found = recognise_pixels(images) if codes is None and not memory.slots else None
+        if found is not None:
+            codes, memory.normalization = found
+        return RealImages(images, labels) if codes is None else RealImages(codes, labels, memory.normalization)
 
-    def _dataset(self, strategy: Any) -> Any:
-        """The memory as an Avalanche data set, for whatever reads ``strategy.adapted_dataset``."""
-        images, labels, task_labels = self._training_images
-        data = as_classification_dataset(MemoryDataset(images, labels.tolist()))
-        if _has_task_labels(strategy.experience):
-            data = data.update_data_attribute("targets_task_labels", TaskLabels(task_labels.tolist()))
-        return data
+    def _serve(self, strategy: Any) -> None:
+        """Let the strategy train on the classes seen so far: whole augmented batches, from the device."""
+        images, labels, tasks = self.memory.of_classes(self.seen)
+        # A memory made elsewhere need not know the task labels.
+        tasks = torch.tensor([self.task_labels.get(*pair) for pair in zip(labels.tolist(), tasks.tolist())])
+        has_tasks = _has_task_labels(strategy.experience)
+        # For whatever reads it. Avalanche has made its own loader by now, which may refuse small batches.
+        strategy.adapted_dataset = _dataset(images, labels, tasks if has_tasks else None)
+        images, labels, tasks = (t.to(strategy.device) for t in (images, labels, tasks))
+        source = BatchSource(images, labels, strategy.train_mb_size, self.augment, self._chance("train"))
+        strategy.dataloader = MemoryLoader(source, tasks if has_tasks else None)
 
     def _restart(self, strategy: Any) -> None:
         strategy.optimizer.state.clear()
@@ -218,11 +223,17 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     # ------------------------------------------------------------------ saving and going on
 
     def state_dict(self) -> dict[str, Any]:
-        """Memory, classes seen, and how optimizer and schedulers began; tensors and plain values only."""
+        """Memory, classes seen, and how optimizer and schedulers began; tensors and plain values only.
+
+        The model is not part of it: every experience starts with a new draw. Only a model that grows
+        (Avalanche's dynamic modules) has to be brought back as well.
+        """
         return {
             "memory": self.memory.state_dict(),
             "seen": list(self.seen),
+            "task_labels": dict(self.task_labels),
             "experiences": self.experiences,
+            "unfinished": list(self.unfinished),
             "optimizer_start": copy.deepcopy(self._optimizer_start),
             "scheduler_start": copy.deepcopy(self._scheduler_start),
         }
@@ -231,10 +242,14 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         """Go on from where :meth:`state_dict` was taken; a memory that is shared is loaded for all.
 
         Raises:
-            ValueError: the memory's state is incomplete.
+            ValueError: the state is incomplete; nothing is changed then.
         """
+        missing = [name for name in self.state_dict() if name not in state]
+        if missing:
+            raise ValueError(f"the plugin's state lacks {', '.join(missing)}; it is incomplete")
         self.memory.load_state_dict(state["memory"])
         self.seen, self.experiences = list(state["seen"]), state["experiences"]
+        self.task_labels, self.unfinished = dict(state["task_labels"]), list(state["unfinished"])
         self._optimizer_start = copy.deepcopy(state["optimizer_start"])
         self._scheduler_start = copy.deepcopy(state["scheduler_start"])
 
@@ -312,6 +327,20 @@ def read_images(dataset: Any) -> Tensor:
             raise ValueError(f"images must share one shape, got {tuple(first.shape)} and {tuple(image.shape)}")
         images[index] = image
     return images
+
+
+def _dataset(images: Tensor, labels: Tensor, task_labels: Tensor | None) -> Any:
+    """A memory as an Avalanche data set."""
+    data = as_classification_dataset(MemoryDataset(images, labels.tolist()))
+    if task_labels is None:
+        return data
+    return data.update_data_attribute("targets_task_labels", TaskLabels(task_labels.tolist()))
+
+
+def _checked_seed(name: str, seed: int) -> int:
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise ValueError(f"{name} must be an integer, got {seed!r}")
+    return int(seed)
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:

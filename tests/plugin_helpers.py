@@ -168,9 +168,10 @@ def strategy(*plugins, model=None, kind=Naive, optimizer=None, lr=0.1, **options
     model = TinyNet() if model is None else model
     if optimizer is None:
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    settings = {"train_mb_size": 4, "eval_mb_size": 64, "train_epochs": 2, "evaluator": EvaluationPlugin(), **options}
+    settings = {"train_mb_size": 4, "eval_mb_size": 64, "train_epochs": 2, **options}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")
+        settings.setdefault("evaluator", EvaluationPlugin())
         return kind(model=model, optimizer=optimizer, plugins=list(plugins), **settings)
 
 

@@ -36,7 +36,7 @@ def assert_same_bytes(one, other):
     assert all(torch.equal(one[label], other[label]) for label in one)
 
 
-def assert_close(one, other, tolerance=1e-3):
+def assert_close(one, other, tolerance=1e-4):
     assert one.keys() == other.keys()
     for label in one:
         torch.testing.assert_close(one[label], other[label], rtol=tolerance, atol=tolerance)

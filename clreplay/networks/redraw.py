@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -24,21 +25,21 @@ def reinitialize(
             (the plugin's ``reinitialize=``).
 
     Raises:
-        TypeError: a module owns parameters and has no ``reset_parameters``; the model is untouched.
+        TypeError: a module owns parameters and has no ``reset_parameters``; the model is untouched. Or
+            parameters were replaced by new objects, which an optimizer would not know.
     """
-    if custom is None:
-        resettable = _resettable_modules(model)
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        # Not torch.manual_seed: it would reseed every GPU, also those that are not restored here.
-        torch.default_generator.manual_seed(seed)
-        for index in devices:
-            torch.cuda.default_generators[index].manual_seed(seed)
+    draws = [module.reset_parameters for module in _resettable_modules(model)] if custom is None else []
+    kept = [id(parameter) for parameter in model.parameters()]
+    with _chance(model, seed), torch.no_grad():
+        for draw in draws:
+            draw()
         if custom is not None:
             custom(model)
-            return
-        for module in resettable:
-            module.reset_parameters()
+    if [id(parameter) for parameter in model.parameters()] != kept:
+        raise TypeError(
+            "the model's parameters were replaced instead of redrawn in place; write into them, for instance by "
+            "model.load_state_dict(fresh_model.state_dict())"
+        )
 
 
 def _resettable_modules(model: nn.Module) -> list[nn.Module]:
@@ -56,6 +57,48 @@ def _resettable_modules(model: nn.Module) -> list[nn.Module]:
                 "give it one, or pass reinitialize=, a callable that redraws the whole model in place"
             )
     return found[::-1]
+
+
+def check_redrawable(model: nn.Module) -> None:
+    """Refuse a model of which :func:`reinitialize` would leave something that was learned.
+
+    A module can inherit ``reset_parameters`` and own parameters that it does not cover, such as the
+    directions of ``torch.nn.utils.weight_norm``. So it is tried out; the model stays as it is.
+
+    Raises:
+        TypeError: naming the module or the parameters.
+    """
+    modules = _resettable_modules(model)
+    values = [*model.parameters(), *model.buffers()]
+    before = [value.detach().clone() for value in values]
+    learned = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    with _chance(model, 0), torch.no_grad():
+        try:
+            for parameter in learned.values():
+                parameter.fill_(float("nan"))
+            for module in modules:
+                module.reset_parameters()
+            left = [name for name, parameter in learned.items() if parameter.isnan().any()]
+        finally:
+            for value, old in zip(values, before):
+                value.copy_(old)
+    if left:
+        raise TypeError(
+            f"cannot re-initialise {', '.join(left)}: no reset_parameters() of the model draws them anew; "
+            "extend it, or pass reinitialize=, a callable that redraws the whole model in place"
+        )
+
+
+@contextlib.contextmanager
+def _chance(model: nn.Module, seed: int) -> Iterator[None]:
+    """The global generators of the model's devices, seeded; as they were, afterwards."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        # Not torch.manual_seed: it would reseed every GPU, also those that are not restored here.
+        torch.default_generator.manual_seed(seed)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield
 
 
 class FlatParameters:
