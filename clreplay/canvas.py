@@ -1,4 +1,4 @@
-"""What every picture needs: a figure without pyplot, plain axes, blocks of images, a file with the same bytes every time."""
+"""What every picture needs: a figure without pyplot, plain axes, blocks of images, a reproducible file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def block_figure(blocks: Sequence[tuple[str, list]], names: Sequence[str], note:
     grids = [_grid(block, count, shape, scale) for (_, block), count in zip(blocks, counts)]
     font = max(9.0, sum(grid.shape[1] for grid in grids) / 150)  # points: what shrinks on a page stays readable
     em = round(font * DPI / 72)
-    titles = [textwrap.fill(title, max(9, round(grid.shape[1] / (0.6 * em)))) for (title, _), grid in zip(blocks, grids)]
+    letters = [max(9, round(grid.shape[1] / (0.6 * em))) for grid in grids]
+    titles = [textwrap.fill(title, most) for (title, _), most in zip(blocks, letters)]
     slots = [max(grid.shape[1], _text_width(title, font)) for title, grid in zip(titles, grids)]
     left = max(_text_width(name, font) for name in names) + 2 * em
     top = round((1.35 * max(title.count("\n") + 1 for title in titles) + 2.4) * em)

@@ -101,8 +101,8 @@ def accuracy_figure(
     """
     table = accuracy_by_step(results)
     networks = [*table["fewest_an_order"], *table["most_an_order"]]
-    what = "mean ± std" if (table["networks"] > 1).any() else "one value"
-    note = f"final accuracy, {what} of\n{_count(table['orders'], 'class order')} × {_count(networks, 'network')}"
+    what = ", mean ± std" if (table["networks"] > 1).any() else ""
+    note = f"final accuracy{what} of\n{_count(table['orders'], 'class order')} × {_count(networks, 'network')}"
     table = table.rename(columns={"accuracy": "value", "networks": "samples"})
     return _line_figure(table, "accuracy on the classes seen (%)", note, labels, title, path)
 
@@ -119,8 +119,8 @@ def drop_figure(
     Arguments and errors are those of :func:`accuracy_figure`; the band is the standard deviation over class orders.
     """
     table = accuracy_drop(results)
-    what = "mean ± std" if (table["orders"] > 1).any() else "one value"
-    note = f"final drop, {what} of\n{_count(table['orders'], 'class order')}"
+    what = ", mean ± std" if (table["orders"] > 1).any() else ""
+    note = f"final drop{what} of\n{_count(table['orders'], 'class order')}"
     table = table.rename(columns={"from_first": "value", "from_first_std": "std"}).assign(samples=table["orders"])
     return _line_figure(table, "drop since the first step (points)", note, labels, title, path)
 
@@ -140,9 +140,10 @@ def _line_figure(
     axes = figure.add_subplot()
     for order, (text, part, style, dash) in enumerate(lines):
         look = {"color": style.color, "zorder": 3 - order / len(lines)}
-        x, value, std = (part[column].to_numpy() for column in ("classes_seen", "value", "std"))
         face = style.color if dash == DASHES[0] else "white"
-        axes.plot(x, value, dash, marker=style.marker, markerfacecolor=face, markersize=6, linewidth=1.8, label=text, **look)
+        marker = {"marker": style.marker, "markersize": 6, "markerfacecolor": face}
+        x, value, std = (part[column].to_numpy() for column in ("classes_seen", "value", "std"))
+        axes.plot(x, value, dash, linewidth=1.8, label=text, **marker, **look)
         if (part["samples"] > 1).any() and len(x) > 1:
             axes.fill_between(x, value - std, value + std, alpha=0.18, linewidth=0, **look)
         elif (part["samples"] > 1).any():
@@ -175,7 +176,8 @@ def _lines(table: pd.DataFrame, labels: Mapping[str, str]) -> list[tuple[str, pd
         text += f" {end['value']:.1f}" + (f" ± {end['std']:.1f}" if end["samples"] > 1 else "")
         if end["classes_seen"] < last:
             text += f" at {end['classes_seen']} classes"
-        found.append((end["value"], textwrap.fill(text, 76), part, styles[memory], DASHES[runs.index(run) % len(DASHES) if runs else 0]))
+        dash = DASHES[runs.index(run) % len(DASHES) if runs else 0]
+        found.append((end["value"], textwrap.fill(text, 76), part, styles[memory], dash))
     return [line for _, *line in sorted(found, key=lambda line: -line[0])]
 
 
@@ -231,15 +233,15 @@ def _check_pictures(memories, real, class_names, rows, columns) -> list[int]:
     for name, memory in memories.items():
         if not len(memory):
             raise ValueError(f"memory {name!r} is empty; add a class first")
-        shape = memory.class_images(memory.classes[0]).shape[1:]
-        if shape != real.images.shape[1:] or shape[0] not in (1, 3):
+        shape, wanted = (tuple(images.shape[1:]) for images in (memory.class_images(memory.classes[0]), real.images))
+        if shape != wanted or shape[0] not in (1, 3):
             raise ValueError(
-                f"memory {name!r} holds images of shape {tuple(shape)}, the real ones are {tuple(real.images.shape[1:])} "
+                f"memory {name!r} holds images of shape {shape}, the real ones are {wanted} "
                 "(c, h, w with 1 or 3 channels); load the data set with the run's settings"
             )
     classes = sorted({label for memory in memories.values() for label in memory.classes})
     if classes[-1] >= len(class_names):
-        raise ValueError(f"class_names must name label {classes[-1]}, got {len(class_names)} names; pass the data set's own")
+        raise ValueError(f"class_names must name label {classes[-1]}, got {len(class_names)} names; give all")
     return classes
 
 

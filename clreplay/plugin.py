@@ -167,7 +167,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         tasks = _task_label_of_classes(experience, labels)
         self.condense_seconds = self._condense(strategy, labels, tasks) if missing else 0.0
         self.task_labels.update(tasks or {})
-        self.seen += [label for label in classes if label not in again]
+        self.seen = [*self.seen, *(label for label in classes if label not in again)]
         self.unfinished = classes
 
     def _condense(self, strategy: Any, labels: Tensor, task_labels: dict[int, int] | None) -> float:
@@ -179,27 +179,34 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 "pass preset='cpu' or fewer iterations=", self.name, iterations
             )
         real = self._real_images(read_images(strategy.experience.dataset), labels)
-        return condense_experience(
-            self.memory,
-            real,
-            self.condenser,
-            self.settings,
-            seed=self.seed,
-            device=device,
-            task_labels=task_labels,
-            progress=self.progress,
-        )
+        before = self.memory.normalization
+        if not self.memory.slots and real.normalization is not None:
+            self.memory.normalization = real.normalization
+        try:
+            return condense_experience(
+                self.memory,
+                real,
+                self.condenser,
+                self.settings,
+                seed=self.seed,
+                device=device,
+                task_labels=task_labels,
+                progress=self.progress,
+            )
+        except BaseException:
+            if not self.memory.slots:
+                self.memory.normalization = before
+            raise
 
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
         """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""
-        memory = self.memory
+        normalization = self.memory.normalization
         if images.dtype == torch.uint8:
-            return RealImages(images, labels, memory.normalization)
-        codes = None if memory.normalization is None else memory.normalization.invert(images)
-        found = recognise_pixels(images) if codes is None and not memory.slots else None
-        if found is not None:
-            codes, memory.normalization = found
-        return RealImages(images, labels) if codes is None else RealImages(codes, labels, memory.normalization)
+            return RealImages(images, labels, normalization)
+        codes = None if normalization is None else normalization.invert(images)
+        if codes is None and not self.memory.slots:
+            codes, normalization = recognise_pixels(images) or (None, None)
+        return RealImages(images, labels) if codes is None else RealImages(codes, labels, normalization)
 
     def _serve(self, strategy: Any) -> None:
         """Let the strategy train on the classes seen so far: whole augmented batches, from the device."""

@@ -78,7 +78,9 @@ def checked(results: pd.DataFrame) -> pd.DataFrame:
     needed = [*NETWORK[1:], "classes_seen", "accuracy"]
     missing = [column for column in needed if column not in results.columns]
     if missing:
-        raise ValueError(f"results must have the columns {', '.join(needed)}; {', '.join(missing)} missing: read a results.csv")
+        raise ValueError(
+            f"results must have the columns {', '.join(needed)}; {', '.join(missing)} missing: read a results.csv"
+        )
     if not len(results):
         raise ValueError("results must have at least one row, got none; let the run finish its first step")
     rows = results if "run" in results.columns else results.assign(run="")
@@ -88,8 +90,9 @@ def checked(results: pd.DataFrame) -> pd.DataFrame:
     if len(twice):
         row = twice.iloc[0]
         raise ValueError(
-            f"results hold {row['memory']}, class order {row['class_order']}, network {row['network']}, step {row['step']} "
-            f"of run {row['run']!r} twice; read every folder once, and give runs of the same name their own in column 'run'"
+            f"results hold {row['memory']}, class order {row['class_order']}, network {row['network']}, step "
+            f"{row['step']} of run {row['run']!r} twice; read every folder once, and where two folders have the same "
+            "name, change it in the column 'run'"
         )
     return rows.sort_values("step", kind="stable")
 

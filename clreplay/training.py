@@ -184,7 +184,7 @@ def train(
         if progress is not None:
             progress(epoch + 1, epochs)
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"training diverged (loss {float(loss)}); lower lr (now {settings.lr})")
+        raise FloatingPointError(f"training diverged (loss {loss.item()}); lower lr (now {settings.lr})")
 
 
 def _optimizer(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:

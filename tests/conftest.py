@@ -25,7 +25,7 @@ def fixed_seeds():
 
 @pytest.fixture
 def global_chance_untouched():
-    """``with global_chance_untouched(): ...`` fails if the block moved Python's, NumPy's or torch's global generator."""
+    """``with global_chance_untouched(): ...`` fails if the block moves a global generator (Python, NumPy, torch)."""
 
     @contextlib.contextmanager
     def watch():
@@ -43,7 +43,8 @@ def global_chance_untouched():
 def pixels():
     """``pixels(classes, each)``: uint8 images (n, channels, size, size) of square toys and their labels, shuffled.
 
-    ``each`` is the number of images a class, or a list with one number a class. Classes differ in their mean colour, so they can be learned.
+    ``each`` is the number of images a class, or a list with one number a class. Classes differ in
+    their mean colour, so they can be learned.
     """
 
     def make(classes=3, each=12, size=8, channels=3, seed=0):

@@ -12,8 +12,9 @@ from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizon
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="no QP solver found")
     from avalanche.benchmarks import benchmark_from_datasets, class_incremental_benchmark, nc_benchmark
-    from avalanche.benchmarks.utils import as_classification_dataset, make_avalanche_dataset
+    from avalanche.benchmarks.utils import as_classification_dataset
     from avalanche.benchmarks.utils.transform_groups import TransformGroups
+    from avalanche.models import IncrementalClassifier
     from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
     from avalanche.training.supervised import Naive
 
@@ -103,6 +104,22 @@ class TinyNet(nn.Module):
         return self.classifier(self.dropout(self.norm(self.conv(images)).relu().mean((2, 3))))
 
 
+class SmallNet(TinyNet):
+    """Without dropout, whose masks come from the global generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Identity()
+
+
+class GrowingNet(SmallNet):
+    """Outputs are added as classes arrive."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = IncrementalClassifier(4, initial_out_features=1)
+
+
 class Spy(SupervisedPlugin, supports_distributed=True):
     """Notes what the strategy is like when training on an experience begins, and every batch."""
 
@@ -168,7 +185,8 @@ def strategy(*plugins, model=None, kind=Naive, optimizer=None, lr=0.1, **options
     model = TinyNet() if model is None else model
     if optimizer is None:
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    settings = {"train_mb_size": 4, "eval_mb_size": 64, "train_epochs": 2, **options}
+    defaults = {"criterion": nn.CrossEntropyLoss(), "train_mb_size": 4, "eval_mb_size": 64, "train_epochs": 2}
+    settings = {**defaults, **options}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")
         settings.setdefault("evaluator", EvaluationPlugin())

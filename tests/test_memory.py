@@ -49,7 +49,7 @@ def test_a_fixed_quota_is_the_same_for_every_class(classes, each):
 
 
 def test_a_budget_smaller_than_the_classes_is_an_error():
-    with pytest.raises(ValueError, match=r"mem_size must be at least the number of classes seen \(3\), got 2; raise it"):
+    with pytest.raises(ValueError, match=r"mem_size must be at least the number of classes seen \(3\), got 2; "):
         class_quotas(3, None, 2)
 
 

@@ -105,7 +105,10 @@ def test_every_option_equals_a_slow_network_in_value_and_gradient(options):
     for one, other in zip(found, taps):
         torch.testing.assert_close(one, other)
     weights = [torch.randn_like(tensor) for tensor in [logits, *taps]]
-    slow, fast = (sum((w * t).sum() for w, t in zip(weights, ts)) for ts in ([logits, *taps], [network(images), *found]))
+    slow, fast = (
+        sum((w * t).sum() for w, t in zip(weights, tensors))
+        for tensors in ([logits, *taps], [network(images), *found])
+    )
     torch.testing.assert_close(*(torch.autograd.grad(loss, images)[0] for loss in (fast, slow)))
 
 
@@ -139,7 +142,8 @@ def test_digits_of_28_pixels_are_padded_to_32():
     network = ConvNet(10, channels=1, image_size=28, width=4, norm="none")
     images = torch.randn(2, 1, 28, 28)
     assert [tuple(tap.shape[1:]) for tap in network.taps(images)] == [(4, 32, 32), (4, 16, 16), (4, 8, 8)]
-    padded = F.conv2d(F.pad(images, (2, 2, 2, 2)), network.blocks[0].conv.weight, network.blocks[0].conv.bias, padding=1)
+    first = network.blocks[0].conv
+    padded = F.conv2d(F.pad(images, (2, 2, 2, 2)), first.weight, first.bias, padding=1)
     torch.testing.assert_close(network.taps(images)[0], padded.relu())
     assert [block.conv.padding for block in network.blocks] == [(3, 3), (1, 1), (1, 1)]
 

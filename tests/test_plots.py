@@ -167,7 +167,8 @@ def grids(figure):
 
 def test_a_block_a_memory_beside_the_real_images():
     real = flat_set()
-    figure = memory_figure({"ddm": memory_of(real, [0, 1, 2])}, real, class_names=["a_b", "c", "d"], labels=LABELS, columns=3)
+    memories, names = {"ddm": memory_of(real, [0, 1, 2])}, ["a_b", "c", "d"]
+    figure = memory_figure(memories, real, class_names=names, labels=LABELS, columns=3)
     blocks = grids(figure)
     assert list(blocks) == ["Real", "DDM"]
     assert blocks["Real"].shape == (3 * 8 + 4, 3 * 8 + 4, 3)  # 2 pixels drawn as 8, gaps of 2
@@ -192,7 +193,8 @@ def test_the_file_holds_the_blocks_pixel_by_pixel(tmp_path):
 
 def test_evenly_spaced_classes_when_there_are_too_many():
     real = flat_set(classes=21)
-    figure = memory_figure({"dm": memory_of(real, range(20, -1, -1))}, real, class_names=[str(i) for i in range(21)], rows=5)
+    memories = {"dm": memory_of(real, range(20, -1, -1))}
+    figure = memory_figure(memories, real, class_names=[str(i) for i in range(21)], rows=5)
     texts = [text.get_text() for text in figure.texts]
     assert texts == ["0", "5", "10", "15", "20", "5 of 21 classes, evenly spaced; the first 5 images of each class"]
 

@@ -27,7 +27,8 @@ def test_mean_and_population_spread_over_orders_and_networks():
     assert table["classes_seen"].tolist() == [2, 4]
     assert table["accuracy"].tolist() == [67.5, 65.0]
     np.testing.assert_allclose(table["std"], [np.std([90, 80, 50, 50]), 5.0])
-    assert table[["orders", "networks", "fewest_an_order", "most_an_order"]].values.tolist() == [[2, 4, 2, 2], [1, 2, 2, 2]]
+    counts = table[["orders", "networks", "fewest_an_order", "most_an_order"]]
+    assert counts.values.tolist() == [[2, 4, 2, 2], [1, 2, 2, 2]]
 
 
 def test_a_drop_is_taken_inside_a_class_order():
