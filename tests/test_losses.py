@@ -234,6 +234,18 @@ def test_a_duplicate_is_a_neighbour_and_never_the_image_itself():
     assert torch.isfinite(torch.autograd.grad(loss.sum(), embedding)[0]).all()
 
 
+def test_neighbours_are_found_among_features_that_hardly_differ():
+    """Distances come from differences; the expanded product |x|^2 - 2 x y + |y|^2 would drown them in rounding."""
+    steps = torch.tensor([0.0, 1.0, 3.0, 3.5, 7.0, 7.25]) / 64
+    embedding = (torch.full((6, 64), 500.0) + steps[:, None] * torch.ones(64))[None]
+    embedding[0, :, 0] = torch.tensor([500.0, 501.0, 503.0, 503.5, 507.0, 507.25])
+    pairs = {0: 1, 1: 0, 2: 3, 3: 2, 4: 5, 5: 4}
+    rows = embedding[0].double()
+    logs = rows.log_softmax(1)
+    expected = -sum((logs[i].exp() * (logs[i] - logs[j])).sum() for i, j in pairs.items()) / 6
+    torch.testing.assert_close(intra_class_diversity(embedding, 1)[0].double(), expected, rtol=1e-3, atol=0)
+
+
 def test_ties_go_to_the_lower_index():
     centre, left, right = torch.zeros(2), torch.tensor([-1.0, 0.5]), torch.tensor([1.0, -0.5])
     for first, second in ((left, right), (right, left)):

@@ -1,6 +1,7 @@
 """Memories of real images: random sampling and herding."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,10 +131,10 @@ def herded(real, counts, settings=QUICK, seed=0, progress=None):
     return select_herding(real, counts, settings, seed=seed, device=CPU, progress=progress).images
 
 
-@pytest.mark.parametrize("unit_features", [False, True])
-def test_herding_picks_by_the_embedding_of_a_network_trained_on_the_experience(pixels, unit_features):
+@pytest.mark.parametrize("options", [{}, {"unit_features": True}, {"norm": "batch"}], ids=str)
+def test_herding_picks_by_the_embedding_of_a_network_trained_on_the_experience(pixels, options):
     real = RealImages(*pixels(), NORMALIZATION)
-    settings = HerdingSettings(width=4, depth=2, updates=4, batch_size=16, unit_features=unit_features)
+    settings = replace(QUICK, **options)
     key = (0, "herding", *(real.keys[label] for label in real.classes))
     network = settings.build(3, 3, 8)
     reinitialize(network, key_seed(*key, "network"))
@@ -143,7 +144,7 @@ def test_herding_picks_by_the_embedding_of_a_network_trained_on_the_experience(p
     for label, count in ((0, 5), (1, 4), (2, 5)):
         with torch.no_grad():
             features = network.eval().embedding(real.normalised(label))
-        if unit_features:
+        if settings.unit_features:
             features = torch.stack([row / row.norm() for row in features])
         assert torch.equal(found[label], real.raw(label)[slow_herd(features, count)])
 

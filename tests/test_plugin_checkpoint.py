@@ -1,0 +1,310 @@
+"""Stopping and going on: by state dictionaries, by pickles of the plugin and of the whole strategy."""
+
+import copy
+import pickle
+import sys
+
+import pytest
+import torch
+from plugin_helpers import (
+    GrowingNet,
+    SmallNet,
+    Spy,
+    ddm_replay,
+    memory_bytes,
+    nc,
+    plain_benchmark,
+    random_replay,
+    strategy,
+    toy_pixels,
+    weights,
+)
+
+from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.models.dynamic_modules import avalanche_model_adaptation
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
+from torch.optim import lr_scheduler
+
+SCHEDULES = {
+    "none": None,
+    "MultiStepLR": lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1]),
+    "LambdaLR": lambda optimizer: lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch)),
+    "OneCycleLR": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=4),
+}
+
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:No loggers specified:UserWarning"),
+    # After unpickling an optimizer PyTorch no longer knows that it wraps its step.
+    pytest.mark.filterwarnings("ignore:Seems like `optimizer.step:UserWarning"),
+]
+
+
+def four_steps(make=plain_benchmark):
+    return make(toy_pixels(4, 8), steps=4)
+
+
+def script(replay, schedule=None, net=SmallNet):
+    """What a user's script sets up, anew whenever it is started."""
+    model, plugin, spy = net(), replay(), Spy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedules = [] if schedule is None else [LRSchedulerPlugin(schedule(optimizer))]
+    return strategy(plugin, *schedules, spy, model=model, optimizer=optimizer), plugin, spy
+
+
+def through_a_file(state, path):
+    torch.save(state, path)
+    return torch.load(path, weights_only=True)
+
+
+class Interrupt(SupervisedPlugin, supports_distributed=True):
+    """The person stops training in its second epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.armed = False
+
+    def before_training_epoch(self, strategy, **kwargs):
+        if self.armed and strategy.clock.train_exp_epochs == 1:
+            self.armed = False
+            raise KeyboardInterrupt
+
+
+# ---------------------------------------------------------------- state dictionaries
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_a_resumed_run_ends_as_an_unbroken_one(replay, schedule, tmp_path):
+    stream = four_steps().train_stream
+    unbroken, plugin, _ = script(replay, schedule)
+    for step in range(4):
+        unbroken.train(stream[step])
+        if step == 1:
+            state = through_a_file(plugin.state_dict(), tmp_path / "state.pt")
+
+    torch.manual_seed(99)  # another process: other global chance
+    resumed, other, spy = script(replay, schedule)
+    other.load_state_dict(state)
+    for step in (2, 3):
+        resumed.train(stream[step])
+    assert memory_bytes(other.memory) == memory_bytes(plugin.memory)
+    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+    assert set(spy.labels(0).tolist()) == {0, 1, 2}
+    assert (other.seen, other.experiences) == (plugin.seen, plugin.experiences)
+
+
+def test_an_optimizer_brought_back_with_its_last_rate_starts_from_the_first_one(tmp_path):
+    # A script that saves everything also brings back a learning rate that has dropped, and momentum.
+    stream = four_steps().train_stream
+    unbroken, plugin, _ = script(random_replay, SCHEDULES["MultiStepLR"])
+    for step in range(4):
+        unbroken.train(stream[step])
+        if step == 1:
+            saved = {"plugin": plugin.state_dict(), "optimizer": copy.deepcopy(unbroken.optimizer.state_dict())}
+            saved["optimizer"]["param_groups"][0]["lr"] = 0.001
+
+    resumed, other, spy = script(random_replay, SCHEDULES["MultiStepLR"])
+    state = through_a_file(saved, tmp_path / "state.pt")
+    other.load_state_dict(state["plugin"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.train([stream[2], stream[3]])
+    assert spy.starts[0]["groups"][0]["lr"] == 0.1
+    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+
+
+def test_task_labels_survive(tmp_path):
+    benchmark = nc(toy_pixels(4, 8), steps=4, task_labels=True)
+    first, plugin, _ = script(random_replay)
+    first.train([benchmark.train_stream[0], benchmark.train_stream[1]])
+    resumed, other, spy = script(random_replay)
+    other.load_state_dict(through_a_file(plugin.state_dict(), tmp_path / "state.pt"))
+    resumed.train(benchmark.train_stream[2])
+    for _, labels, tasks in spy.batches[0]:
+        assert torch.equal(labels, tasks)
+
+
+def test_a_growing_model_goes_on_once_it_has_its_earlier_outputs(tmp_path):
+    stream = four_steps().train_stream
+    unbroken, plugin, _ = script(random_replay, net=GrowingNet)
+    for step in range(4):
+        unbroken.train(stream[step])
+        if step == 1:
+            state = through_a_file(plugin.state_dict(), tmp_path / "state.pt")
+    resumed, other, _ = script(random_replay, net=GrowingNet)
+    other.load_state_dict(state)
+    for step in (0, 1):
+        avalanche_model_adaptation(resumed.model, stream[step])
+    resumed.optimizer = torch.optim.SGD(resumed.model.parameters(), lr=0.1, momentum=0.9)
+    for step in (2, 3):
+        resumed.train(stream[step])
+    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+
+
+def test_a_state_is_a_snapshot():
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(random_replay, SCHEDULES["MultiStepLR"])
+    trained.train(stream[0])
+    state = plugin.state_dict()
+    before = copy.deepcopy(state)
+    trained.train(stream[1])
+    assert state.keys() == before.keys()
+    assert state["seen"] == before["seen"] == [0]
+    assert state["memory"].keys() == before["memory"].keys()
+    assert state["optimizer_start"] == before["optimizer_start"]
+    assert state["scheduler_start"] == before["scheduler_start"]
+
+
+def test_loading_a_state_does_not_tie_two_plugins_together():
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(random_replay)
+    trained.train(stream[0])
+    state = plugin.state_dict()
+    others = [script(random_replay) for _ in range(2)]
+    for _, other, _ in others:
+        other.load_state_dict(state)
+    others[0][0].train(stream[1])
+    assert others[0][1].seen == [0, 1]
+    assert others[1][1].seen == state["seen"] == [0]
+
+
+def test_the_state_before_any_training_can_be_loaded(tmp_path):
+    _, plugin, _ = script(random_replay)
+    trained, other, _ = script(random_replay)
+    other.load_state_dict(through_a_file(plugin.state_dict(), tmp_path / "state.pt"))
+    trained.train(four_steps().train_stream[0])
+    assert other.memory.classes == [0]
+
+
+@pytest.mark.parametrize("part", ["memory", "seen", "experiences", "optimizer_start"])
+def test_an_incomplete_state_is_refused_and_changes_nothing(part):
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(random_replay)
+    trained.train(stream[0])
+    state = plugin.state_dict()
+    del state[part]
+    _, other, _ = script(random_replay)
+    with pytest.raises(ValueError, match=f"the plugin's state lacks {part}; it is incomplete"):
+        other.load_state_dict(state)
+    assert (other.seen, other.experiences, len(other.memory)) == ([], 0, 0)
+
+
+def test_a_state_with_a_damaged_memory_is_refused_and_changes_nothing():
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(random_replay)
+    trained.train(stream[0])
+    state = plugin.state_dict()
+    del state["memory"]["0.codes"]
+    _, other, _ = script(random_replay)
+    with pytest.raises(ValueError, match="the memory lacks 0.codes; it is incomplete"):
+        other.load_state_dict(state)
+    assert (other.seen, other.experiences, len(other.memory)) == ([], 0, 0)
+
+
+# ---------------------------------------------------------------- training that was interrupted
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_an_interrupted_experience_can_be_trained_again(replay):
+    stream = four_steps().train_stream
+    unbroken, reference, _ = script(replay)
+    unbroken.train([stream[0], stream[1]])
+
+    model, plugin, interrupt = SmallNet(), replay(), Interrupt()
+    trained = strategy(plugin, interrupt, model=model)
+    trained.train(stream[0])
+    interrupt.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(stream[1])
+    trained.train(stream[1])
+    assert memory_bytes(plugin.memory) == memory_bytes(reference.memory)
+    assert torch.equal(weights(model), weights(unbroken.model))
+    assert (plugin.seen, plugin.experiences) == ([0, 1], 2)
+
+
+def test_an_interrupted_experience_is_taken_up_again_from_a_state(tmp_path):
+    stream = four_steps().train_stream
+    plugin, interrupt = random_replay(), Interrupt()
+    trained = strategy(plugin, interrupt, model=SmallNet())
+    interrupt.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(stream[0])
+    resumed, other, _ = script(random_replay)
+    other.load_state_dict(through_a_file(plugin.state_dict(), tmp_path / "state.pt"))
+    resumed.train([stream[0], stream[1]])
+    unbroken, reference, _ = script(random_replay)
+    unbroken.train([stream[0], stream[1]])
+    assert memory_bytes(other.memory) == memory_bytes(reference.memory)
+    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+
+
+def test_going_on_after_an_interrupted_experience_keeps_its_classes():
+    stream = four_steps().train_stream
+    plugin, interrupt, spy = random_replay(), Interrupt(), Spy()
+    trained = strategy(plugin, interrupt, spy)
+    trained.train(stream[0])
+    interrupt.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(stream[1])
+    trained.train(stream[2])
+    assert set(spy.labels(-1).tolist()) == {0, 1, 2}
+    with pytest.raises(ValueError, match=r"classes \[1\] have come in an earlier experience"):
+        trained.train(stream[1])
+
+
+# ---------------------------------------------------------------- pickles
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_the_plugin_can_be_pickled_and_goes_on(replay):
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(replay)
+    trained.train(stream[0])
+    resumed = strategy(pickle.loads(pickle.dumps(plugin)), model=SmallNet())
+    for one in (trained, resumed):
+        one.train(stream[1])
+    assert memory_bytes(resumed.plugins[0].memory) == memory_bytes(plugin.memory)
+    assert torch.equal(weights(resumed.model), weights(trained.model))
+
+
+def test_a_pickle_of_the_plugin_does_not_hold_the_data_set():
+    # Trap: buffers that are views of a data set take all of it into checkpoints.
+    plugin = random_replay()
+    trained = strategy(plugin, model=SmallNet())
+    trained.train(plain_benchmark(toy_pixels(4, 200)).train_stream[0])
+    assert len(pickle.dumps(plugin)) < 20_000  # the experience: 400 images of 768 values
+
+
+@pytest.fixture
+def picklable_optimizers(monkeypatch):
+    """torch deletes ``torch.optim.sgd`` and its like, so that dill cannot find optimizer classes by name."""
+    monkeypatch.setattr(torch.optim, "sgd", sys.modules["torch.optim.sgd"], raising=False)
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_avalanche_s_checkpoint_of_the_whole_strategy_goes_on(replay, picklable_optimizers, tmp_path):
+    path = tmp_path / "strategy.pkl"
+
+    def started():
+        evaluator = EvaluationPlugin(accuracy_metrics(stream=True), loggers=[])
+        model = SmallNet()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        schedule = LRSchedulerPlugin(lr_scheduler.MultiStepLR(optimizer, [1]))
+        return strategy(replay(), schedule, model=model, optimizer=optimizer, evaluator=evaluator)
+
+    benchmark = four_steps()
+    unbroken = started()
+    for step in range(4):
+        unbroken.train(benchmark.train_stream[step])
+        unbroken.eval(benchmark.test_stream[: step + 1])
+        if step == 1:
+            save_checkpoint(unbroken, path)
+
+    resumed, first = maybe_load_checkpoint(started(), path, unique_objects=[benchmark])
+    assert first == 2
+    for step in range(first, 4):
+        resumed.train(benchmark.train_stream[step])
+    # Trap: after loading, model and plugins are new objects; ask the strategy for them.
+    assert memory_bytes(resumed.plugins[0].memory) == memory_bytes(unbroken.plugins[0].memory)
+    assert torch.equal(weights(resumed.model), weights(unbroken.model))
