@@ -50,7 +50,7 @@ class TrainingSettings(NetworkSettings):
             (scaled presets); rounded up to whole epochs.
         lr, momentum, weight_decay: of SGD.
         lr_drop: factor on the learning rate after half of the epochs; momentum starts anew there, because
-            the authors' script builds a new optimiser.
+            the authors' script builds a new optimiser. 1 leaves both alone.
         batch_size: images a step; the last batch of an epoch may be smaller.
         augment: see :func:`clreplay.augment.parse_strategy`; parameters are drawn per image.
     """
@@ -86,8 +86,10 @@ class TrainingSettings(NetworkSettings):
             return self.epochs + 1
         return math.ceil(self.updates / math.ceil(images / self.batch_size))
 
-    def drop_after(self, images: int) -> int:
+    def drop_after(self, images: int) -> int | None:
         """Index of the epoch after which the learning rate drops (501 of 0..1000 in the paper's protocol)."""
+        if self.lr_drop == 1.0:
+            return None  # nothing drops, so momentum goes on too
         epochs = self.epochs_for(images)
         return self.epochs // 2 + 1 if self.updates is None else epochs // 2 - 1
 

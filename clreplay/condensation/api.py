@@ -81,8 +81,19 @@ def condense_experience(
     device: torch.device,
     task_labels: dict[int, int] | None = None,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> float:
     """Condense one experience into a memory, to the quotas its classes get.
+
+    Args:
+        memory: takes the classes in.
+        real: the experience.
+        condenser, settings: a registered method and its settings, or a callable of one's own.
+        seed: of all chance.
+        device: where to work.
+        task_labels: task label of every class.
+        progress: told as the work goes on.
+        keep: file that holds the work in progress, so that a stopped condensation can go on.
 
     Returns:
         seconds spent condensing.
@@ -95,7 +106,8 @@ def condense_experience(
     counts = {label: quotas[label] for label in real.classes}
     real.check_counts(counts)
     start = time.perf_counter()
-    condensed: Condensed = condenser(real, counts, settings, seed=seed, device=device, progress=progress)
+    kept = {} if keep is None else {"keep": keep}  # callables of one's own need not know of it
+    condensed: Condensed = condenser(real, counts, settings, seed=seed, device=device, progress=progress, **kept)
     seconds = time.perf_counter() - start
     experience = 1 + max((row["experience"] for row in memory.record), default=-1)
     record = [{"experience": experience, **row} for row in condensed.record]

@@ -8,9 +8,12 @@ The losses separate over classes, so classes are worked on in groups of any size
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import pickle
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +30,7 @@ from clreplay.training import NetworkSettings
 
 logger = logging.getLogger(__name__)
 RECORD_ROWS = 200
+SECONDS_BETWEEN_SAVES = 180.0
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ class Matching:
         self.network = settings.build(1, real.shape[0], real.shape[1]).to(self.device)
         self.network.train()  # batch norm, where chosen, uses the batch's own statistics
         self.parameters = FlatParameters(self.network)
+        self.counts = {label: counts[label] for label in real.classes}
         self.iteration = 0
         self.record: list[dict[str, Any]] = []
         self.groups = self._make_groups(counts)
@@ -253,31 +258,40 @@ class Matching:
 
     # ------------------------------------------------------------------ the whole way
 
-    def run(
-        self,
-        progress: Progress | None = None,
-        each: Callable[[Matching], None] | None = None,
-    ) -> Condensed:
+    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
         """Go on to the last iteration.
 
         Args:
             progress: told after every iteration.
-            each: called after every iteration, for instance to save the state.
+            keep: file to save the state in every few minutes and when interrupted. If it is there already
+                and holds a state of this very condensation, that is where the run goes on from. It is
+                removed at the end.
 
         Raises:
             FloatingPointError: a loss is no longer finite.
         """
+        if keep is not None and keep.is_file():
+            self._resume(keep)
         total = self.settings.iterations
         every = max(1, total // RECORD_ROWS)
-        while self.iteration < total:
-            values = self.step()
-            # Reading a loss makes the host wait for the device: only now and then.
-            if self.iteration % every == 0 or self.iteration in (1, total):
-                self._note(values)
-            if progress is not None:
-                progress(self.iteration, total, "iterations")
-            if each is not None:
-                each(self)
+        saved = time.monotonic()
+        try:
+            while self.iteration < total:
+                values = self.step()
+                # Reading a loss makes the host wait for the device: only now and then.
+                if self.iteration % every == 0 or self.iteration in (1, total):
+                    self._note(values)
+                if progress is not None:
+                    progress(self.iteration, total, "iterations")
+                if keep is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                    self.save(keep)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if keep is not None:
+                self.save(keep)
+            raise
+        if keep is not None:
+            keep.unlink(missing_ok=True)
         return Condensed(self.images(), self.record)
 
     def images(self) -> dict[int, Tensor]:
@@ -325,6 +339,31 @@ class Matching:
         for group in self.groups:
             group.drawn_for = -1
         self.iteration, self.record = state["iteration"], list(state["record"])
+
+    def save(self, path: Path) -> None:
+        """Write the state; a file that was there is replaced only once the new one is whole."""
+        partial = path.with_name(path.name + ".partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save({"what": self._identity(), **self.state_dict()}, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _resume(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is truncated or not a condensation in progress; delete it to start anew") from error
+        if state.get("what") == self._identity():
+            self.load_state_dict(state)
+        else:
+            logger.warning("%s is of another condensation; starting anew", path)
+
+    def _identity(self) -> str:
+        """Names this condensation: classes, counts, settings, seed and kind of device."""
+        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
+        return json.dumps([classes, asdict(self.settings), self.seed, self.device.type])
 
     # ------------------------------------------------------------------ setting up
 
@@ -386,6 +425,7 @@ def condense_by_matching(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> Condensed:
     """Distribution matching with the terms that the settings compose."""
-    return Matching(real, counts, settings, seed, device).run(progress)
+    return Matching(real, counts, settings, seed, device).run(progress, keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +34,11 @@ class Progress(Protocol):
 
 
 class Condenser(Protocol):
-    """Real images in, condensed images out; all chance comes from ``seed``, never from the global generator."""
+    """Real images in, condensed images out; all chance comes from ``seed``, never from the global generator.
+
+    ``keep`` names a file for work in progress: a condenser that takes long saves itself there now and then
+    and goes on from it; others may ignore it. It is passed only when there is such a file to keep.
+    """
 
     def __call__(
         self,
@@ -44,6 +49,7 @@ class Condenser(Protocol):
         seed: int,
         device: torch.device,
         progress: Progress | None = None,
+        keep: Path | None = None,
     ) -> Condensed: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ def select_random(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> Condensed:
     """Uniform sampling without replacement inside every class; fewer images are a prefix of more."""
     real.check_counts(counts)
@@ -61,6 +63,10 @@ class HerdingSettings(TrainingSettings):
     augment: str | None = "crop+flip"
     unit_features: bool = False
 
+    def epochs_for(self, images: int) -> int:
+        """Exactly the epochs asked for: the extra one belongs to the evaluation protocol."""
+        return self.epochs if self.updates is None else super().epochs_for(images)
+
 
 @register("herding", HerdingSettings)
 def select_herding(
@@ -71,6 +77,7 @@ def select_herding(
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
+    keep: Path | None = None,
 ) -> Condensed:
     """Greedy mean matching in feature space (Welling 2009; iCaRL); fewer images are a prefix of more."""
     real.check_counts(counts)
