@@ -25,6 +25,8 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
     add("--host", choices=("auto", "avalanche", "none"), default="auto", help="drive the steps through Avalanche, or without it (default: avalanche where installed)")
     add("--data-root", metavar="DIR", help="where the data is (default: $CLREPLAY_DATA, then ./data)")
     add("--out", metavar="DIR", help="the run's folder (default: out/...); started again with the same folder a run goes on")
+    add("--cache", metavar="DIR", help="where condensed classes are kept for other class orders and runs (default: ~/.cache/clreplay)")
+    add("--no-cache", action="store_true", help="condense everything anew and keep nothing for other runs")
     add("--seed", type=int, default=0, help="of everything but the class orders (default: 0)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides", help="change a setting: iterations=500, ddm.style_weight=1000, train.updates=400")
     if dataset == "digits":
@@ -54,6 +56,7 @@ def continual_main(dataset: str, description: str, argv: Sequence[str] | None = 
 
 def continual_settings(options: argparse.Namespace) -> Any:
     """The experiment that parsed flags describe."""
+    from clreplay.cache import default_cache
     from clreplay.experiment import ContinualSettings
     from clreplay.recipes import parse_set
 
@@ -74,13 +77,14 @@ def continual_settings(options: argparse.Namespace) -> Any:
         seed=options.seed,
         channels=getattr(options, "channels", None),
         data_root=options.data_root,
+        cache=None if options.no_cache else options.cache or default_cache(),
         overrides=parse_set(options.overrides),
     )
 
 
 def _without_places(command: str, options: argparse.Namespace) -> str:
     """The command line without paths that say something only on this machine."""
-    for flag in ("data_root", "out"):
+    for flag in ("data_root", "out", "cache"):
         value = getattr(options, flag)
         if value:
             command = command.replace(shlex.quote(value), "DIR")

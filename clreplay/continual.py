@@ -81,6 +81,10 @@ class Line:
         """Where the memory is kept."""
         return self.folder.checkpoint(self.recipe.name, self.order)
 
+    def work_in_progress(self, step: int) -> Path:
+        """Where a condensation that is under way is kept."""
+        return self.folder.work_in_progress(self.recipe.name, self.order, step)
+
     @property
     def classes(self) -> list[list[int]]:
         """Classes of every step."""
@@ -131,6 +135,8 @@ def core_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]]]:
                     seed=made.seed_of(line.recipe, line.order),
                     device=made.device,
                     progress=progress,
+                    keep=line.work_in_progress(step),
+                    cache=made.cache(),
                 )
             line.keep(step, seconds)
         images, labels, _ = (t.to(made.device) for t in line.memory.of_classes(line.seen(step)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clreplay.cache import ClassCache
 from clreplay.chance import key_seed
 from clreplay.condensation import default_device
 from clreplay.data import Dataset, load_dataset
@@ -39,6 +40,7 @@ class ContinualSettings:
         host: ``avalanche`` or ``none``; None takes Avalanche where it is installed.
         seed: of everything but the class orders.
         channels: of digits, 1 or 3.
+        cache: folder where condensed classes are kept and found again; None keeps none.
         overrides: single settings, see :func:`clreplay.recipes.split_overrides`.
     """
 
@@ -55,6 +57,7 @@ class ContinualSettings:
     seed: int = 0
     channels: int | None = None
     data_root: str | None = None
+    cache: str | Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -83,6 +86,10 @@ class Plan:
         """A learner with an output for every class of the data set."""
         channels, size = self.data.train.images.shape[1:3]
         return self.learner.build(self.data.num_classes, channels, size)
+
+    def cache(self) -> ClassCache | None:
+        """Where condensed classes are kept and found again."""
+        return None if self.settings.cache is None else ClassCache(self.settings.cache)
 
     def seed_of(self, recipe: Recipe, order: int) -> int:
         """Seed of a memory: apart from the class order, except for memories that draw anew with each."""

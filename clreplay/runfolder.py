@@ -104,6 +104,10 @@ class RunFolder:
         """Where the memory of one class order is kept between steps."""
         return self.path / "checkpoint" / f"{memory}-order{class_order}.safetensors"
 
+    def work_in_progress(self, memory: str, class_order: int, step: int) -> Path:
+        """Where a condensation that is under way is kept."""
+        return self.path / "checkpoint" / f"{memory}-order{class_order}-step{step}.progress"
+
     def memory_file(self, memory: str, alone: bool) -> Path:
         """``memory.safetensors``; ``memory-NAME.safetensors`` where a run compares several."""
         return self.path / ("memory.safetensors" if alone else f"memory-{memory}.safetensors")

@@ -23,6 +23,12 @@ def fixed_seeds():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def no_cache_but_the_test_s_own(monkeypatch, tmp_path_factory):
+    """Condensed classes of one test must not serve another, nor fill the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def global_chance_untouched():
     """``with global_chance_untouched(): ...`` fails if the block moves a global generator (Python, NumPy, torch)."""

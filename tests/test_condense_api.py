@@ -73,8 +73,15 @@ def test_a_normalization_by_name_by_object_and_floats_agree(pixels):
         tiny(known.apply(images), labels),
         tiny(known.apply(images).double(), labels),
     ]
-    assert memories[0].normalization == known and memories[2].normalization is None
+    assert all(memory.normalization == known for memory in memories)
     assert all(torch.equal(memory.images, memories[0].images) for memory in memories[1:])
+
+
+def test_floats_that_no_pixel_codes_explain_stay_floats(pixels):
+    images, labels = pixels()
+    floats = NORMALIZATIONS["cifar10"].apply(images) * 1.01
+    assert tiny(floats, labels).normalization is None
+    assert tiny(floats, labels, normalization="cifar10").normalization is None
 
 
 def test_without_a_normalization_the_images_own_mean_and_deviation_are_taken(pixels):
@@ -273,3 +280,16 @@ def test_importing_the_library_stays_light():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'clreplay' has no attribute 'condensed'"):
         clreplay.condensed
+
+
+def test_the_data_set_is_recorded_and_checked_on_loading(pixels, tmp_path):
+    images, labels = pixels()
+    tiny(images, labels, dataset="flowers").save(tmp_path / "memory.safetensors")
+    assert ReplayMemory.load(tmp_path / "memory.safetensors", dataset="flowers").info["dataset"] == "flowers"
+    with pytest.raises(ValueError, match="of 'flowers', not of 'cifar10'"):
+        ReplayMemory.load(tmp_path / "memory.safetensors", dataset="cifar10")
+
+
+def test_what_was_chosen_on_the_spot_is_recorded(pixels):
+    memory = tiny(*pixels())
+    assert memory.info["chosen"] == {"classes_at_once": 1}

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from clreplay import continual, experiment, runfolder
-from clreplay.condensation import RealImages
+from clreplay.condensation import RealImages, matching
 from clreplay.continual import ContinualSettings, plan, run
 from clreplay.memory import ReplayMemory
 from clreplay.recipes import RecipeError
@@ -109,6 +109,18 @@ def test_a_condensed_class_is_the_same_in_every_class_order(settings, tmp_path):
     folder = run(one(settings, class_orders=2), tmp_path / "run", QUIET)
     left, right = (memory_bytes_of(folder / "checkpoint" / f"ddm-order{i}.safetensors") for i in (0, 1))
     assert same(left, right)
+
+
+def test_a_second_class_order_takes_its_classes_from_the_cache(settings, tmp_path, monkeypatch):
+    steps = []
+    step = matching.Matching.step
+    monkeypatch.setattr(matching.Matching, "step", lambda self: steps.append(1) or step(self))
+    folder = run(one(settings, class_orders=2, cache=tmp_path / "cache"), tmp_path / "run", QUIET)
+    plain = run(one(settings, class_orders=2), tmp_path / "plain", QUIET)
+    left, right = (memory_bytes_of(f / "checkpoint" / "ddm-order1.safetensors") for f in (folder, plain))
+    assert same(left, right)
+    forecasts = 5 * 2  # each run tries its condenser on a few iterations before it starts
+    assert len(steps) == forecasts + 5 * 2 + 2 * 5 * 2  # 2 iterations x 5 steps: once cached, twice not
 
 
 def test_random_draws_anew_for_every_class_order(settings, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from clreplay.augment import augment_shared, parse_strategy
 from clreplay.chance import BLOCK, generator
-from clreplay.condensation import RealImages
+from clreplay.condensation import RealImages, matching
 from clreplay.condensation.matching import Matching, MatchingSettings, terms_of
 from clreplay.data import NORMALIZATIONS
 from clreplay.networks import ConvNet
@@ -350,16 +350,52 @@ def test_a_state_is_a_snapshot(real):
     assert all(torch.equal(tensor, before["tensors"][name]) for name, tensor in state["tensors"].items())
 
 
-def test_a_resumed_run_keeps_the_record(real):
-    unbroken = engine(real).run().record
-    broken, resumed = engine(real), engine(real)
+def interrupt_at(iteration: int):
+    """Progress that presses Ctrl-C after an iteration."""
 
-    def keep(some):
-        if some.iteration == 3:
-            resumed.load_state_dict(copy.deepcopy(some.state_dict()))
+    def progress(done: int, total: int, unit: str) -> None:
+        if done == iteration:
+            raise KeyboardInterrupt
 
-    broken.run(each=keep)
-    assert resumed.run().record == unbroken
+    return progress
+
+
+def test_an_interrupted_run_is_kept_in_a_file_and_goes_on_to_the_same_bytes_and_record(real, tmp_path):
+    unbroken = engine(real).run()
+    keep = tmp_path / "deep" / "work.progress"
+    with pytest.raises(KeyboardInterrupt):
+        engine(real).run(interrupt_at(3), keep)
+    assert [p.name for p in keep.parent.iterdir()] == ["work.progress"]
+    told = []
+    resumed = engine(real).run(lambda *report: told.append(report[0]), keep)
+    assert told == [4, 5]
+    assert_same_bytes(resumed.images, unbroken.images)
+    assert resumed.record == unbroken.record
+    assert not keep.exists()
+
+
+def test_the_state_is_kept_every_few_minutes(real, tmp_path, monkeypatch):
+    monkeypatch.setattr(matching, "SECONDS_BETWEEN_SAVES", -1.0)
+    keep, there = tmp_path / "work.progress", []
+    engine(real).run(lambda *_: there.append(keep.exists()), keep)
+    assert there == [False, True, True, True, True]
+
+
+def test_a_kept_state_of_another_condensation_is_not_used(real, tmp_path, caplog):
+    keep = tmp_path / "work.progress"
+    with pytest.raises(KeyboardInterrupt):
+        engine(real, seed=1).run(interrupt_at(3), keep)
+    assert_same_bytes(engine(real).run(keep=keep).images, engine(real).run().images)
+    assert "another condensation" in caplog.text
+
+
+def test_a_truncated_kept_state_is_told(real, tmp_path):
+    keep = tmp_path / "work.progress"
+    with pytest.raises(KeyboardInterrupt):
+        engine(real).run(interrupt_at(3), keep)
+    keep.write_bytes(keep.read_bytes()[:200])
+    with pytest.raises(ValueError, match="truncated"):
+        engine(real).run(keep=keep)
 
 
 @pytest.mark.parametrize("spoil", ["missing", "misshapen"])
@@ -468,11 +504,10 @@ def test_mean_matching_falls_over_the_iterations(real):
     assert record[-1]["mean_matching"] < 0.5 * record[0]["mean_matching"]
 
 
-def test_progress_and_each_are_told_after_every_iteration(real):
-    told, seen = [], []
-    engine(real).run(lambda *report: told.append(report), lambda some: seen.append(some.iteration))
+def test_progress_is_told_after_every_iteration(real):
+    told = []
+    engine(real).run(lambda *report: told.append(report))
     assert told == [(i, 5, "iterations") for i in range(1, 6)]
-    assert seen == [1, 2, 3, 4, 5]
 
 
 def test_divergence_is_an_error_that_names_the_cure(real):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clreplay.condensation.methods import Condensed, Condenser, Progress
+from clreplay.cache import ClassCache
+from clreplay.condensation.methods import METHODS, Condensed, Condenser, Progress
 from clreplay.condensation.real import RealImages, check_images
-from clreplay.data import NORMALIZATIONS, Normalization
+from clreplay.data import NORMALIZATIONS, Normalization, recognise_pixels
 from clreplay.memory import ReplayMemory
 
 
@@ -26,6 +28,7 @@ def condense(
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    dataset: str | None = None,
     **settings: Any,
 ) -> ReplayMemory:
     """Condense (or select) a class-balanced set of images.
@@ -36,11 +39,13 @@ def condense(
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``) or the path of a recipe.
         images_per_class: images of every class in the result.
         preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``.
-        normalization: of uint8 images: a :class:`clreplay.data.Normalization`, the name of a known one
-            such as ``"cifar10"``, or None to take mean and deviation of these very images.
+        normalization: a :class:`clreplay.data.Normalization` or the name of a known one such as
+            ``"cifar10"``. None takes mean and deviation of uint8 images themselves, and recognises known
+            normalisations of float images by recovering their pixel codes exactly.
         seed: of all chance; the same seed, images and settings give the same bytes on a CPU.
         device: where to work; None takes a GPU if there is one.
         progress: called with (done, total, unit).
+        dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
 
     Returns:
@@ -58,16 +63,13 @@ def condense(
 
     recipe = load_recipe(method)
     chosen = recipe.settings(preset, settings)
-    images = check_images(torch.as_tensor(images))
-    memory = ReplayMemory(
-        images_per_class=images_per_class,
-        normalization=_normalization_of(images, normalization) if images.dtype == torch.uint8 else None,
-    )
-    real = RealImages(images, labels, memory.normalization)
+    images, normalization = _pixel_codes(check_images(torch.as_tensor(images)), normalization)
+    memory = ReplayMemory(images_per_class=images_per_class, normalization=normalization)
+    real = RealImages(images, labels, normalization)
     condense_experience(
         memory, real, recipe.method.condense, chosen, seed=seed, device=default_device(device), progress=progress
     )
-    memory.info["method"] = recipe.name
+    memory.info.update(method=recipe.name, **({"dataset": dataset} if dataset else {}))
     return memory
 
 
@@ -82,6 +84,7 @@ def condense_experience(
     task_labels: dict[int, int] | None = None,
     progress: Progress | None = None,
     keep: Path | None = None,
+    cache: ClassCache | None = None,
 ) -> float:
     """Condense one experience into a memory, to the quotas its classes get.
 
@@ -94,6 +97,8 @@ def condense_experience(
         task_labels: task label of every class.
         progress: told as the work goes on.
         keep: file that holds the work in progress, so that a stopped condensation can go on.
+        cache: where classes that were condensed before are found and new ones put. Methods that do not
+            separate over classes, and callables of one's own, pass it by.
 
     Returns:
         seconds spent condensing.
@@ -107,12 +112,46 @@ def condense_experience(
     real.check_counts(counts)
     start = time.perf_counter()
     kept = {} if keep is None else {"keep": keep}  # callables of one's own need not know of it
-    condensed: Condensed = condenser(real, counts, settings, seed=seed, device=device, progress=progress, **kept)
+
+    def work(part: RealImages) -> Condensed:
+        return condenser(part, counts, settings, seed=seed, device=device, progress=progress, **kept)
+
+    condensed = work(real) if cache is None else _through_cache(cache, condenser, real, counts, settings, seed, device, work)
     seconds = time.perf_counter() - start
     experience = 1 + max((row["experience"] for row in memory.record), default=-1)
     record = [{"experience": experience, **row} for row in condensed.record]
     memory.add(condensed.images, task_labels, real.keys, record)
+    if condensed.chosen:
+        memory.info["chosen"] = condensed.chosen
     return seconds
+
+
+def _through_cache(
+    cache: ClassCache,
+    condenser: Condenser,
+    real: RealImages,
+    counts: dict[int, int],
+    settings: Any,
+    seed: int,
+    device: torch.device,
+    work: Callable[[RealImages], Condensed],
+) -> Condensed:
+    """Condense only the classes that are not in the cache, and put them there."""
+    method = next((m for m in METHODS.values() if m.condense is condenser and m.separable(settings)), None)
+    if method is None:
+        return work(real)
+    addresses = {
+        label: cache.address(method.name, settings, real.keys[label], counts[label], seed, device)
+        for label in real.classes
+    }
+    found = {label: cache.get(address, (counts[label], *real.shape)) for label, address in addresses.items()}
+    missing = [label for label, images in found.items() if images is None]
+    condensed = work(real.subset(missing)) if missing else Condensed({})
+    for label, images in condensed.images.items():
+        cache.put(addresses[label], images)
+    images = {label: condensed.images[label] if old is None else old for label, old in found.items()}
+    chosen = {**condensed.chosen, "classes_from_cache": len(images) - len(missing)}
+    return Condensed(images, condensed.record, chosen)
 
 
 def default_device(device: torch.device | str | None = None) -> torch.device:
@@ -132,17 +171,27 @@ def default_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
-def _normalization_of(images: Tensor, wanted: Normalization | str | None) -> Normalization:
-    if isinstance(wanted, Normalization):
-        return wanted
+def _pixel_codes(
+    images: Tensor, wanted: Normalization | str | None
+) -> tuple[Tensor, Normalization | None]:
+    """Images as pixel codes with their normalisation, where that loses nothing; floats as they are otherwise."""
     if isinstance(wanted, str):
         if wanted not in NORMALIZATIONS:
             raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {wanted!r}")
-        return NORMALIZATIONS[wanted]
-    if wanted is not None:
+        wanted = NORMALIZATIONS[wanted]
+    if wanted is not None and not isinstance(wanted, Normalization):
         raise ValueError(f"normalization must be a Normalization, a name or None, got {type(wanted).__name__}")
-    # Sums in integers: exact, whatever the number of images.
-    codes = images.transpose(0, 1).flatten(1).to(torch.int64)
-    mean = codes.sum(1).double() / codes.shape[1]
-    deviation = (codes.square().sum(1).double() / codes.shape[1] - mean.square()).clamp_min(1e-6).sqrt()
+    if images.dtype == torch.uint8:
+        return images, wanted or _own_normalization(images)
+    found = recognise_pixels(images) if wanted is None else (wanted.invert(images), wanted)
+    return (images, None) if found is None or found[0] is None else found
+
+
+def _own_normalization(images: Tensor) -> Normalization:
+    """Mean and deviation of these very images, exactly, from the histogram of every channel."""
+    levels = torch.arange(256, dtype=torch.float64)
+    counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.cpu().unbind(1)]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    mean = share @ levels
+    deviation = (share @ levels.square() - mean.square()).clamp_min(1e-6).sqrt()
     return Normalization(tuple((mean / 255).tolist()), tuple((deviation / 255).tolist()))

@@ -292,7 +292,7 @@ class Matching:
             raise
         if keep is not None:
             keep.unlink(missing_ok=True)
-        return Condensed(self.images(), self.record)
+        return Condensed(self.images(), self.record, {"classes_at_once": max(len(g.labels) for g in self.groups)})
 
     def images(self) -> dict[int, Tensor]:
         """The synthetic images of every class as they are now, (k, c, h, w)."""
@@ -416,7 +416,8 @@ class Matching:
         return self.real.normalise(self.real.raw(label)[rows])
 
 
-@register("matching", MatchingSettings)
+# Batch statistics mix the classes; everything else of a matching loss separates over them.
+@register("matching", MatchingSettings, separable=lambda settings: settings.norm != "batch")
 def condense_by_matching(
     real: RealImages,
     counts: dict[int, int],

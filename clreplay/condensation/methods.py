@@ -21,10 +21,12 @@ class Condensed:
         images: of every class, exactly the asked number, (k, c, h, w): uint8 pixel codes of real images
             that were selected, or float images in normalised space.
         record: rows of numbers by iteration (losses, image statistics), empty for selections.
+        chosen: what was chosen by measurement on the spot (classes worked on together, ...).
     """
 
     images: dict[int, Tensor]
     record: list[dict[str, Any]] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 class Progress(Protocol):
@@ -55,28 +57,37 @@ class Condenser(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A registered condenser and the dataclass that holds its settings."""
+    """A registered condenser and the dataclass that holds its settings.
+
+    Attributes:
+        separable: whether, under given settings, a class comes out the same whatever classes are beside
+            it; only then can condensed classes be cached.
+    """
 
     name: str
     settings: type
     condense: Condenser
+    separable: Callable[[Any], bool] = lambda settings: False
 
 
 METHODS: dict[str, Method] = {}
 
 
-def register(name: str, settings: type) -> Callable[[Condenser], Condenser]:
+def register(
+    name: str, settings: type, separable: Callable[[Any], bool] = lambda settings: False
+) -> Callable[[Condenser], Condenser]:
     """Enter a condenser in the table, so that recipes can name it as their ``method``.
 
     Args:
         name: what a recipe's ``method:`` says.
         settings: a dataclass; its fields are the keys that recipes, ``--set`` and keywords accept.
+        separable: see :class:`Method`; methods whose losses mix classes leave it out.
     """
 
     def enter(condenser: Condenser) -> Condenser:
         if name in METHODS:
             raise ValueError(f"method {name!r} is registered already")
-        METHODS[name] = Method(name, settings, condenser)
+        METHODS[name] = Method(name, settings, condenser, separable)
         return condenser
 
     return enter

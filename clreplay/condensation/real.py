@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -65,6 +67,12 @@ class RealImages:
     def normalise(self, held: Tensor) -> Tensor:
         """Held images (codes or floats, any device) as network input: the same arithmetic everywhere."""
         return self.normalization.apply(held) if held.dtype == torch.uint8 else held
+
+    def subset(self, labels: list[int]) -> RealImages:
+        """The same images of some classes only; nothing is copied or hashed again."""
+        part = copy.copy(self)
+        part.classes = [label for label in self.classes if label in labels]
+        return part
 
     def check_counts(self, counts: dict[int, int]) -> None:
         """Every class must have at least as many real images as are asked of it.

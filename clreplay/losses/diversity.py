@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clreplay.losses.features import Features
+from clreplay.losses.features import Features, check_choice
 
 
 def neighbour_count(images_per_class: int, fraction: float) -> int:
@@ -35,6 +35,7 @@ def intra_class_diversity(
     Raises:
         ValueError: ``neighbours`` is outside 1..n - 1.
     """
+    check_choice("reduction", reduction, ("mean", "sum"))
     classes, n, _ = embedding.shape
     if not 1 <= neighbours < n:
         raise ValueError(f"neighbours must be within 1..{n - 1} for {n} images a class, got {neighbours}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clreplay.losses.features import Features
+from clreplay.losses.features import Features, check_choice
 
 EPSILON = 1e-5
 """Added to the variance before the root, as in AdaIN."""
@@ -30,6 +30,8 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
     Returns:
         mean and spread, (classes, channels) each.
     """
+    check_choice("sigma_of", sigma_of, ("image", "mean_map"))
+    check_choice("spread", spread, ("std", "var"))
     # The mean of means is the mean of the mean map: the first moment is the same in both readings.
     source = maps if sigma_of == "image" else maps.mean(1, keepdim=True)
     pixels = source.flatten(3)
@@ -77,6 +79,7 @@ class MomentMatching:
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
+        check_choice("channels", self.channels, ("mean", "sum"))
         total = 0.0
         for target, value in zip(real, synthetic):
             squared = (target - value).square()

@@ -1,0 +1,95 @@
+"""A cache of condensed classes, addressed by content: what was condensed once is not condensed again.
+
+Chance is keyed by (seed, class key, iteration), so a class condensed with given settings comes out the same
+in every step, class order and run. The address is a hash of all that decides the outcome; a changed image,
+setting, seed, kind of device or version of the arithmetic is another address, so it never hits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+ARITHMETIC = 1
+"""Raised whenever a change of the code changes condensed images."""
+
+
+def default_cache() -> Path:
+    """``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clreplay"
+
+
+class ClassCache:
+    """Condensed classes in a folder, one file each; safe with several processes.
+
+    Args:
+        folder: made when something is first put in.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def address(self, method: str, settings: Any, class_key: str, count: int, seed: int, device: torch.device) -> str:
+        """Hash of all that decides how one class comes out.
+
+        Args:
+            method: name of the registered condenser.
+            settings: its settings dataclass (or a mapping).
+            class_key: hash of the class's real images.
+            count: images condensed.
+            seed: of all chance.
+            device: its kind counts; so does the version of PyTorch.
+        """
+        chosen = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
+        version = ".".join(torch.__version__.split(".")[:2])
+        parts = [ARITHMETIC, version, method, chosen, class_key, count, seed, torch.device(device).type]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+
+    def get(self, address: str, shape: tuple[int, ...]) -> Tensor | None:
+        """The images at an address, float32 of ``shape``, or None; a damaged file counts as absent."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self._path(address)
+        if not path.is_file():
+            return None
+        try:
+            images = load_file(path).get("images")
+        except (SafetensorError, OSError) as error:
+            logger.warning("ignoring the damaged cache file %s (%s)", path, error)
+            return None
+        return images if images is not None and tuple(images.shape) == shape else None
+
+    def put(self, address: str, images: Tensor) -> None:
+        """Keep images at an address; a full or read-only disk costs a warning, not the run."""
+        from safetensors.torch import save
+
+        path = self._path(address)
+        data = save({"images": images.detach().to("cpu", torch.float32).contiguous()})
+        partial = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A name of its own for every process: whoever renames last wins, and both wrote the same bytes.
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+                partial = Path(file.name)
+                file.write(data)
+            partial.replace(path)
+        except OSError as error:
+            logger.warning("cannot cache condensed classes in %s: %s", self.folder, error)
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+
+    def _path(self, address: str) -> Path:
+        return self.folder / address[:2] / f"{address}.safetensors"
