@@ -1,4 +1,7 @@
-"""Toy benchmarks, a tiny network and spies for the tests of the Avalanche plugin."""
+"""Toy benchmarks, a tiny network and spies for the tests of the Avalanche plugin.
+
+To be imported before Avalanche: it silences what that warns of when it is imported.
+"""
 
 import warnings
 
@@ -86,7 +89,10 @@ def nc(pixels=None, steps=2, task_labels=False, train=TO_TENSOR, evaluation=TO_T
 
 def one_per_dataset(*parts, evaluation=TO_TENSOR):
     """``benchmark_from_datasets``: one experience a part, each a pair of images and labels."""
-    sets = [as_classification_dataset(Pictures(*part), transform_groups=transform_groups(evaluation=evaluation)) for part in parts]
+    sets = [
+        as_classification_dataset(Pictures(*part), transform_groups=transform_groups(evaluation=evaluation))
+        for part in parts
+    ]
     return benchmark_from_datasets(train=sets, test=sets)
 
 

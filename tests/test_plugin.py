@@ -60,7 +60,9 @@ def digits():
     data = load_digits()
     transform = Compose([ToTensor(), Normalize(data.normalization.mean, data.normalization.std)])
     train, test = (
-        as_classification_dataset(Pictures(part.images, part.labels), transform_groups=transform_groups(transform, transform))
+        as_classification_dataset(
+            Pictures(part.images, part.labels), transform_groups=transform_groups(transform, transform)
+        )
         for part in (data.train, data.test)
     )
     return class_incremental_benchmark({"train": train, "test": test}, class_order=range(10), num_experiences=5)
@@ -170,7 +172,10 @@ def test_other_optimizers_start_anew_too(kind):
 def test_every_parameter_group_gets_its_own_settings_back():
     # Trap: Avalanche's from-scratch plugin fails with more than one parameter group.
     model, spy = TinyNet(), Spy()
-    groups = [{"params": model.conv.parameters(), "lr": 0.3}, {"params": [*model.norm.parameters(), *model.classifier.parameters()]}]
+    groups = [
+        {"params": model.conv.parameters(), "lr": 0.3},
+        {"params": [*model.norm.parameters(), *model.classifier.parameters()]},
+    ]
     optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.5)
     run(plain_benchmark(), random_replay(), spy, Spoiler(), model=model, optimizer=optimizer)
     for start in spy.starts:
@@ -181,7 +186,13 @@ def test_every_parameter_group_gets_its_own_settings_back():
 def test_an_optimizer_of_the_head_alone_gets_all_parameters_as_avalanche_does():
     # Trap: Avalanche's first train call adds every parameter of the model to the optimizer.
     model, spy = TinyNet(), Spy()
-    run(plain_benchmark(), random_replay(), spy, model=model, optimizer=torch.optim.SGD(model.classifier.parameters(), lr=0.1))
+    run(
+        plain_benchmark(),
+        random_replay(),
+        spy,
+        model=model,
+        optimizer=torch.optim.SGD(model.classifier.parameters(), lr=0.1),
+    )
     assert all(start["optimized"] == start["parameters"] for start in spy.starts)
 
 
@@ -254,16 +265,20 @@ def test_the_adapted_dataset_is_the_memory():
     spy, plugin = Spy(), random_replay()
     run(plain_benchmark(), plugin, spy)
     data = spy.starts[1]["adapted_dataset"]
+    # Trap: transforms of the real data, such as ToTensor, fail on images that are tensors already.
     images, labels = zip(*(data[i] for i in range(len(data))))
     assert torch.equal(torch.stack(images), plugin.memory.images)
     # Trap: labels that are 0-dim tensors cannot be batched with the ints of torchvision's data sets.
     assert [type(label) for label in labels] == [int] * 8
+    # Trap: Avalanche wraps only data sets that have targets.
     assert list(data.targets) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_the_network_learns_the_classes_of_all_steps():
     benchmark = plain_benchmark(toy_pixels(4, 12))
-    trained = run(benchmark, random_replay(6, augment=None), model=SmallNet(), train_epochs=60, train_mb_size=8, lr=0.05)
+    trained = run(
+        benchmark, random_replay(6, augment=None), model=SmallNet(), train_epochs=60, train_mb_size=8, lr=0.05
+    )
     trained.model.eval()
     data = [experience.dataset.eval() for experience in benchmark.test_stream]
     right = [int(trained.model(d[i][0][None]).argmax()) == d[i][1] for d in data for i in range(len(d))]
@@ -429,6 +444,16 @@ def test_avalanche_finds_no_unknown_hooks():
     assert not [n for n in dir(random_replay()) if n.startswith(("before", "after")) and n not in known]
 
 
+@pytest.mark.parametrize("make", [plain_benchmark, nc])
+def test_training_warns_of_nothing(make):
+    # Trap: Avalanche's own replay plugins call its buffers in a way that it warns of.
+    trained = strategy(ddm_replay())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for experience in make().train_stream:
+            trained.train(experience)
+
+
 def test_whatever_is_passed_to_train_reaches_the_hooks_and_disturbs_nothing():
     # Trap: everything given to train() is passed on to every hook.
     spy = Spy()
@@ -449,6 +474,7 @@ def test_early_stopping_is_honoured():
 
 
 def test_first_and_second_experience_are_told_apart():
+    # Trap: Avalanche's counter of experiences grows at another point than a plugin's hooks.
     spy, plugin = Spy(), random_replay()
     run(plain_benchmark(), plugin, spy)
     assert set(spy.labels(0).tolist()) == FIRST

@@ -40,7 +40,9 @@ BENCHMARKS = {
     "nc_benchmark": nc,
     "nc_benchmark with task labels": lambda **options: nc(task_labels=True, **options),
     "Split style": lambda **options: nc(train=AUGMENTING, **options),
-    "ids from zero": lambda **options: nc(fixed_class_order=[2, 0, 3, 1], class_ids_from_zero_from_first_exp=True, **options),
+    "ids from zero": lambda **options: nc(
+        fixed_class_order=[2, 0, 3, 1], class_ids_from_zero_from_first_exp=True, **options
+    ),
     "benchmark_from_datasets": lambda: one_per_dataset(*two_parts()),
 }
 every_benchmark = pytest.mark.parametrize("make", BENCHMARKS.values(), ids=BENCHMARKS)
@@ -180,7 +182,9 @@ def test_new_and_old_outputs_of_a_growing_classifier_are_trained():
     assert ((model.classifier.classifier.weight - start).abs().amax(1) > 0).all()
 
 
-@pytest.mark.parametrize("make", [HeadedNet, lambda: as_multitask(TinyNet(), "classifier")], ids=["heads", "as_multitask"])
+@pytest.mark.parametrize(
+    "make", [HeadedNet, lambda: as_multitask(TinyNet(), "classifier")], ids=["heads", "as_multitask"]
+)
 def test_a_model_with_a_head_for_every_task_trains_all_heads(make):
     class Heads(Spy):
         def before_training_epoch(self, strategy, **kwargs):
@@ -254,7 +258,9 @@ def test_the_memory_does_not_hang_on_the_strategy(kind, options):
 
 
 @pytest.mark.parametrize("make", [plain_benchmark, nc])
-@pytest.mark.parametrize("logger", [lambda: InteractiveLogger(), lambda: TextLogger(io.StringIO())], ids=["bar", "text"])
+@pytest.mark.parametrize(
+    "logger", [lambda: InteractiveLogger(), lambda: TextLogger(io.StringIO())], ids=["bar", "text"]
+)
 def test_metrics_and_loggers_work(make, logger, capsys):
     # Trap: the progress bar asks for the length of the loader.
     benchmark = make()
@@ -274,8 +280,12 @@ def test_metrics_and_loggers_work(make, logger, capsys):
 
 def test_the_evaluator_sees_the_memory_s_accuracy_while_training():
     evaluator = EvaluationPlugin(accuracy_metrics(epoch=True), loggers=[TextLogger(io.StringIO())])
-    trained = strategy(random_replay(4, augment=None), evaluator=evaluator, train_epochs=60, model=SmallNet(), train_mb_size=8)
-    metrics = [trained.train(experience) for experience in plain_benchmark(train=AUGMENTING, evaluation=TO_TENSOR).train_stream]
+    trained = strategy(
+        random_replay(4, augment=None), evaluator=evaluator, train_epochs=60, model=SmallNet(), train_mb_size=8
+    )
+    metrics = [
+        trained.train(experience) for experience in plain_benchmark(train=AUGMENTING, evaluation=TO_TENSOR).train_stream
+    ]
     name = next(key for key in metrics[1] if key.startswith("Top1_Acc_Epoch/train_phase"))
     assert metrics[1][name] > 0.8
 

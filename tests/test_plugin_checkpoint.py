@@ -26,6 +26,8 @@ from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
 from torch.optim import lr_scheduler
 
+from clreplay import condense
+
 SCHEDULES = {
     "none": None,
     "MultiStepLR": lambda optimizer: lr_scheduler.MultiStepLR(optimizer, [1]),
@@ -114,11 +116,20 @@ def test_an_optimizer_brought_back_with_its_last_rate_starts_from_the_first_one(
     assert torch.equal(weights(resumed.model), weights(unbroken.model))
 
 
-def test_task_labels_survive(tmp_path):
+def knows_task_labels():
+    return random_replay()
+
+
+def has_them_from_the_benchmark():
+    return random_replay(memory=condense(*toy_pixels(4, 8), "random", 2, normalization="cifar10"))
+
+
+@pytest.mark.parametrize("replay", [knows_task_labels, has_them_from_the_benchmark])
+def test_task_labels_survive(replay, tmp_path):
     benchmark = nc(toy_pixels(4, 8), steps=4, task_labels=True)
-    first, plugin, _ = script(random_replay)
+    first, plugin, _ = script(replay)
     first.train([benchmark.train_stream[0], benchmark.train_stream[1]])
-    resumed, other, spy = script(random_replay)
+    resumed, other, spy = script(replay)
     other.load_state_dict(through_a_file(plugin.state_dict(), tmp_path / "state.pt"))
     resumed.train(benchmark.train_stream[2])
     for _, labels, tasks in spy.batches[0]:

@@ -104,7 +104,9 @@ def test_a_normalisation_that_is_told_wrongly_is_put_right():
 
 
 def test_an_experience_with_other_transforms_is_held_as_floats():
-    first, second = ((images, labels + 2 * step) for step, (images, labels) in enumerate(toy_pixels(2, seed=s) for s in (0, 1)))
+    first, second = (
+        (images, labels + 2 * step) for step, (images, labels) in enumerate(toy_pixels(2, seed=s) for s in (0, 1))
+    )
     one, other = one_per_dataset(first), one_per_dataset(second, evaluation=UNKNOWN_TRANSFORM)
     plugin = random_replay()
     trained = strategy(plugin)
@@ -224,6 +226,17 @@ def test_a_memory_that_was_condensed_before_is_used_step_by_step():
     assert {row.numpy().tobytes() for row in spy.images(0)} == {row.numpy().tobytes() for row in memory.images[:4]}
 
 
+def test_a_list_of_classes_that_is_set_from_outside_is_not_written_to():
+    stream = plain_benchmark().train_stream
+    first, second = random_replay(), random_replay()
+    strategy(first).train(stream[0])
+    classes = [0, 1]
+    second.memory, second.seen, second.experiences = first.memory, classes, 1
+    strategy(second).train(stream[1])
+    assert second.seen == [0, 1, 2, 3]
+    assert classes == [0, 1]
+
+
 def test_condensing_takes_no_time_where_the_memory_has_the_classes():
     benchmark, memory = plain_benchmark(), ReplayMemory(2)
     plugins = [random_replay(memory=memory), random_replay(memory=memory)]
@@ -255,6 +268,12 @@ def test_a_condenser_of_one_s_own_gets_settings_seed_device_and_progress():
     ]
     assert progress == [(1, 1, "look")] * 2
     assert plugin.name == "first"
+
+
+def test_the_device_to_condense_on_need_not_be_the_strategy_s():
+    condenser = FirstImages()
+    run(plain_benchmark(), CondensedReplayPlugin(condenser, 2, device="meta"))
+    assert {call["device"].type for call in condenser.calls} == {"meta"}
 
 
 def test_settings_of_the_recipe_are_keywords():
@@ -325,7 +344,10 @@ def test_the_constructor_makes_no_images():
         ({"images_per_class": 2, "training_seed": "a"}, "training_seed must be an integer, got 'a'"),
         ({"images_per_class": 2, "augment": "colour"}, "augment must join operators of color.*'colour'"),
         ({"images_per_class": 2, "preset": "large"}, "preset must be one of paper, cpu, smoke, got 'large'"),
-        ({"images_per_class": 2, "iteration": 5}, "unknown key 'iteration', did you mean 'iterations'.*Allowed:.*lr_img"),
+        (
+            {"images_per_class": 2, "iteration": 5},
+            "unknown key 'iteration', did you mean 'iterations'.*Allowed:.*lr_img",
+        ),
         ({"images_per_class": 2, "iterations": "many"}, "iterations must be int, got 'many'"),
         ({"images_per_class": 2, "iterations": 0}, "iterations must be at least 1, got 0"),
     ],
@@ -404,7 +426,9 @@ def test_a_class_smaller_than_its_quota_is_refused():
 
 def test_pictures_instead_of_tensors_are_refused():
     stream = plain_benchmark(evaluation=None).train_stream
-    refused(strategy(random_replay()), stream[0], "must give tensors, got Image; .*eval_transform that ends in ToTensor")
+    refused(
+        strategy(random_replay()), stream[0], "must give tensors, got Image; .*eval_transform that ends in ToTensor"
+    )
 
 
 def test_images_of_two_sizes_are_refused():
