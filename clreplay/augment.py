@@ -48,13 +48,13 @@ class Strategy:
         return [self.names[min(int(choice * len(self.names)), len(self.names) - 1)]]
 
 
-def parse_strategy(strategy: str | None) -> Strategy:
+def parse_strategy(strategy: str | None, setting: str = "augment") -> Strategy:
     """Read a strategy: ``color_crop_flip`` draws one of the three a batch, ``crop+flip`` applies both.
 
     ``None``, an empty string and ``none`` mean no augmentation.
 
     Raises:
-        ValueError: an operator is unknown or named twice.
+        ValueError: an operator is unknown or named twice; ``setting`` is what the message calls the strategy.
     """
     if strategy is None or strategy.lower() in ("", "none"):
         return Strategy(())
@@ -63,11 +63,11 @@ def parse_strategy(strategy: str | None) -> Strategy:
     for name in names:
         if name not in OPERATORS:
             raise ValueError(
-                f"augment must join operators of {', '.join(OPERATORS)} with '_' (one a batch) or '+' (all), "
+                f"{setting} must join operators of {', '.join(OPERATORS)} with '_' (one a batch) or '+' (all), "
                 f"got {strategy!r}"
             )
     if len(set(names)) != len(names):
-        raise ValueError(f"augment names an operator twice: {strategy!r}")
+        raise ValueError(f"{setting} names an operator twice: {strategy!r}")
     return Strategy(names, every)
 
 

@@ -43,7 +43,7 @@ def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]
             strategy.train_epochs = made.learner.epochs_for(made.images_at(step))
             with line.condensing(step) as condensing:
                 plugin = strategy.plugins[0]
-                plugin.progress = condensing
+                plugin.progress, plugin.keep = condensing, line.work_in_progress(step)
                 start = time.perf_counter()
                 strategy.train(benchmark.train_stream[step])
                 seconds = time.perf_counter() - start - plugin.condense_seconds
@@ -117,12 +117,15 @@ def _strategy(line: Line, number: int, first: int) -> Naive:
     made, learner = line.plan, line.plan.learner
     network = made.network()
     memory = CondensedReplayPlugin(
-        _configured(line),
+        line.recipe.path,
+        preset=made.settings.preset,
         memory=line.memory,
         seed=made.seed_of(line.recipe, line.order),
         training_seed=made.training_seed(line.order, number),
         augment=learner.augment,
+        cache=made.settings.cache,
     )
+    memory.settings = made.memory_settings[line.recipe.name]  # the recipe's, with the run's overrides
     memory.seen, memory.experiences = line.seen(first - 1), first
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
@@ -140,12 +143,6 @@ def _strategy(line: Line, number: int, first: int) -> Naive:
         plugins=[memory, Schedule(line, number, memory)],
         evaluator=evaluator,
     )
-
-
-def _configured(line: Line) -> Any:
-    """The line's condenser with its settings, as a callable for the plugin."""
-    condenser, settings = line.recipe.method.condense, line.plan.memory_settings[line.recipe.name]
-    return lambda real, counts, _, **rest: condenser(real, counts, settings, **rest)
 
 
 def _stream_accuracy(metrics: dict[str, Any]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import torch
 from avalanche.benchmarks.utils import TaskLabels, as_classification_dataset
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from clreplay.augment import DSA_STRATEGY, parse_strategy
+from clreplay.cache import ClassCache
 from clreplay.chance import key_seed
 from clreplay.condensation import Condenser, Progress, RealImages, condense_experience, default_device
-from clreplay.data import recognise_pixels
+from clreplay.data import pixel_codes
+from clreplay.experience import MemoryDataset, MemoryLoader, read_images
 from clreplay.memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
 from clreplay.networks.redraw import check_redrawable
@@ -59,6 +60,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             together: quotas shrink for all of them as soon as the first one moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
+        cache: folder where condensed classes are kept for other runs and class orders; None keeps none.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -87,6 +89,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         memory: ReplayMemory | None = None,
         device: torch.device | str | None = None,
         progress: Progress | None = None,
+        cache: str | Path | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -105,6 +108,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
         self.augment, self.reinitialize = augment, reinitialize
         self.device, self.progress = device, progress
+        self.cache = None if cache is None else ClassCache(cache)
+        self.keep: Path | None = None  # where a condensation under way is kept; set by whoever can resume it
         # Run-time state, all of it: see state_dict.
         self.seen: list[int] = []
         self.task_labels: dict[int, int] = {}
@@ -192,6 +197,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 device=device,
                 task_labels=task_labels,
                 progress=self.progress,
+                keep=self.keep,
+                cache=self.cache,
             )
         except BaseException:
             if not self.memory.slots:
@@ -203,10 +210,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         normalization = self.memory.normalization
         if images.dtype == torch.uint8:
             return RealImages(images, labels, normalization)
-        codes = None if normalization is None else normalization.invert(images)
-        if codes is None and not self.memory.slots:
-            codes, normalization = recognise_pixels(images) or (None, None)
-        return RealImages(images, labels) if codes is None else RealImages(codes, labels, normalization)
+        held, found = (images, None) if normalization is None else pixel_codes(images, normalization)
+        if found is None and not self.memory.slots:
+            held, found = pixel_codes(images)
+        return RealImages(held, labels, found)
 
     def _serve(self, strategy: Any) -> None:
         """Let the strategy train on the classes seen so far: whole augmented batches, from the device."""
@@ -276,64 +283,6 @@ class DDMReplayPlugin(CondensedReplayPlugin, supports_distributed=False):
 
     def __init__(self, images_per_class: int | None = None, mem_size: int | None = None, **options: Any) -> None:
         super().__init__("ddm", images_per_class, mem_size, **options)
-
-
-class MemoryLoader:
-    """Stands in for ``strategy.dataloader``: whole batches, already augmented and on the device.
-
-    Yields ``[x, y]``, or ``[x, y, t]`` where the experience has task labels. Each pass is the next epoch.
-    """
-
-    def __init__(self, source: BatchSource, task_labels: Tensor | None = None) -> None:
-        self.source, self.task_labels = source, task_labels
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        for rows, choice, parameters in self.source.rows(epoch):
-            batch = list(self.source.batch(rows, choice, parameters))
-            yield batch if self.task_labels is None else [*batch, self.task_labels[rows]]
-
-
-class MemoryDataset(Dataset):
-    """Decoded images with integer labels; a class of its own, so that checkpoints can pickle it."""
-
-    def __init__(self, images: Tensor, targets: list[int]) -> None:
-        self.images, self.targets = images, targets
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], self.targets[index]
-
-
-def read_images(dataset: Any) -> Tensor:
-    """All images of an Avalanche data set through its evaluation transforms, (n, c, h, w), each read once.
-
-    Rows are indexed, not loaded by a ``DataLoader``: every pass of one draws from the global generator.
-
-    Raises:
-        ValueError: the transforms do not give tensors of one shape.
-    """
-    view = dataset.eval()
-    first = view[0][0]
-    if not isinstance(first, Tensor):
-        raise ValueError(
-            f"the evaluation transforms must give tensors, got {type(first).__name__}; "
-            "give the benchmark an eval_transform that ends in ToTensor() and Normalize(...)"
-        )
-    images = first.new_empty((len(view), *first.shape))
-    images[0] = first
-    for index in range(1, len(view)):
-        image = view[index][0]
-        if image.shape != first.shape:
-            raise ValueError(f"images must share one shape, got {tuple(first.shape)} and {tuple(image.shape)}")
-        images[index] = image
-    return images
 
 
 def _dataset(images: Tensor, labels: Tensor, task_labels: Tensor | None) -> Any:

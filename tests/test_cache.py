@@ -68,7 +68,7 @@ def test_a_hit_computes_nothing(images, tmp_path, monkeypatch):
     [
         {"settings": replace(SETTINGS, lr_img=0.5)},
         {"settings": replace(SETTINGS, iterations=4)},
-        {"settings": replace(SETTINGS, augment=None)},
+        {"settings": replace(SETTINGS, siamese_augment=None)},
         {"settings": replace(SETTINGS, classes_at_once=2)},
         {"settings": replace(SETTINGS, sigma_of="mean_map")},
         {"seed": 1},

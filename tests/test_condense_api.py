@@ -293,3 +293,16 @@ def test_the_data_set_is_recorded_and_checked_on_loading(pixels, tmp_path):
 def test_what_was_chosen_on_the_spot_is_recorded(pixels):
     memory = tiny(*pixels())
     assert memory.info["chosen"] == {"classes_at_once": 1}
+
+
+def test_a_condenser_that_leaves_a_class_out_is_found_out(pixels):
+    images, labels = pixels()
+    real = RealImages(images, labels, NORMALIZATIONS["cifar10"])
+    memory = ReplayMemory(images_per_class=2, normalization=real.normalization)
+
+    def forgetful(real, counts, settings, **_):
+        return Condensed({0: real.raw(0)[:2]})
+
+    with pytest.raises(ValueError, match=r"gave classes \[0\], but was asked for \[0, 1, 2\]"):
+        condense_experience(memory, real, forgetful, {}, seed=0, device=torch.device("cpu"))
+    assert len(memory) == 0

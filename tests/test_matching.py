@@ -70,7 +70,7 @@ def slow_network(settings, seed, number):
 def slow_draw(real, label, settings, seed, number):
     """Rows of the real batch and augmentation draw of one class in one iteration."""
     chance = generator(seed, real.keys[label], "match", number // BLOCK)
-    draws = torch.rand(BLOCK, parse_strategy(settings.augment).draw_size, generator=chance)
+    draws = torch.rand(BLOCK, parse_strategy(settings.siamese_augment).draw_size, generator=chance)
     size = real.count(label)
     if settings.real_batch >= size:
         return list(range(size)), draws[number % BLOCK]
@@ -80,7 +80,7 @@ def slow_draw(real, label, settings, seed, number):
 
 def augmented(images, one_draw, settings):
     """Image by image: the parameters are the class's, not the batch's."""
-    strategy = parse_strategy(settings.augment)
+    strategy = parse_strategy(settings.siamese_augment)
     return torch.cat([augment_shared(image[None], one_draw, strategy) for image in images])
 
 
@@ -182,8 +182,8 @@ OTHER_READINGS = {
         {"style_weight": 0.0, "diversity_weight": 0.0},
         {"network_reuse": 2},
         {"real_batch": 50},
-        {"augment": None},
-        {"augment": "crop+flip"},
+        {"siamese_augment": None},
+        {"siamese_augment": "crop+flip"},
         {"norm": "batch"},
         {**OTHER_READINGS, "style_weight": 50.0},
     ]
@@ -475,7 +475,7 @@ def test_network_reuse_shares_network_real_batch_and_augmentation(real):
 
 def test_the_record_holds_the_terms_and_the_range_of_the_images(real):
     settings = replace(DDM, iterations=401)
-    some = engine(real, replace(settings, width=2, depth=1, augment=None, real_batch=3), count=2)
+    some = engine(real, replace(settings, width=2, depth=1, siamese_augment=None, real_batch=3), count=2)
     record = some.run().record
     iterations = [row["iteration"] for row in record]
     assert iterations[0] == 1 and iterations[-1] == 401
@@ -499,7 +499,7 @@ def test_the_values_of_a_step_are_unweighted_means_over_classes(real):
 
 
 def test_mean_matching_falls_over_the_iterations(real):
-    settings = replace(DM, iterations=60, augment=None, real_batch=12, network_reuse=60)
+    settings = replace(DM, iterations=60, siamese_augment=None, real_batch=12, network_reuse=60)
     record = engine(real, settings).run().record
     assert record[-1]["mean_matching"] < 0.5 * record[0]["mean_matching"]
 
@@ -540,7 +540,7 @@ def test_a_class_smaller_than_asked_is_named_before_any_work(real):
         ({"spread": "sd"}, "spread must be one of std, var, got 'sd'"),
         ({"moment_channels": "max"}, "moment_channels must be one of mean, sum, got 'max'"),
         ({"diversity_reduction": "max"}, "diversity_reduction must be one of mean, sum, got 'max'"),
-        ({"augment": "blur"}, "augment must join operators.*'blur'"),
+        ({"siamese_augment": "blur"}, "siamese_augment must join operators.*'blur'"),
         ({"style_layers": ()}, "style_layers must name at least one block"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"depth": 0}, "depth must be at least 1, got 0"),

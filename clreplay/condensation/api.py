@@ -13,7 +13,7 @@ from torch import Tensor
 from clreplay.cache import ClassCache
 from clreplay.condensation.methods import METHODS, Condensed, Condenser, Progress
 from clreplay.condensation.real import RealImages, check_images
-from clreplay.data import NORMALIZATIONS, Normalization, recognise_pixels
+from clreplay.data import NORMALIZATIONS, Normalization, pixel_codes
 from clreplay.memory import ReplayMemory
 
 
@@ -63,7 +63,7 @@ def condense(
 
     recipe = load_recipe(method)
     chosen = recipe.settings(preset, settings)
-    images, normalization = _pixel_codes(check_images(torch.as_tensor(images)), normalization)
+    images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
     memory = ReplayMemory(images_per_class=images_per_class, normalization=normalization)
     real = RealImages(images, labels, normalization)
     condense_experience(
@@ -105,7 +105,7 @@ def condense_experience(
 
     Raises:
         ValueError: before any work, if a class is in memory already, the budget is too small, or a class
-            has fewer real images than its quota.
+            has fewer real images than its quota; after it, if the condenser left a class out.
     """
     quotas = memory.quotas_with(real.classes)
     counts = {label: quotas[label] for label in real.classes}
@@ -118,6 +118,8 @@ def condense_experience(
 
     condensed = work(real) if cache is None else _through_cache(cache, condenser, real, counts, settings, seed, device, work)
     seconds = time.perf_counter() - start
+    if set(condensed.images) != set(real.classes):
+        raise ValueError(f"the condenser gave classes {sorted(condensed.images)}, but was asked for {real.classes}")
     experience = 1 + max((row["experience"] for row in memory.record), default=-1)
     record = [{"experience": experience, **row} for row in condensed.record]
     memory.add(condensed.images, task_labels, real.keys, record)
@@ -171,7 +173,7 @@ def default_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
-def _pixel_codes(
+def _as_pixel_codes(
     images: Tensor, wanted: Normalization | str | None
 ) -> tuple[Tensor, Normalization | None]:
     """Images as pixel codes with their normalisation, where that loses nothing; floats as they are otherwise."""
@@ -183,8 +185,7 @@ def _pixel_codes(
         raise ValueError(f"normalization must be a Normalization, a name or None, got {type(wanted).__name__}")
     if images.dtype == torch.uint8:
         return images, wanted or _own_normalization(images)
-    found = recognise_pixels(images) if wanted is None else (wanted.invert(images), wanted)
-    return (images, None) if found is None or found[0] is None else found
+    return pixel_codes(images, wanted)
 
 
 def _own_normalization(images: Tensor) -> Normalization:

@@ -42,7 +42,7 @@ class MatchingSettings(NetworkSettings):
         lr_img, momentum_img: SGD on the images.
         real_batch: real images a class and iteration, without replacement; a smaller class is used whole.
         init: ``real`` starts from random real images of the class, ``noise`` from N(0, 1).
-        augment: siamese augmentation, see :func:`clreplay.augment.parse_strategy`.
+        siamese_augment: augmentation shared by real and synthetic images of a class, see :func:`clreplay.augment.parse_strategy`.
         network_reuse: iterations that share one network, its real batch and its augmentation; above 1 the
             statistics of the real side are computed once for all of them.
         mean_weight: of mean matching (L_MMD).
@@ -64,7 +64,7 @@ class MatchingSettings(NetworkSettings):
     momentum_img: float = 0.5
     real_batch: int = 256
     init: str = "real"
-    augment: str | None = DSA_STRATEGY
+    siamese_augment: str | None = DSA_STRATEGY
     network_reuse: int = 1
     mean_weight: float = 1.0
     style_weight: float = 0.0
@@ -83,7 +83,7 @@ class MatchingSettings(NetworkSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_strategy(self.augment)
+        parse_strategy(self.siamese_augment, "siamese_augment")
         for name in ("iterations", "real_batch", "network_reuse", "classes_at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -198,7 +198,7 @@ class Matching:
     ) -> None:
         real.check_counts(counts)
         self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
-        self.strategy = parse_strategy(settings.augment)
+        self.strategy = parse_strategy(settings.siamese_augment)
         # One output, whatever the number of classes: only the features are used, and the size of the buffer
         # decides which number of a GPU's draw goes to which weight.
         self.network = settings.build(1, real.shape[0], real.shape[1]).to(self.device)

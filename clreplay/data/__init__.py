@@ -4,7 +4,7 @@ from clreplay.data.digits import load_digits
 from clreplay.data.errors import DataNotFoundError, InvalidDataError
 from clreplay.data.imageset import Dataset, ImageSet
 from clreplay.data.loading import DATASETS, data_root, load_dataset
-from clreplay.data.normalization import NORMALIZATIONS, Normalization, recognise_pixels
+from clreplay.data.normalization import NORMALIZATIONS, Normalization, pixel_codes, recognise_pixels
 
 __all__ = [
     "DATASETS",
@@ -17,5 +17,6 @@ __all__ = [
     "data_root",
     "load_dataset",
     "load_digits",
+    "pixel_codes",
     "recognise_pixels",
 ]

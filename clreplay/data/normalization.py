@@ -135,6 +135,7 @@ NORMALIZATIONS: dict[str, Normalization] = {
     "tinyimagenet": _IMAGENET,
     # Measured on the training split of `load_digits`.
     "digits": Normalization((0.3054,), (0.3239,)),
+    "half": Normalization((0.5,), (0.5,)),  # pixels to [-1, 1], for any number of channels
     "avalanche_cifar10": _CIFAR10,
     "avalanche_cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "avalanche_fashionmnist": Normalization((0.2860,), (0.3530,)),
@@ -170,6 +171,18 @@ def recognise_pixels(images: Tensor) -> tuple[Tensor, Normalization] | None:
         if codes is not None:
             return codes, normalization
     return None
+
+
+def pixel_codes(images: Tensor, normalization: Normalization | None = None) -> tuple[Tensor, Normalization | None]:
+    """Float images as pixel codes with their normalisation, where that loses nothing; else as they are, with None.
+
+    Args:
+        images: floating point (n, c, h, w).
+        normalization: the one to try; None tries all that are known (:func:`recognise_pixels`).
+    """
+    codes = None if normalization is None else normalization.invert(images)
+    found = recognise_pixels(images) if normalization is None else (codes, normalization)
+    return (images, None) if found is None or found[0] is None else found
 
 
 def _known(channels: int) -> list[Normalization]:
