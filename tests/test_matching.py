@@ -571,3 +571,51 @@ def test_a_style_layer_the_network_lacks_is_an_error_and_moves_nothing(real):
     with pytest.raises(ValueError, match=r"layers must be within 0\.\.1 for this network, got 2"):
         some.step()
     assert_same_bytes(some.images(), before)
+
+
+# ---------------------------------------------------------------- memory and precision
+
+
+def limit_memory(monkeypatch, classes: int) -> None:
+    """An allocator that has no room for more than ``classes`` classes at once."""
+    features = Matching._features
+
+    def limited(self, images, group, within):
+        if len(images) > classes:
+            raise torch.OutOfMemoryError("faked")
+        return features(self, images, group, within)
+
+    monkeypatch.setattr(Matching, "_features", limited)
+
+
+@pytest.mark.parametrize("reuse", [1, 3])
+def test_out_of_memory_halves_the_group_and_goes_on_to_the_same_images(pixels, monkeypatch, caplog, reuse):
+    real = RealImages(*pixels(classes=7, each=[9, 12, 9, 10, 14, 9, 11]), NORMALIZATIONS["cifar10"])
+    settings = replace(DDM, classes_at_once=7, real_batch=8, network_reuse=reuse)
+    whole = engine(real, settings)
+    assert [len(group.labels) for group in whole.groups] == [7]
+    plain = whole.run().images
+    limit_memory(monkeypatch, 2)
+    small = engine(real, settings)
+    images = small.run().images
+    assert sorted(len(group.labels) for group in small.groups) == [1, 2, 2, 2]
+    assert caplog.text.count("out of memory") == 1
+    for label in real.classes:
+        assert torch.allclose(images[label], plain[label], atol=1e-4)
+
+
+def test_memory_too_small_for_one_class_is_an_error(real, monkeypatch):
+    limit_memory(monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine(real, replace(DDM, classes_at_once=2)).run()
+
+
+def test_bfloat16_convolutions_keep_images_and_losses_in_single_precision(real):
+    low = engine(real, replace(DDM, precision="bfloat16"))
+    values = low.step()
+    assert all(value.dtype == torch.float32 for value in values.values())
+    assert all(images.dtype == torch.float32 for images in low.images().values())
+    exact = engine(real).step()
+    for name, value in values.items():
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.1), name
+    assert any(values[name].item() != exact[name].item() for name in values)  # it really was another precision

@@ -12,163 +12,25 @@ import json
 import logging
 import pickle
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clreplay.augment import DSA_STRATEGY, Strategy, augment_classes, draw, parse_strategy
+from clreplay.augment import augment_classes, parse_strategy
 from clreplay.chance import BLOCK, generator
+from clreplay.condensation.group import Group
+from clreplay.condensation.matching_settings import MatchingSettings, terms_of
 from clreplay.condensation.methods import Condensed, Progress, register
 from clreplay.condensation.real import RealImages
-from clreplay.losses import CorrelationMatching, IntraClassDiversity, MeanMatching, MomentMatching
 from clreplay.losses.features import Features
 from clreplay.networks import FlatParameters
-from clreplay.training import NetworkSettings
 
 logger = logging.getLogger(__name__)
 RECORD_ROWS = 200
 SECONDS_BETWEEN_SAVES = 180.0
-
-
-@dataclass(frozen=True)
-class MatchingSettings(NetworkSettings):
-    """Settings of the matching engine. The defaults are DM's; a term of weight zero is not computed.
-
-    Attributes:
-        iterations: image updates, each with one network.
-        lr_img, momentum_img: SGD on the images.
-        real_batch: real images a class and iteration, without replacement; a smaller class is used whole.
-        init: ``real`` starts from random real images of the class, ``noise`` from N(0, 1).
-        siamese_augment: augmentation shared by real and synthetic images of a class, see :func:`clreplay.augment.parse_strategy`.
-        network_reuse: iterations that share one network, its real batch and its augmentation; above 1 the
-            statistics of the real side are computed once for all of them.
-        mean_weight: of mean matching (L_MMD).
-        style_weight: lambda, of style matching.
-        alpha: share of moment matching within style matching (eq. 7).
-        correlation: share of correlation matching within style matching, 1 in the paper.
-        diversity_weight: beta, of intra-class diversity.
-        sigma_of, spread, moment_channels: see :class:`clreplay.losses.MomentMatching`.
-        gram_quarter: keep the factor 1/4 of eq. 6.
-        style_layers: taps used by style matching; null takes all blocks.
-        neighbours: k of the diversity term as a fraction of the images a class.
-        diversity_reduction, detach_neighbours: see :func:`clreplay.losses.intra_class_diversity`.
-        classes_at_once: classes worked on together; null chooses one on a CPU and many on a GPU. Results
-            agree to float rounding.
-    """
-
-    iterations: int = 20_000
-    lr_img: float = 1.0
-    momentum_img: float = 0.5
-    real_batch: int = 256
-    init: str = "real"
-    siamese_augment: str | None = DSA_STRATEGY
-    network_reuse: int = 1
-    mean_weight: float = 1.0
-    style_weight: float = 0.0
-    alpha: float = 1.0
-    correlation: float = 1.0
-    diversity_weight: float = 0.0
-    sigma_of: str = "image"
-    spread: str = "std"
-    moment_channels: str = "mean"
-    gram_quarter: bool = False
-    style_layers: tuple[int, ...] | None = None
-    neighbours: float = 0.2
-    diversity_reduction: str = "mean"
-    detach_neighbours: bool = False
-    classes_at_once: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        parse_strategy(self.siamese_augment, "siamese_augment")
-        for name in ("iterations", "real_batch", "network_reuse", "classes_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.style_layers is not None and not self.style_layers:
-            raise ValueError("style_layers must name at least one block (or be null for all), got an empty list")
-        if self.lr_img <= 0:
-            raise ValueError(f"lr_img must be positive, got {self.lr_img}")
-        if not 0 <= self.momentum_img < 1:
-            raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
-        if not 0 < self.neighbours <= 1:
-            raise ValueError(f"neighbours must be a fraction within (0, 1], got {self.neighbours}")
-        for name in ("mean_weight", "style_weight", "alpha", "correlation", "diversity_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-
-
-_CHOICES = {
-    "init": ("real", "noise"),
-    "sigma_of": ("image", "mean_map"),
-    "spread": ("std", "var"),
-    "moment_channels": ("mean", "sum"),
-    "diversity_reduction": ("mean", "sum"),
-}
-
-
-def terms_of(settings: MatchingSettings, images_per_class: int) -> list[Any]:
-    """The terms that settings compose: L_MMD + lambda (alpha L_MM + L_CM) + beta L_ICD (DDM, eq. 11).
-
-    Diversity does not apply at one image a class and is left out there (DDM, section 4.2).
-
-    Raises:
-        ValueError: no term is left.
-    """
-    s = settings
-    style = (s.style_weight * s.alpha, s.style_weight * s.correlation)
-    terms = [
-        MeanMatching(s.mean_weight),
-        MomentMatching(style[0], s.sigma_of, s.spread, s.moment_channels, s.style_layers),
-        CorrelationMatching(style[1], s.gram_quarter, s.style_layers),
-        IntraClassDiversity(s.diversity_weight, s.neighbours, s.diversity_reduction, s.detach_neighbours),
-    ]
-    kept = [term for term in terms if term.weight > 0 and not (term.name == "diversity" and images_per_class == 1)]
-    if not kept:
-        raise ValueError("every term has weight zero; give mean_weight, style_weight or diversity_weight")
-    return kept
-
-
-@dataclass
-class _Group:
-    """Classes with equal numbers of images, worked on in one batch."""
-
-    labels: list[int]
-    keys: list[str]
-    real: Tensor  # images of all its classes, one after another; uint8 codes or floats, on the device
-    starts: Tensor  # classes, 1: where each class begins in ``real``
-    sizes: list[int]
-    batch: int  # real images a class and iteration
-    synthetic: Tensor  # classes, n, c, h, w
-    velocity: Tensor
-    terms: list[Any]
-    block: int = -1  # number of the block whose draws are at hand
-    rows: Tensor | None = None  # block, classes, batch: real images of each iteration
-    draws: Tensor | None = None  # block, classes, draw size, on the host
-    statistics: list[tuple[Tensor, ...]] | None = None
-    drawn_for: int = -1  # network whose statistics are at hand
-
-    def prepare(self, block: int, seed: int, strategy: Strategy) -> None:
-        """Make the draws of a block of networks, all ahead of time, each class from its own key."""
-        rows, draws = [], []
-        for key, size in zip(self.keys, self.sizes):
-            chance = generator(seed, key, "match", block)
-            draws.append(draw(BLOCK, strategy, chance))
-            if self.batch < size:
-                uniform = torch.rand(BLOCK, size, generator=chance)
-                rows.append(uniform.topk(self.batch, dim=1).indices)
-            else:
-                rows.append(torch.arange(size).expand(BLOCK, size))
-        device = self.real.device
-        self.rows = torch.stack(rows, 1).to(device) + self.starts.to(device)
-        self.draws = torch.stack(draws, 1)
-        self.block = block
 
 
 class Matching:
@@ -208,6 +70,7 @@ class Matching:
         self.iteration = 0
         self.record: list[dict[str, Any]] = []
         self.groups = self._make_groups(counts)
+        self._halved = False
 
     # ------------------------------------------------------------------ one iteration
 
@@ -222,13 +85,24 @@ class Matching:
         if self.groups[0].drawn_for != number:
             self.parameters.redraw(chance)
         totals: dict[str, Tensor] = {}
-        for group in self.groups:
-            for name, value in self._step_group(group, number).items():
+        position = 0
+        while position < len(self.groups):
+            try:
+                values = self._step_group(self.groups[position], number)
+            except torch.OutOfMemoryError:
+                if len(self.groups[position].labels) == 1 or self.settings.norm == "batch":
+                    raise
+                values = None
+            if values is None:  # out of the handler, whose traceback would keep the tensors alive
+                self._halve(position)
+                continue
+            for name, value in values.items():
                 totals[name] = totals.get(name, 0) + value.sum()
+            position += 1
         self.iteration += 1
         return {name: total / len(self.real.classes) for name, total in totals.items()}
 
-    def _step_group(self, group: _Group, number: int) -> dict[str, Tensor]:
+    def _step_group(self, group: Group, number: int) -> dict[str, Tensor]:
         if group.block != number // BLOCK:
             group.prepare(number // BLOCK, self.seed, self.strategy)
         within = number % BLOCK
@@ -251,10 +125,26 @@ class Matching:
         group.synthetic.sub_(group.velocity, alpha=self.settings.lr_img)
         return {name: value.detach() for name, value in values.items()}
 
-    def _features(self, images: Tensor, group: _Group, within: int) -> Features:
+    def _halve(self, position: int) -> None:
+        """Try again with less at once; nothing of the group has changed in the iteration that failed."""
+        group = self.groups[position]
+        if not self._halved:
+            logger.warning("out of memory with %d classes at once; going on with half as many", len(group.labels))
+        self._halved = True
+        self.groups[position : position + 1] = group.halves()
+        del group
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _features(self, images: Tensor, group: Group, within: int) -> Features:
         """Features of (classes, n, c, h, w) images after the group's augmentation."""
         images = augment_classes(images, group.draws[within], self.strategy)
-        return Features.of(len(images), *self.network.features(images.flatten(0, 1)))
+        low = self.settings.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            embedding, taps = self.network.features(images.flatten(0, 1))
+        if low:  # statistics and losses stay in single precision
+            embedding, taps = embedding.float(), [tap.float() for tap in taps]
+        return Features.of(len(images), embedding, taps)
 
     # ------------------------------------------------------------------ the whole way
 
@@ -367,7 +257,7 @@ class Matching:
 
     # ------------------------------------------------------------------ setting up
 
-    def _make_groups(self, counts: dict[int, int]) -> list[_Group]:
+    def _make_groups(self, counts: dict[int, int]) -> list[Group]:
         alike: dict[tuple[int, int], list[int]] = {}
         for label in self.real.classes:
             batch = min(self.settings.real_batch, self.real.count(label))
@@ -392,11 +282,11 @@ class Matching:
         map_bytes = 4 * self.settings.width * self.real.shape[1] ** 2
         return max(1, min(classes, int(0.5 * free / (map_bytes * (4 * batch + 12 * count)))))
 
-    def _group(self, labels: list[int], batch: int, count: int) -> _Group:
+    def _group(self, labels: list[int], batch: int, count: int) -> Group:
         sizes = [self.real.count(label) for label in labels]
         starts = torch.tensor([0, *sizes[:-1]]).cumsum(0)[:, None]
         synthetic = torch.stack([self._initial(label, count) for label in labels]).to(self.device)
-        return _Group(
+        return Group(
             labels=labels,
             keys=[self.real.keys[label] for label in labels],
             real=torch.cat([self.real.raw(label) for label in labels]).to(self.device),

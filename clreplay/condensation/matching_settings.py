@@ -1,0 +1,116 @@
+"""Settings of the matching engine, and the terms they compose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clreplay.augment import DSA_STRATEGY, parse_strategy
+from clreplay.losses import CorrelationMatching, IntraClassDiversity, MeanMatching, MomentMatching
+from clreplay.training import NetworkSettings
+
+
+@dataclass(frozen=True)
+class MatchingSettings(NetworkSettings):
+    """Settings of the matching engine. The defaults are DM's; a term of weight zero is not computed.
+
+    Attributes:
+        iterations: image updates, each with one network.
+        lr_img, momentum_img: SGD on the images.
+        real_batch: real images a class and iteration, without replacement; a smaller class is used whole.
+        init: ``real`` starts from random real images of the class, ``noise`` from N(0, 1).
+        siamese_augment: augmentation shared by real and synthetic images of a class, see :func:`clreplay.augment.parse_strategy`.
+        network_reuse: iterations that share one network, its real batch and its augmentation; above 1 the
+            statistics of the real side are computed once for all of them.
+        mean_weight: of mean matching (L_MMD).
+        style_weight: lambda, of style matching.
+        alpha: share of moment matching within style matching (eq. 7).
+        correlation: share of correlation matching within style matching, 1 in the paper.
+        diversity_weight: beta, of intra-class diversity.
+        sigma_of, spread, moment_channels: see :class:`clreplay.losses.MomentMatching`.
+        gram_quarter: keep the factor 1/4 of eq. 6.
+        style_layers: taps used by style matching; null takes all blocks.
+        neighbours: k of the diversity term as a fraction of the images a class.
+        diversity_reduction, detach_neighbours: see :func:`clreplay.losses.intra_class_diversity`.
+        classes_at_once: classes worked on together; null chooses one on a CPU and many on a GPU. Results
+            agree to float rounding.
+        precision: of the convolutions, ``float32`` or ``bfloat16`` (fast on GPUs and on CPUs with
+            ``avx512_bf16``); augmentation, statistics, losses and images are single precision in both.
+    """
+
+    iterations: int = 20_000
+    lr_img: float = 1.0
+    momentum_img: float = 0.5
+    real_batch: int = 256
+    init: str = "real"
+    siamese_augment: str | None = DSA_STRATEGY
+    network_reuse: int = 1
+    mean_weight: float = 1.0
+    style_weight: float = 0.0
+    alpha: float = 1.0
+    correlation: float = 1.0
+    diversity_weight: float = 0.0
+    sigma_of: str = "image"
+    spread: str = "std"
+    moment_channels: str = "mean"
+    gram_quarter: bool = False
+    style_layers: tuple[int, ...] | None = None
+    neighbours: float = 0.2
+    diversity_reduction: str = "mean"
+    detach_neighbours: bool = False
+    classes_at_once: int | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_strategy(self.siamese_augment, "siamese_augment")
+        for name in ("iterations", "real_batch", "network_reuse", "classes_at_once"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.style_layers is not None and not self.style_layers:
+            raise ValueError("style_layers must name at least one block (or be null for all), got an empty list")
+        if self.lr_img <= 0:
+            raise ValueError(f"lr_img must be positive, got {self.lr_img}")
+        if not 0 <= self.momentum_img < 1:
+            raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
+        if not 0 < self.neighbours <= 1:
+            raise ValueError(f"neighbours must be a fraction within (0, 1], got {self.neighbours}")
+        for name in ("mean_weight", "style_weight", "alpha", "correlation", "diversity_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+_CHOICES = {
+    "init": ("real", "noise"),
+    "precision": ("float32", "bfloat16"),
+    "sigma_of": ("image", "mean_map"),
+    "spread": ("std", "var"),
+    "moment_channels": ("mean", "sum"),
+    "diversity_reduction": ("mean", "sum"),
+}
+
+
+def terms_of(settings: MatchingSettings, images_per_class: int) -> list[Any]:
+    """The terms that settings compose: L_MMD + lambda (alpha L_MM + L_CM) + beta L_ICD (DDM, eq. 11).
+
+    Diversity does not apply at one image a class and is left out there (DDM, section 4.2).
+
+    Raises:
+        ValueError: no term is left.
+    """
+    s = settings
+    style = (s.style_weight * s.alpha, s.style_weight * s.correlation)
+    terms = [
+        MeanMatching(s.mean_weight),
+        MomentMatching(style[0], s.sigma_of, s.spread, s.moment_channels, s.style_layers),
+        CorrelationMatching(style[1], s.gram_quarter, s.style_layers),
+        IntraClassDiversity(s.diversity_weight, s.neighbours, s.diversity_reduction, s.detach_neighbours),
+    ]
+    kept = [term for term in terms if term.weight > 0 and not (term.name == "diversity" and images_per_class == 1)]
+    if not kept:
+        raise ValueError("every term has weight zero; give mean_weight, style_weight or diversity_weight")
+    return kept
