@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clreplay.losses import style
 from clreplay.losses import (
     CorrelationMatching,
     IntraClassDiversity,
@@ -179,9 +180,10 @@ def test_correlation_matching_equals_eq_6(quarter, layers):
     assert_same(CorrelationMatching(1.0, quarter, layers), slow, features(REAL), features(SYNTHETIC, seed=1))
 
 
-def test_the_gram_matrix_is_that_of_the_formula_and_symmetric():
+@pytest.mark.parametrize("way", [gram, style._gram_by_image, style._gram_tall])  # the last is a GPU's
+def test_the_gram_matrix_is_that_of_the_formula_and_symmetric(way):
     maps = features(REAL).taps[0]
-    found = gram(maps)
+    found = way(maps)
     torch.testing.assert_close(found, torch.stack([slow_gram(one) for one in maps]))
     torch.testing.assert_close(found, found.transpose(1, 2))
 

@@ -37,9 +37,11 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
     pixels = source.flatten(3)
     count = pixels.shape[3]
     mean = pixels.mean(3)  # classes, n (or 1), channels
-    # Sums of squares: torch's CPU ``std`` is a scalar Welford loop, 30 times slower. The maps are of
-    # order one with spread comparable to their mean, so nothing is lost by cancellation.
-    variance = (pixels.square().mean(3) - mean.square()).clamp_min(0) * (count / max(count - 1, 1))
+    # Sums of squares, as a norm: torch's CPU ``std`` is a scalar Welford loop, 30 times slower, and squaring
+    # the maps first writes all of them once more. The maps are of order one with spread comparable to their
+    # mean, so nothing is lost by cancellation.
+    second = torch.linalg.vector_norm(pixels, dim=3).square() / count
+    variance = (second - mean.square()).clamp_min(0) * (count / max(count - 1, 1))
     sigma = (variance + EPSILON).sqrt() if spread == "std" else variance
     return mean.mean(1), sigma.mean(1)
 
@@ -47,8 +49,19 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
 def gram(maps: Tensor) -> Tensor:
     """Set-averaged Gram matrix over ``channels * h * w``: (classes, n, channels, h, w) -> (classes, channels, channels).
 
-    The average of the images' Gram matrices is one tall product (DDM, eq. 5 and 6).
+    Source: DDM, eqs. 5 and 6. The average of the images' Gram matrices is one tall product on a GPU.
     """
+    return _gram_by_image(maps) if maps.device.type == "cpu" else _gram_tall(maps)
+
+
+def _gram_by_image(maps: Tensor) -> Tensor:
+    """On a CPU copying the maps side by side costs more than one tall product saves."""
+    classes, n, channels, h, w = maps.shape
+    flat = maps.flatten(3).flatten(0, 1)
+    return torch.bmm(flat, flat.transpose(1, 2)).unflatten(0, (classes, n)).mean(1) / (channels * h * w)
+
+
+def _gram_tall(maps: Tensor) -> Tensor:
     classes, n, channels, h, w = maps.shape
     tall = maps.transpose(1, 2).reshape(classes, channels, n * h * w)
     return torch.bmm(tall, tall.transpose(1, 2)) / (n * channels * h * w)
