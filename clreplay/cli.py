@@ -46,7 +46,7 @@ def continual_main(dataset: str, description: str, argv: Sequence[str] | None = 
     try:
         run(continual_settings(options), options.out, command=_without_places(command, options))
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the last finished step.", file=sys.stderr)
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)

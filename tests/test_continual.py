@@ -196,6 +196,30 @@ def test_a_memory_condensed_before_the_stop_is_not_condensed_again(settings, tmp
     assert len(calls) == 4
 
 
+@pytest.mark.parametrize("host", ["none", "avalanche"])
+def test_ctrl_c_in_the_middle_of_condensing_loses_no_iteration(settings, tmp_path, monkeypatch, host):
+    wanted = one(settings, host=host, overrides={**TINY, "ddm.iterations": 4})
+    unbroken = run(wanted, tmp_path / "unbroken", QUIET)
+    monkeypatch.setattr(continual, "_announce", lambda *_: None)  # its forecast would count as iterations
+    step, done = matching.Matching.step, []
+
+    def counted(self):
+        if len(done) == 7 and not (tmp_path / "stopped").exists():  # the fourth iteration of the second step
+            (tmp_path / "stopped").touch()
+            raise KeyboardInterrupt
+        done.append(1)
+        return step(self)
+
+    monkeypatch.setattr(matching.Matching, "step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, tmp_path / "broken", QUIET)
+    assert (tmp_path / "broken" / "checkpoint" / "ddm-order0-step1.progress").is_file()
+    broken = run(wanted, tmp_path / "broken", QUIET)
+    assert len(done) == 4 * 5
+    assert same(*(memory_bytes_of(folder / "memory.safetensors") for folder in (unbroken, broken)))
+    assert not list(broken.rglob("*.progress"))
+
+
 def test_other_settings_are_refused_and_the_difference_is_named(settings, tmp_path):
     run(one(settings), tmp_path / "run", QUIET)
     before = (tmp_path / "run" / "results.csv").read_bytes()
