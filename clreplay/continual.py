@@ -28,6 +28,7 @@ from clreplay.recipes import Recipe
 from clreplay.reporting import Reporter, Task, duration, size
 from clreplay.runfolder import RunFolder
 from clreplay.training import accuracy, train
+from clreplay.training_together import accuracies_together, train_together, worth_it
 
 __all__ = ["ContinualSettings", "Line", "Plan", "core_steps", "plan", "run"]
 
@@ -141,7 +142,10 @@ def core_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]]]:
             line.keep(step, seconds)
         images, labels, _ = (t.to(made.device) for t in line.memory.of_classes(line.seen(step)))
         test = made.data.test.of_classes(line.seen(step))
-        yield [_train_one(line, step, network, images, labels, test) for network in range(made.settings.networks)]
+        if worth_it(made.device, made.settings.networks):
+            yield _train_all(line, step, images, labels, test)
+        else:
+            yield [_train_one(line, step, network, images, labels, test) for network in range(made.settings.networks)]
 
 
 def _train_one(
@@ -156,6 +160,25 @@ def _train_one(
         train(network, images, labels, made.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs"))
     seconds = time.perf_counter() - start
     return accuracy(network, test, made.data.normalization, made.device), seconds
+
+
+def _train_all(
+    line: Line, step: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
+) -> list[tuple[float, float]]:
+    """All networks of a step at once; each is drawn and keyed as :func:`_train_one` does, and takes its share of the time."""
+    made = line.plan
+    start = time.perf_counter()
+    seeds = [made.training_seed(line.order, number) for number in range(made.settings.networks)]
+    networks = [made.network() for _ in seeds]
+    for network, seed in zip(networks, seeds):
+        reinitialize(network, key_seed(seed, "weights", step))
+        network.to(made.device)
+    keys = [(seed, "train", step) for seed in seeds]
+    with line.reporter.task(f"{line.title(step)}, {len(seeds)} networks together") as task:
+        train_together(networks, images, labels, made.learner, keys, progress=lambda d, t: task(d, t, "epochs"))
+    seconds = (time.perf_counter() - start) / len(seeds)
+    values = accuracies_together(networks, test, made.data.normalization, made.device)
+    return [(value, seconds) for value in values]
 
 
 def _run_line(

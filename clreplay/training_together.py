@@ -1,9 +1,13 @@
 """Train several networks on one memory at once: on a GPU, small networks one after another leave it mostly idle.
 
 A step on a small memory costs little arithmetic and many kernel launches. Here the weights of all networks are
-stacked, and a step of all of them takes about twice the launches of a step of one, however many they are. Every network keeps its own
-weights and its own keyed chance, so the results are those of :func:`clreplay.training.train`, one network after
-another, up to the rounding of floats.
+stacked, and a step of all of them takes about twice the launches of a step of one, however many they are.
+Every network keeps its own weights and its own keyed chance, so the results are those of
+:func:`clreplay.training.train`, one network after another, up to the rounding of floats.
+
+The activations of a whole stack are held at a time: 2.25 MB an image and network of 32 x 32 pixels and width
+128, so 11.5 GB for 20 networks in batches of 256. When a GPU has no room for them, stacks are halved until they
+fit; the networks of a stack change only once it is trained, so nothing is trained twice.
 """
 
 from __future__ import annotations
@@ -40,10 +44,6 @@ def train_together(
 ) -> None:
     """Train all ``networks`` in place as ``train(network, images, labels, settings, key)`` does each with its key.
 
-    The activations of a whole stack are held at a time: 2.25 MB an image and network of 32 x 32 pixels and width
-    128, so 11.5 GB for 20 networks in batches of 256. When a GPU has no room for them, stacks are halved until
-    they fit; the networks of a stack change only once it is trained, so nothing is trained twice.
-
     Args:
         networks: of one architecture, on the images' device; buffers (batch norm's statistics) are kept apart too.
         images: (n, c, h, w) normalised floats, or uint8 with ``normalization``.
@@ -55,15 +55,13 @@ def train_together(
         max_together: networks a stack at most.
 
     Raises:
-        ValueError: networks and keys differ in number, a network comes twice, architectures differ, or a module
-            cannot be trained in a stack (dropout, cumulative batch norm).
+        ValueError: networks and keys differ in number, a network comes twice, architectures differ, a module
+            cannot be trained in a stack (dropout, cumulative batch norm), or ``max_together`` is less than 1.
         FloatingPointError: the loss of a network, named by its place, is no longer finite at the end.
     """
     if len(networks) != len(keys):
         raise ValueError(f"keys must be one a network, got {len(keys)} keys for {len(networks)} networks")
-    if max_together < 1:
-        raise ValueError(f"max_together must be at least 1, got {max_together}")
-    _check_stackable(networks)
+    _check_stackable(networks, max_together)
     epochs, start, size = settings.epochs_for(len(images)), 0, max_together
     while start < len(networks):
         batches = _Batches(images, labels, settings, keys[start : start + size], normalization)
@@ -99,9 +97,9 @@ def accuracies_together(
         max_together: networks a stack at most.
 
     Raises:
-        ValueError: a network comes twice or architectures differ.
+        ValueError: a network comes twice, architectures differ, or ``max_together`` is less than 1.
     """
-    _check_alike(networks)
+    _check_alike(networks, max_together)
     modes = [(module, module.training) for network in networks for module in network.modules()]
     found: list[float] = []
     try:
@@ -253,8 +251,8 @@ def _check_finite(losses: Tensor, start: int, settings: TrainingSettings) -> Non
             )
 
 
-def _check_stackable(networks: Sequence[nn.Module]) -> None:
-    _check_alike(networks)
+def _check_stackable(networks: Sequence[nn.Module], max_together: int) -> None:
+    _check_alike(networks, max_together)
     for name, module in networks[0].named_modules() if networks else ():
         dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         # Without a momentum the average's weight is 1 / steps so far, read as a Python number.
@@ -266,8 +264,10 @@ def _check_stackable(networks: Sequence[nn.Module]) -> None:
             )
 
 
-def _check_alike(networks: Sequence[nn.Module]) -> None:
+def _check_alike(networks: Sequence[nn.Module], max_together: int) -> None:
     """Modules are compared by class and ``extra_repr``, which holds what PyTorch's layers are set to."""
+    if max_together < 1:
+        raise ValueError(f"max_together must be at least 1, got {max_together}")
     owners: dict[int, int] = {}
     for number, network in enumerate(networks):
         for tensor in (*network.parameters(), *network.buffers()):

@@ -144,6 +144,17 @@ def test_both_hosts_fill_identical_memories_and_reach_the_same_accuracies(settin
     assert (none.accuracy - avalanche.accuracy).abs().max() < 1.0
 
 
+def test_networks_trained_together_reach_the_accuracies_of_one_after_another(settings, tmp_path, monkeypatch):
+    wanted = replace(settings, class_orders=1, networks=3)
+    apart = pd.read_csv(run(wanted, tmp_path / "apart", QUIET) / "results.csv")
+    monkeypatch.setattr(continual, "worth_it", lambda device, networks: True)  # as on a GPU
+    monkeypatch.setattr(continual, "_train_one", lambda *_: pytest.fail("trained alone"))
+    together = pd.read_csv(run(wanted, tmp_path / "together", QUIET) / "results.csv")
+    assert len(apart) == len(together)
+    assert (apart.accuracy - together.accuracy).abs().max() < 1.0
+    assert same(*(memory_bytes_of(tmp_path / name / "memory-ddm.safetensors") for name in ("apart", "together")))
+
+
 @pytest.mark.parametrize("host", ["none", "avalanche"])
 def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(settings, tmp_path, monkeypatch, host):
     wanted = one(settings, host=host)

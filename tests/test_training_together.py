@@ -1,5 +1,7 @@
 """Training together gives what training one after another gives."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -145,7 +147,6 @@ def test_frozen_weights_stay(pixels):
 
 # ---------------------------------------------------------------- stacks
 
-
 @pytest.mark.parametrize("max_together", [1, 2, 3])
 def test_smaller_stacks_give_the_same_weights(max_together, pixels):
     images, labels = pixels()
@@ -256,12 +257,9 @@ def test_wrong_numbers_are_refused(pixels):
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(192, momentum=None)], ids=str)
 def test_layers_that_cannot_be_stacked_are_refused(layer, pixels):
-    def network():
-        made = type(layer)(0.5) if isinstance(layer, nn.Dropout) else nn.BatchNorm1d(192, momentum=None)
-        return nn.Sequential(nn.Flatten(), made, nn.Linear(192, 3))
-
+    networks = [nn.Sequential(nn.Flatten(), copy.deepcopy(layer), nn.Linear(192, 3)) for _ in range(2)]
     with pytest.raises(ValueError, match=r"networks with 1 = .* cannot be trained together; train them one after"):
-        train_together([network(), network()], *pixels(), TINY, keys_of(2), NORMALIZATION)
+        train_together(networks, *pixels(), TINY, keys_of(2), NORMALIZATION)
 
 
 # ---------------------------------------------------------------- accuracy and choice
