@@ -39,7 +39,7 @@ def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]
     strategies = [_strategy(line, number, first) for number in range(made.settings.networks)]
     for step in range(first, made.settings.steps):
         measured = []
-        for number, strategy in enumerate(strategies):
+        for strategy in strategies:
             strategy.train_epochs = made.learner.epochs_for(made.images_at(step))
             with line.condensing(step) as condensing:
                 plugin = strategy.plugins[0]

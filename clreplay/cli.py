@@ -14,21 +14,63 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
     """Flags of ``runs/cifar100_5step.py`` and its siblings."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--memory", nargs="+", default=["ddm"], metavar="NAME", help="memories to compare: names of recipes in strategies/ (random herding dm ddm) or paths of .yaml recipes (default: ddm)")
+    add(
+        "--memory",
+        nargs="+",
+        default=["ddm"],
+        metavar="NAME",
+        help="memories to compare: recipes in strategies/ (random herding dm ddm) or paths of .yaml files (default: ddm)",
+    )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
-    add("--steps", type=int, default=5, help="experiences the classes are split into (default: 5; the paper also has 10)")
-    add("--class-orders", type=int, metavar="N", help="class orders to average over (default: 5 with paper, 1 otherwise)")
+    add(
+        "--steps",
+        type=int,
+        default=5,
+        help="experiences the classes are split into (default: 5; the paper also has 10)",
+    )
+    add(
+        "--class-orders",
+        type=int,
+        metavar="N",
+        help="class orders to average over (default: 5 with paper, 1 otherwise)",
+    )
     add("--networks", type=int, metavar="N", help="networks trained a step (default: 3; 1 with smoke)")
-    add("--preset", choices=("auto", "paper", "cpu", "smoke"), default="auto", help="auto takes paper on a GPU and cpu otherwise; cpu: narrow and short, minutes a memory; smoke: seconds, accuracies mean nothing")
+    add(
+        "--preset",
+        choices=("auto", "paper", "cpu", "smoke"),
+        default="auto",
+        help="auto: paper on a GPU, cpu otherwise; cpu: narrow and short, minutes a memory; smoke: seconds, means nothing",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--host", choices=("auto", "avalanche", "none"), default="auto", help="drive the steps through Avalanche, or without it (default: avalanche where installed)")
+    add(
+        "--host",
+        choices=("auto", "avalanche", "none"),
+        default="auto",
+        help="drive the steps through Avalanche, or without it (default: avalanche where installed)",
+    )
     add("--data-root", metavar="DIR", help="where the data is (default: $CLREPLAY_DATA, then ./data)")
-    add("--out", metavar="DIR", help="the run's folder (default: out/...); started again with the same folder a run goes on")
-    add("--cache", metavar="DIR", help="where condensed classes are kept for other class orders and runs (default: ~/.cache/clreplay)")
+    add(
+        "--out",
+        metavar="DIR",
+        help="the run's folder (default: out/...); started again with the same folder a run goes on",
+    )
+    add(
+        "--cache",
+        metavar="DIR",
+        help="where condensed classes are kept for other class orders and runs (default: ~/.cache/clreplay)",
+    )
     add("--no-cache", action="store_true", help="condense everything anew and keep nothing for other runs")
     add("--seed", type=int, default=0, help="of everything but the class orders (default: 0)")
-    add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides", help="change a setting: iterations=500, ddm.style_weight=1000, train.updates=400")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a setting: iterations=500, ddm.style_weight=1000, train.updates=400",
+    )
     if dataset == "digits":
         add("--channels", type=int, choices=(1, 3), default=1, help="channels of the digits (default: 1)")
     parser.set_defaults(dataset=dataset)

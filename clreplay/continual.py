@@ -110,7 +110,10 @@ class Line:
         def correct(done: int, total: int, seconds: float) -> None:
             steps = self.plan.settings.steps
             if self.expected is not None and self.expected.correct(self.recipe.name, steps, done, total, seconds):
-                self.reporter.line(f"  time      about {duration(self.expected.total)} in all, corrected after {done} of {total} iterations")
+                self.reporter.line(
+                    f"  time      about {duration(self.expected.total)} in all, "
+                    f"corrected after {done} of {total} iterations"
+                )
 
         return self.reporter.task(f"{self.title(step)}, condensing", correct)
 
@@ -165,7 +168,7 @@ def _train_one(
 def _train_all(
     line: Line, step: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
 ) -> list[tuple[float, float]]:
-    """All networks of a step at once; each is drawn and keyed as :func:`_train_one` does, and takes its share of the time."""
+    """All networks of a step at once, each drawn and keyed as by :func:`_train_one`; seconds are equal shares."""
     made = line.plan
     start = time.perf_counter()
     seeds = [made.training_seed(line.order, number) for number in range(made.settings.networks)]
@@ -250,7 +253,10 @@ def _announce(made: Plan, folder: RunFolder, resumed: bool, device_name: str, re
     s = made.settings
     budget = f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images in all"
     reporter.line(f"Class-incremental {s.dataset}: {made.data.num_classes} classes in {s.steps} steps, {budget}")
-    reporter.line(f"  memories  {', '.join(r.label for r in made.recipes)}; {s.class_orders} class order(s), {s.networks} network(s) a step")
+    reporter.line(
+        f"  memories  {', '.join(r.label for r in made.recipes)}; "
+        f"{s.class_orders} class order(s), {s.networks} network(s) a step"
+    )
     reporter.line(f"  learner   {made.network().__class__.__name__} of width {made.learner.width}, host {s.host}")
     reporter.line(f"  device    {made.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
     reporter.line(f"  data      {made.data.source}")
@@ -274,8 +280,12 @@ def _accuracy_picture(made: Plan, folder: RunFolder) -> None:
 
     labels = {recipe.name: recipe.label for recipe in made.recipes}
     s = made.settings
-    title = f"{s.dataset}, {s.steps} steps, " + (f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images")
-    accuracy_figure(folder.rows(), labels=labels, title=f"{title} ({s.preset} preset)", path=folder.path / "accuracy.png")
+    title = f"{s.dataset}, {s.steps} steps, " + (
+        f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images"
+    )
+    accuracy_figure(
+        folder.rows(), labels=labels, title=f"{title} ({s.preset} preset)", path=folder.path / "accuracy.png"
+    )
 
 
 def _final_pictures(made: Plan, folder: RunFolder) -> None:
@@ -322,4 +332,3 @@ def _cpu_name() -> str:
     import platform
 
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
-

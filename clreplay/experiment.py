@@ -148,7 +148,9 @@ def plan(settings: ContinualSettings) -> Plan:
         host=_host(settings.host),
         class_orders=orders if settings.class_orders is None else settings.class_orders,
         networks=networks if settings.networks is None else settings.networks,
-        images_per_class=20 if settings.images_per_class is None and settings.mem_size is None else settings.images_per_class,
+        images_per_class=20
+        if settings.images_per_class is None and settings.mem_size is None
+        else settings.images_per_class,
     )
     for name in ("steps", "class_orders", "networks"):
         if getattr(filled, name) < 1:
@@ -167,7 +169,9 @@ def plan(settings: ContinualSettings) -> Plan:
 def default_folder(made: Plan) -> Path:
     """``out/cifar100-5step-ddm-cpu``: one folder a line-up, data set, number of steps and preset."""
     s = made.settings
-    budget = "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
+    budget = (
+        "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
+    )
     return Path("out") / f"{s.dataset}-{s.steps}step-{'-'.join(r.name for r in made.recipes)}{budget}-{s.preset}"
 
 

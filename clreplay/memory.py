@@ -40,7 +40,11 @@ class Slot:
         """The first ``count`` images; cloned, so that what is dropped is freed."""
         if count >= len(self):
             return self
-        parts = {name: getattr(self, name)[:count].clone() for name in ("codes", "scale", "offset") if getattr(self, name) is not None}
+        parts = {
+            name: getattr(self, name)[:count].clone()
+            for name in ("codes", "scale", "offset")
+            if getattr(self, name) is not None
+        }
         return replace(self, **parts)
 
     @property
@@ -305,7 +309,9 @@ class ReplayMemory:
             for name, part in zip(names[1:], parts[1:]):
                 if part.shape != parts[0].shape[:2]:
                     shape = tuple(parts[0].shape[:2])
-                    raise ValueError(f"class {label} of the memory must have a {name} of {shape}, got {tuple(part.shape)}")
+                    raise ValueError(
+                        f"class {label} of the memory must have a {name} of {shape}, got {tuple(part.shape)}"
+                    )
             slots[label] = Slot(*(parts if scaled else [parts[0], None, None]), task_label, key)
         normalization = settings["normalization"]
         self.images_per_class, self.mem_size = settings["images_per_class"], settings["mem_size"]
@@ -351,7 +357,9 @@ class ReplayMemory:
                 metadata = file.metadata() or {}
                 state: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
         except SafetensorError as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file ({error}); delete it and run again") from error
+            raise ValueError(
+                f"{path} is truncated or not a safetensors file ({error}); delete it and run again"
+            ) from error
         if "clreplay" not in metadata:
             raise ValueError(f"{path} is a safetensors file but not a replay memory")
         memory = cls(images_per_class=1)

@@ -181,7 +181,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         if device.type == "cpu" and iterations > LONG_ON_A_CPU and self.experiences == 0:
             logger.warning(
                 "%s with %d iterations is meant for a GPU and takes very long on a CPU; "
-                "pass preset='cpu' or fewer iterations=", self.name, iterations
+                "pass preset='cpu' or fewer iterations=",
+                self.name,
+                iterations,
             )
         real = self._real_images(read_images(strategy.experience.dataset), labels)
         before = self.memory.normalization

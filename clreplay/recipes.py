@@ -97,7 +97,8 @@ def load_recipe(name: str | Path) -> Recipe:
             close = difflib.get_close_matches(str(name).lower(), recipe_names(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             raise RecipeError(
-                f"unknown memory {str(name)!r}{hint} Known: {', '.join(recipe_names())}; or give the path of a .yaml recipe"
+                f"unknown memory {str(name)!r}{hint} Known: {', '.join(recipe_names())}; "
+                "or give the path of a .yaml recipe"
             )
     content = _read(path, {"method", "label", "source", "settings", "presets"})
     method = content.get("method")
@@ -112,7 +113,9 @@ def load_recipe(name: str | Path) -> Recipe:
 def training_settings(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> TrainingSettings:
     """The learner's settings under a preset, overrides last."""
     path = strategies_dir() / f"{TRAINING_FILE}.yaml"
-    return _resolve(TrainingSettings, _read(path, {"source", "settings", "presets"}), preset, overrides or {}, str(path))
+    return _resolve(
+        TrainingSettings, _read(path, {"source", "settings", "presets"}), preset, overrides or {}, str(path)
+    )
 
 
 def parse_set(texts: Iterable[str]) -> dict[str, Any]:
@@ -133,7 +136,9 @@ def parse_set(texts: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def split_overrides(overrides: Mapping[str, Any], recipes: Iterable[Recipe]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def split_overrides(
+    overrides: Mapping[str, Any], recipes: Iterable[Recipe]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Send each override where it belongs.
 
     ``train.KEY`` goes to the learner, ``NAME.KEY`` to the recipe of that name, a bare ``KEY`` to every
@@ -168,7 +173,9 @@ def split_overrides(overrides: Mapping[str, Any], recipes: Iterable[Recipe]) -> 
         elif owner in by_recipe:
             by_recipe[owner][key] = value
         else:
-            raise RecipeError(f"--set {dotted}: {owner!r} is neither 'train' nor a chosen memory ({', '.join(by_recipe)})")
+            raise RecipeError(
+                f"--set {dotted}: {owner!r} is neither 'train' nor a chosen memory ({', '.join(by_recipe)})"
+            )
     return learner, by_recipe
 
 
@@ -183,7 +190,9 @@ def build(cls: type[Settings], values: Mapping[str, Any], where: str) -> Setting
     checked = {}
     for key, value in values.items():
         if key not in allowed:
-            raise RecipeError(f"{where}: unknown key {key!r}{_did_you_mean(key, allowed)} Allowed: {', '.join(allowed)}")
+            raise RecipeError(
+                f"{where}: unknown key {key!r}{_did_you_mean(key, allowed)} Allowed: {', '.join(allowed)}"
+            )
         checked[key] = _typed(value, types_of[key], f"{where}: {key}")
     try:
         return cls(**checked)
@@ -191,7 +200,9 @@ def build(cls: type[Settings], values: Mapping[str, Any], where: str) -> Setting
         raise RecipeError(f"{where}: {error}") from error
 
 
-def _resolve(cls: type[Settings], content: Mapping[str, Any], preset: str, overrides: Mapping[str, Any], where: str) -> Settings:
+def _resolve(
+    cls: type[Settings], content: Mapping[str, Any], preset: str, overrides: Mapping[str, Any], where: str
+) -> Settings:
     if preset not in PRESETS:
         raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     presets = _mapping(content.get("presets"), f"{where}: presets")

@@ -80,7 +80,9 @@ class RunFolder:
                 )
             return True
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise FileExistsError(f"{self.path} exists and is not a run's folder (no settings.yaml); choose another --out")
+            raise FileExistsError(
+                f"{self.path} exists and is not a run's folder (no settings.yaml); choose another --out"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.settings_file, yaml.safe_dump(plain(settings), sort_keys=False, width=100))
         return False

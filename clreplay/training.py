@@ -190,9 +190,7 @@ def train(
 
 
 def _optimizer(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    return torch.optim.SGD(network.parameters(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 @torch.no_grad()

@@ -167,9 +167,7 @@ def _forward(network: nn.Module) -> Callable[[dict[str, Tensor], dict[str, Tenso
 
 def _optimizer(parameters: dict[str, Tensor], settings: TrainingSettings, lr: float) -> torch.optim.SGD:
     """SGD acts on every number by itself, so on stacked weights it is one optimiser a network."""
-    return torch.optim.SGD(
-        parameters.values(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    return torch.optim.SGD(parameters.values(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 @torch.no_grad()

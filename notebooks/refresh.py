@@ -1,7 +1,7 @@
 """Execute the notebooks beside this file in place, and keep out of them what belongs to one machine.
 
-    python notebooks/refresh.py                              # all of them
-    python notebooks/refresh.py notebooks/01_accuracy_per_step.ipynb
+python notebooks/refresh.py                              # all of them
+python notebooks/refresh.py notebooks/01_accuracy_per_step.ipynb
 """
 
 from __future__ import annotations

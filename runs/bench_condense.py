@@ -29,7 +29,15 @@ from clreplay.runfolder import provenance
 SUITE = [
     {"method": method, "classes": classes, "ipc": ipc, "width": width}
     for method in ("dm", "ddm")
-    for classes, ipc, width in [(20, 20, 32), (20, 20, 128), (5, 20, 32), (100, 20, 32), (20, 1, 32), (20, 10, 32), (20, 50, 32)]
+    for classes, ipc, width in [
+        (20, 20, 32),
+        (20, 20, 128),
+        (5, 20, 32),
+        (100, 20, 32),
+        (20, 1, 32),
+        (20, 10, 32),
+        (20, 50, 32),
+    ]
 ]
 
 
@@ -44,7 +52,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", help="default: a GPU if there is one")
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--suite", action="store_true", help="classes 5/20/100, images 1/10/20/50, widths 32/128")
-    made.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides", help="settings of the engine, e.g. precision=bfloat16")
+    made.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="settings of the engine, e.g. precision=bfloat16",
+    )
     made.add_argument("--out", metavar="FILE.json", help="write the rows here as well")
     return made
 
@@ -114,7 +129,9 @@ def main(argv: list[str] | None = None) -> int:
             flush=True,
         )
     if options.out:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        name = (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        )
         with open(options.out, "w", encoding="utf-8") as file:
             json.dump([{**row, **provenance(name)} for row in rows], file, indent=1)
     return 0

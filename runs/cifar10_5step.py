@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """CIFAR-10 in five steps of two classes; the same flags and files as runs/cifar100_5step.py.
 
-    python runs/cifar10_5step.py --memory random ddm --images-per-class 10
+python runs/cifar10_5step.py --memory random ddm --images-per-class 10
 """
 
 import sys

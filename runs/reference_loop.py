@@ -76,7 +76,9 @@ class ReferenceLoop:
             means = [maps.mean((2, 3)).mean(0) for maps in (target, value)]
             spreads = [(maps.flatten(2).var(2) + 1e-5).sqrt().mean(0) for maps in (target, value)]
             grams = [_gram(target), _gram(value)]
-            style = style + 0.5 * (means[0] - means[1]).square().mean() + 0.5 * (spreads[0] - spreads[1]).square().mean()
+            style = (
+                style + 0.5 * (means[0] - means[1]).square().mean() + 0.5 * (spreads[0] - spreads[1]).square().mean()
+            )
             style = style + (grams[0] - grams[1]).square().sum()
         return loss + 5000 * style + 10 * _diversity(synthetic[0])
 

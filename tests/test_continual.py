@@ -335,5 +335,13 @@ def test_the_plan_is_told_with_device_preset_data_and_time(settings, tmp_path):
     lines: list[str] = []
     run(one(settings), tmp_path / "run", Reporter(lines.append, terminal=False))
     text = "\n".join(lines)
-    for word in ("digits", "DDM", "cpu", "smoke", "offline" if "offline" in text else "scikit-learn", "time      about", "accuracy.png"):
+    for word in (
+        "digits",
+        "DDM",
+        "cpu",
+        "smoke",
+        "offline" if "offline" in text else "scikit-learn",
+        "time      about",
+        "accuracy.png",
+    ):
         assert word in text

@@ -12,7 +12,6 @@ import torch
 
 from clreplay.data import Dataset, ImageSet, Normalization, data_root, load_dataset
 
-
 # --- ImageSet and Dataset ---------------------------------------------------------------------------------------
 
 

@@ -29,9 +29,7 @@ def test_apply_equals_torchvision_bit_for_bit_on_every_code(name):
     normalization = NORMALIZATIONS[name]
     channels = len(normalization.mean)
     codes = ALL_CODES.repeat(1, channels, 1, 1)
-    reference = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(normalization.mean, normalization.std)]
-    )
+    reference = transforms.Compose([transforms.ToTensor(), transforms.Normalize(normalization.mean, normalization.std)])
     picture = Image.fromarray(codes[0].permute(1, 2, 0).squeeze(-1).numpy())
     assert torch.equal(bits(normalization.apply(codes)[0]), bits(reference(picture)))
 

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clreplay.losses import style
 from clreplay.losses import (
     CorrelationMatching,
     IntraClassDiversity,
@@ -18,6 +17,7 @@ from clreplay.losses import (
     intra_class_diversity,
     mean_matching,
     neighbour_count,
+    style,
 )
 from clreplay.losses.features import Features
 

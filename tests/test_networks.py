@@ -106,8 +106,7 @@ def test_every_option_equals_a_slow_network_in_value_and_gradient(options):
         torch.testing.assert_close(one, other)
     weights = [torch.randn_like(tensor) for tensor in [logits, *taps]]
     slow, fast = (
-        sum((w * t).sum() for w, t in zip(weights, tensors))
-        for tensors in ([logits, *taps], [network(images), *found])
+        sum((w * t).sum() for w, t in zip(weights, tensors)) for tensors in ([logits, *taps], [network(images), *found])
     )
     torch.testing.assert_close(*(torch.autograd.grad(loss, images)[0] for loss in (fast, slow)))
 

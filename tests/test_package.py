@@ -25,7 +25,18 @@ def wheel(tmp_path_factory) -> Path:
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(place), str(source)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(place),
+            str(source),
+        ],
         check=True,
     )
     return next(place.glob("*.whl"))
@@ -52,7 +63,9 @@ def test_wheel_names_its_licence_python_and_extras(wheel):
 
 def test_installed_recipes_are_found_from_any_folder(wheel, tmp_path):
     site = tmp_path / "site"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
+    )
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import clreplay, clreplay.recipes as r\n"
@@ -60,5 +73,11 @@ def test_installed_recipes_are_found_from_any_folder(wheel, tmp_path):
         "assert str(r.strategies_dir()).startswith(sys.argv[1]), r.strategies_dir()\n"
         "print(r.load_recipe('ddm').settings('paper').iterations)"
     )
-    ran = subprocess.run([sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code, str(site)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-P" if sys.version_info >= (3, 11) else "-s", "-c", code, str(site)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.stdout.strip() == "20000", ran.stderr

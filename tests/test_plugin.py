@@ -4,6 +4,9 @@ import warnings
 
 import pytest
 import torch
+from avalanche.benchmarks import class_incremental_benchmark
+from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.training.plugins import SupervisedPlugin
 from plugin_helpers import (
     AUGMENTING,
     FIRST,
@@ -26,10 +29,6 @@ from plugin_helpers import (
     transform_groups,
     weights,
 )
-
-from avalanche.benchmarks import class_incremental_benchmark
-from avalanche.benchmarks.utils import as_classification_dataset
-from avalanche.training.plugins import SupervisedPlugin
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clreplay.data import load_digits

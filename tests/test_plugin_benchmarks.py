@@ -4,6 +4,12 @@ import io
 
 import pytest
 import torch
+from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
+from avalanche.logging import InteractiveLogger, TextLogger
+from avalanche.models import MultiHeadClassifier, MultiTaskModule, SimpleMLP, as_multitask
+from avalanche.training import EWC, Cumulative, LwF, Naive, SynapticIntelligence
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
 from plugin_helpers import (
     AUGMENTING,
     FIRST,
@@ -24,13 +30,6 @@ from plugin_helpers import (
     toy_pixels,
     weights,
 )
-
-from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
-from avalanche.logging import InteractiveLogger, TextLogger
-from avalanche.models import MultiHeadClassifier, MultiTaskModule, SimpleMLP, as_multitask
-from avalanche.training import EWC, Cumulative, LwF, Naive, SynapticIntelligence
-from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
 from clreplay import condense

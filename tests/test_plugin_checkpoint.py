@@ -6,6 +6,10 @@ import sys
 
 import pytest
 import torch
+from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.models.dynamic_modules import avalanche_model_adaptation
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
 from plugin_helpers import (
     GrowingNet,
     SmallNet,
@@ -19,11 +23,6 @@ from plugin_helpers import (
     toy_pixels,
     weights,
 )
-
-from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
-from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.models.dynamic_modules import avalanche_model_adaptation
-from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
 from torch.optim import lr_scheduler
 
 from clreplay import condense

@@ -23,7 +23,6 @@ from plugin_helpers import (
     toy_pixels,
     weights,
 )
-
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import Compose, Normalize, ToTensor
 

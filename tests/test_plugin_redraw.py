@@ -3,7 +3,6 @@
 import pytest
 import torch
 from plugin_helpers import Spy, TinyNet, plain_benchmark, random_replay, run, strategy, weights
-
 from torch import nn
 
 from clreplay.plugin import CondensedReplayPlugin

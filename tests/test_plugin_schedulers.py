@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from plugin_helpers import Spy, TinyNet, plain_benchmark, random_replay, run
-
 from avalanche.training.plugins import LRSchedulerPlugin
+from plugin_helpers import Spy, TinyNet, plain_benchmark, random_replay, run
 from torch.optim import lr_scheduler
 
 # Avalanche's running mean of the loss.

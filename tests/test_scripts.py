@@ -23,7 +23,9 @@ def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_digits_smoke_run_compares_two_memories_and_says_where_the_picture_is(tmp_path):
-    ran = start("runs/digits_5step.py", "--memory", "random", "ddm", "--preset", "smoke", "--out", str(tmp_path / "run"))
+    ran = start(
+        "runs/digits_5step.py", "--memory", "random", "ddm", "--preset", "smoke", "--out", str(tmp_path / "run")
+    )
     assert ran.returncode == 0, ran.stderr
     assert str(tmp_path / "run" / "accuracy.png") in ran.stdout
     assert "Random" in ran.stdout and "DDM" in ran.stdout and "step 5/5" in ran.stdout
@@ -32,7 +34,17 @@ def test_digits_smoke_run_compares_two_memories_and_says_where_the_picture_is(tm
 
 
 def test_the_command_recorded_names_no_place_on_this_machine(tmp_path):
-    ran = start("runs/digits_5step.py", "--memory", "random", "--preset", "smoke", "--host", "none", "--out", str(tmp_path / "run"))
+    ran = start(
+        "runs/digits_5step.py",
+        "--memory",
+        "random",
+        "--preset",
+        "smoke",
+        "--host",
+        "none",
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert ran.returncode == 0, ran.stderr
     assert str(tmp_path) not in (tmp_path / "run" / "settings.yaml").read_text()
 
@@ -51,7 +63,9 @@ def test_absent_data_names_the_ways_out(tmp_path, monkeypatch, capsys):
     import torchvision
 
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "download", offline)
-    status = continual_main("cifar100", "", ["--data-root", str(tmp_path), "--preset", "smoke", "--out", str(tmp_path / "run")])
+    status = continual_main(
+        "cifar100", "", ["--data-root", str(tmp_path), "--preset", "smoke", "--out", str(tmp_path / "run")]
+    )
     said = capsys.readouterr().err
     assert status == 2
     for word in ("digits_5step.py", "--data-root", "CLREPLAY_DATA", str(tmp_path)):
@@ -87,7 +101,18 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    arguments = ["--memory", "random", "--preset", "smoke", "--host", "none", "--set", "train.updates=2", "--out", str(tmp_path / "run")]
+    arguments = [
+        "--memory",
+        "random",
+        "--preset",
+        "smoke",
+        "--host",
+        "none",
+        "--set",
+        "train.updates=2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with monkeypatch.context() as patched:
         patched.setattr(continual, "_train_one", stop)
         assert continual_main("digits", "", arguments) == 130
@@ -111,7 +136,9 @@ def test_flags_become_settings(dataset, budget):
 
 @pytest.mark.skipif(not os.environ.get("CLREPLAY_DATA"), reason="CLREPLAY_DATA is not set: no real CIFAR-100 at hand")
 def test_cifar100_smoke_run_on_real_data(tmp_path):
-    ran = start("runs/cifar100_5step.py", "--memory", "random", "ddm", "--preset", "smoke", "--out", str(tmp_path / "run"))
+    ran = start(
+        "runs/cifar100_5step.py", "--memory", "random", "ddm", "--preset", "smoke", "--out", str(tmp_path / "run")
+    )
     assert ran.returncode == 0, ran.stderr
     rows = pd.read_csv(tmp_path / "run" / "results.csv")
     assert rows.classes_seen.unique().tolist() == [20, 40, 60, 80, 100]

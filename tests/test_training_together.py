@@ -147,6 +147,7 @@ def test_frozen_weights_stay(pixels):
 
 # ---------------------------------------------------------------- stacks
 
+
 @pytest.mark.parametrize("max_together", [1, 2, 3])
 def test_smaller_stacks_give_the_same_weights(max_together, pixels):
     images, labels = pixels()

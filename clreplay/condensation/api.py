@@ -116,7 +116,9 @@ def condense_experience(
     def work(part: RealImages) -> Condensed:
         return condenser(part, counts, settings, seed=seed, device=device, progress=progress, **kept)
 
-    condensed = work(real) if cache is None else _through_cache(cache, condenser, real, counts, settings, seed, device, work)
+    condensed = (
+        work(real) if cache is None else _through_cache(cache, condenser, real, counts, settings, seed, device, work)
+    )
     seconds = time.perf_counter() - start
     if set(condensed.images) != set(real.classes):
         raise ValueError(f"the condenser gave classes {sorted(condensed.images)}, but was asked for {real.classes}")
@@ -173,9 +175,7 @@ def default_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
-def _as_pixel_codes(
-    images: Tensor, wanted: Normalization | str | None
-) -> tuple[Tensor, Normalization | None]:
+def _as_pixel_codes(images: Tensor, wanted: Normalization | str | None) -> tuple[Tensor, Normalization | None]:
     """Images as pixel codes with their normalisation, where that loses nothing; floats as they are otherwise."""
     if isinstance(wanted, str):
         if wanted not in NORMALIZATIONS:

@@ -195,7 +195,8 @@ class Matching:
         row = {name: float(value) for name, value in {**values, **image_statistics}.items()}
         if not all(abs(value) < float("inf") for value in row.values()):
             raise FloatingPointError(
-                f"condensation diverged at iteration {self.iteration} ({row}); lower lr_img (now {self.settings.lr_img})"
+                f"condensation diverged at iteration {self.iteration} ({row}); "
+                f"lower lr_img (now {self.settings.lr_img})"
             )
         self.record.append({"iteration": self.iteration, **row})
 
@@ -244,7 +245,9 @@ class Matching:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is truncated or not a condensation in progress; delete it to start anew") from error
+            raise ValueError(
+                f"{path} is truncated or not a condensation in progress; delete it to start anew"
+            ) from error
         if state.get("what") == self._identity():
             self.load_state_dict(state)
         else:

@@ -19,7 +19,8 @@ class MatchingSettings(NetworkSettings):
         lr_img, momentum_img: SGD on the images.
         real_batch: real images a class and iteration, without replacement; a smaller class is used whole.
         init: ``real`` starts from random real images of the class, ``noise`` from N(0, 1).
-        siamese_augment: augmentation shared by real and synthetic images of a class, see :func:`clreplay.augment.parse_strategy`.
+        siamese_augment: augmentation shared by real and synthetic images of a class, see
+            :func:`clreplay.augment.parse_strategy`.
         network_reuse: iterations that share one network, its real batch and its augmentation; above 1 the
             statistics of the real side are computed once for all of them.
         mean_weight: of mean matching (L_MMD).

@@ -133,5 +133,3 @@ def herd(features: Tensor, count: int) -> Tensor:
 def _embed(network: torch.nn.Module, real: RealImages, label: int, device: torch.device) -> Tensor:
     network.eval()
     return torch.cat([network.embedding(real.normalise(b.to(device))) for b in real.raw(label).split(512)])
-
-

@@ -47,7 +47,10 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
 
 
 def gram(maps: Tensor) -> Tensor:
-    """Set-averaged Gram matrix over ``channels * h * w``: (classes, n, channels, h, w) -> (classes, channels, channels).
+    """Set-averaged Gram matrix of maps (classes, n, channels, h, w), over ``channels * h * w``.
+
+    Returns:
+        (classes, channels, channels).
 
     Source: DDM, eqs. 5 and 6. The average of the images' Gram matrices is one tall product on a GPU.
     """

@@ -10,9 +10,7 @@ import torch
 from torch import nn
 
 
-def reinitialize(
-    model: nn.Module, seed: int, custom: Callable[[nn.Module], None] | None = None
-) -> None:
+def reinitialize(model: nn.Module, seed: int, custom: Callable[[nn.Module], None] | None = None) -> None:
     """Draw every parameter and statistic of ``model`` anew, in place, leaving the global chance as it was.
 
     Each submodule is asked for its own ``reset_parameters`` (PyTorch's convention; it covers the
