@@ -19,7 +19,7 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
         nargs="+",
         default=["ddm"],
         metavar="NAME",
-        help="memories to compare: recipes in strategies/ (random herding dm ddm) or paths of .yaml files (default: ddm)",
+        help="memories to compare: recipes in strategies/ (random herding dm ddm) or .yaml files (default: ddm)",
     )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
@@ -40,7 +40,7 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
         "--preset",
         choices=("auto", "paper", "cpu", "smoke"),
         default="auto",
-        help="auto: paper on a GPU, cpu otherwise; cpu: narrow and short, minutes a memory; smoke: seconds, means nothing",
+        help="auto: paper on a GPU, cpu otherwise; cpu: narrow and short, minutes a memory; smoke: seconds, no meaning",
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add(

@@ -74,7 +74,12 @@ def test_absent_data_names_the_ways_out(tmp_path, monkeypatch, capsys):
 
 
 def test_help_of_every_script_needs_neither_torch_nor_avalanche():
-    blocker = "import sys; sys.modules['torch'] = sys.modules['avalanche'] = None; sys.argv = [sys.argv[1], '--help']; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    blocker = (
+        "import runpy, sys\n"
+        "sys.modules['torch'] = sys.modules['avalanche'] = None\n"
+        "sys.argv = [sys.argv[1], '--help']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     for script in sorted((ROOT / "runs").glob("*_5step.py")):
         ran = start("-c", blocker, str(script))
         assert ran.returncode == 0, ran.stderr
