@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.nn import CrossEntropyLoss
 from torch.utils.data import Dataset
@@ -18,13 +18,13 @@ from avalanche.benchmarks import nc_benchmark  # noqa: E402  (the filter must be
 from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
 from avalanche.training.supervised import Naive  # noqa: E402
-from torchvision.transforms import Compose, Normalize, ToTensor  # noqa: E402
 
-from clreplay.data import ImageSet  # noqa: E402
+from clreplay.data import ImageSet, Normalization  # noqa: E402
 from clreplay.plugin import CondensedReplayPlugin  # noqa: E402
 
 if TYPE_CHECKING:
     from clreplay.continual import Line
+    from clreplay.experiment import Plan
 
 METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
 
@@ -35,7 +35,7 @@ def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]
     One strategy a network; all share the line's memory, which the first of them condenses.
     """
     made = line.plan
-    benchmark = make_benchmark(line)
+    benchmark = make_benchmark(line.plan, line.order)
     strategies = [_strategy(line, number, first) for number in range(made.settings.networks)]
     for step in range(first, made.settings.steps):
         measured = []
@@ -53,33 +53,42 @@ def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]
         yield measured
 
 
-def make_benchmark(line: Line) -> Any:
-    """The data set as an Avalanche benchmark whose experiences follow the line's class order."""
-    data = line.plan.data
-    transform = Compose([ToTensor(), Normalize(data.normalization.mean, data.normalization.std)])
+@lru_cache(maxsize=1)
+def make_benchmark(made: Plan, order: int) -> Any:
+    """The data set as an Avalanche benchmark whose experiences follow a class order; memories compared share it."""
+    transform = ToInput(made.data.normalization)
     return nc_benchmark(
-        PixelDataset(data.train),
-        PixelDataset(data.test),
-        n_experiences=line.plan.settings.steps,
+        PixelDataset(made.data.train),
+        PixelDataset(made.data.test),
+        n_experiences=made.settings.steps,
         task_labels=False,
-        fixed_class_order=[label for part in line.classes for label in part],
+        fixed_class_order=[label for part in made.classes(order) for label in part],
         train_transform=transform,
         eval_transform=transform,
     )
 
 
 class PixelDataset(Dataset):
-    """An :class:`ImageSet` as torchvision's data sets look: height x width x channel pixels and integer labels."""
+    """An :class:`ImageSet` as Avalanche likes data sets: uint8 images (c, h, w), integer labels, ``targets``."""
 
     def __init__(self, images: ImageSet) -> None:
-        self.pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.targets = images.labels.tolist()
+        self.images, self.targets = images.images, images.labels.tolist()
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self.pixels[index], self.targets[index]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], self.targets[index]
+
+
+class ToInput:
+    """Pixel codes to network input: bit for bit ``ToTensor()`` and ``Normalize(...)``, in a third of their time."""
+
+    def __init__(self, normalization: Normalization) -> None:
+        self.normalization = normalization
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.normalization.apply(pixels[None])[0]
 
 
 class Schedule(SupervisedPlugin, supports_distributed=False):

@@ -61,7 +61,7 @@ class ContinualSettings:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """An experiment with every choice made and every input checked; see :func:`plan`."""
 
