@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clreplay.allocator import keep_freed_memory
 from clreplay.augment import DSA_STRATEGY, augment_images, draw, parse_strategy
 from clreplay.chance import generator
 from clreplay.data import ImageSet, Normalization
@@ -173,6 +174,8 @@ def train(
     epochs, drop_after = settings.epochs_for(len(images)), settings.drop_after(len(images))
     lr = settings.lr
     optimizer = _optimizer(network, settings, lr)
+    if images.device.type == "cpu":
+        keep_freed_memory()
     network.train()
     for epoch in range(epochs):
         for batch, targets in source.epoch(epoch):

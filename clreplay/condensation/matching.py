@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clreplay.allocator import keep_freed_memory
 from clreplay.augment import augment_classes, parse_strategy
 from clreplay.chance import BLOCK, generator
 from clreplay.condensation.group import Group
@@ -60,6 +61,8 @@ class Matching:
     ) -> None:
         real.check_counts(counts)
         self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.strategy = parse_strategy(settings.siamese_augment)
         # One output, whatever the number of classes: only the features are used, and the size of the buffer
         # decides which number of a GPU's draw goes to which weight.
