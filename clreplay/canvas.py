@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clreplay.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -46,12 +48,8 @@ def saved(figure: Figure, path: str | Path | None) -> Figure:
         raise ValueError(f"path must end in .png or .pdf, got {path}")
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix[1:], dpi=DPI, metadata=volatile[path.suffix])
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return figure
 
 

@@ -156,9 +156,7 @@ def _train_one(
 ) -> tuple[float, float]:
     made, seed = line.plan, line.plan.training_seed(line.order, number)
     start = time.perf_counter()
-    network = made.network()
-    reinitialize(network, key_seed(seed, "weights", step))
-    network.to(made.device)
+    network = _drawn(made, seed, step)
     with line.reporter.task(f"{line.title(step)}, network {number + 1}/{made.settings.networks}") as task:
         train(network, images, labels, made.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs"))
     seconds = time.perf_counter() - start
@@ -172,16 +170,20 @@ def _train_all(
     made = line.plan
     start = time.perf_counter()
     seeds = [made.training_seed(line.order, number) for number in range(made.settings.networks)]
-    networks = [made.network() for _ in seeds]
-    for network, seed in zip(networks, seeds):
-        reinitialize(network, key_seed(seed, "weights", step))
-        network.to(made.device)
+    networks = [_drawn(made, seed, step) for seed in seeds]
     keys = [(seed, "train", step) for seed in seeds]
     with line.reporter.task(f"{line.title(step)}, {len(seeds)} networks together") as task:
         train_together(networks, images, labels, made.learner, keys, progress=lambda d, t: task(d, t, "epochs"))
     seconds = (time.perf_counter() - start) / len(seeds)
     values = accuracies_together(networks, test, made.data.normalization, made.device)
     return [(value, seconds) for value in values]
+
+
+def _drawn(made: Plan, seed: int, step: int) -> torch.nn.Module:
+    """A learner on the device, with the weights that its seed draws at a step."""
+    network = made.network()
+    reinitialize(network, key_seed(seed, "weights", step))
+    return network.to(made.device)
 
 
 def _run_line(

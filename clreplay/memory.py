@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clreplay.data import Normalization
+from clreplay.files import replacing
 
 FORMAT_VERSION = 1
 
@@ -327,13 +328,9 @@ class ReplayMemory:
         path = Path(path)
         state = self.state_dict()
         settings = state.pop("settings")
-        partial = path.with_name(path.name + ".partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as partial:
             save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata={"clreplay": settings})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path, dataset: str | None = None) -> ReplayMemory:

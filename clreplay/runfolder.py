@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from clreplay.files import replacing
 from clreplay.memory import ReplayMemory
 
 if TYPE_CHECKING:
@@ -193,15 +194,10 @@ def commit() -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file only once its new content is safely on disk (a full disk leaves the old one)."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def plain(value: Any) -> Any:

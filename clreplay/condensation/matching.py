@@ -26,6 +26,7 @@ from clreplay.condensation.group import Group
 from clreplay.condensation.matching_settings import MatchingSettings, terms_of
 from clreplay.condensation.methods import Condensed, Progress, register
 from clreplay.condensation.real import RealImages
+from clreplay.files import replacing
 from clreplay.losses.features import Features
 from clreplay.networks import FlatParameters
 
@@ -236,13 +237,9 @@ class Matching:
 
     def save(self, path: Path) -> None:
         """Write the state; a file that was there is replaced only once the new one is whole."""
-        partial = path.with_name(path.name + ".partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as partial:
             torch.save({"what": self._identity(), **self.state_dict()}, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _resume(self, path: Path) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from clreplay.augment import DSA_STRATEGY, parse_strategy
 from clreplay.losses import CorrelationMatching, IntraClassDiversity, MeanMatching, MomentMatching
+from clreplay.losses.features import check_choice
 from clreplay.training import NetworkSettings
 
 
@@ -70,8 +71,7 @@ class MatchingSettings(NetworkSettings):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+            check_choice(name, getattr(self, name), allowed)
         if self.style_layers is not None and not self.style_layers:
             raise ValueError("style_layers must name at least one block (or be null for all), got an empty list")
         if self.lr_img <= 0:
