@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,28 @@ from clreplay.allocator import keep_freed_memory
 from clreplay.augment import DSA_STRATEGY, augment_images, draw, parse_strategy
 from clreplay.chance import generator
 from clreplay.data import ImageSet, Normalization
-from clreplay.networks import ConvNet
-from clreplay.networks.convnet import check_options
+from clreplay.networks import Network
+from clreplay.networks.table import build_network, find_network, network_options
+
+_OPTIONS = ("width", "depth", "norm", "activation", "pooling")
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The learner; see :class:`clreplay.networks.ConvNet`. ``depth`` None follows the resolution."""
+    """A network: its name and its options.
 
+    Attributes:
+        network: any name of :func:`clreplay.networks.network_names`, in any case. What the name stands for
+            (``convnetbn``: ``norm`` batch) is written into the option's field.
+        width, depth, norm, activation, pooling: see :class:`clreplay.networks.ConvNet`; ``depth`` None follows
+            the resolution. At its default, an option is left to the network, so those that it does not have
+            must stay there.
+
+    Raises:
+        ValueError: a name or an option is unknown or wrong, or the network has no such option.
+    """
+
+    network: str = "convnet"
     width: int = 128
     depth: int | None = None
     norm: str = "instance"
@@ -29,16 +44,36 @@ class NetworkSettings:
     pooling: str = "avg"
 
     def __post_init__(self) -> None:
-        check_options(self.width, self.depth, self.norm, self.activation, self.pooling)
+        entry, given = find_network(self.network), self._given()
+        for option, value in given.items():
+            if option not in entry.options():
+                default = NetworkSettings.__dataclass_fields__[option].default
+                raise ValueError(
+                    f"{option} must stay at {default!r} with network {entry.name}, which has no {option}; got {value!r}"
+                )
+        chosen = network_options(entry.name, given)
+        # One spelling; and where the name stands for batch norm, whoever asks ``norm`` must be told so.
+        object.__setattr__(self, "network", entry.name.lower())
+        for option in _OPTIONS:
+            object.__setattr__(self, option, chosen.get(option, getattr(self, option)))
 
-    def build(self, num_classes: int, channels: int, image_size: int) -> ConvNet:
+    def _given(self) -> dict[str, Any]:
+        """The options that are not at their default."""
+        defaults = {option: NetworkSettings.__dataclass_fields__[option].default for option in _OPTIONS}
+        return {option: getattr(self, option) for option in _OPTIONS if getattr(self, option) != defaults[option]}
+
+    def described(self) -> str:
+        """The network in words: its name, and its width where that is an option."""
+        entry = find_network(self.network)
+        return f"{entry.name} of width {self.width}" if "width" in entry.options() else entry.name
+
+    def build(self, num_classes: int, channels: int, image_size: int) -> Network:
         """A network for images of this shape, whose weights are still to be drawn from a keyed chance.
 
         The global generator is left as it was, so weights that are not redrawn are the same in every network.
         """
-        options = {name: getattr(self, name) for name in ("width", "depth", "norm", "activation", "pooling")}
         with torch.random.fork_rng(devices=[]):
-            return ConvNet(num_classes, channels, image_size, **options)
+            return build_network(self.network, num_classes, channels, image_size, **self._given())
 
 
 @dataclass(frozen=True)
@@ -64,6 +99,8 @@ class TrainingSettings(NetworkSettings):
     lr_drop: float = 0.1
     batch_size: int = 256
     augment: str | None = DSA_STRATEGY
+
+    nesterov: ClassVar[bool] = False  # no setting of a memory's learner; training on real data can make it one
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +192,7 @@ def train(
     key: tuple[int | str, ...],
     normalization: Normalization | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> None:
     """Train ``network`` in place by cross-entropy, all the way; no test data, no early stopping.
 
@@ -166,6 +204,7 @@ def train(
         key: what shuffling and augmentation are keyed by, e.g. ``(seed, "train", order, step, network)``.
         normalization: for uint8 images.
         progress: called with epochs done and epochs in all.
+        watch: called with every batch as it is presented: rows, labels and the logits before its update.
 
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
@@ -178,8 +217,12 @@ def train(
         keep_freed_memory()
     network.train()
     for epoch in range(epochs):
-        for batch, targets in source.epoch(epoch):
-            loss = F.cross_entropy(network(batch), targets)
+        for rows, choice, parameters in source.rows(epoch):
+            batch, targets = source.batch(rows, choice, parameters)
+            logits = network(batch)
+            loss = F.cross_entropy(logits, targets)
+            if watch is not None:
+                watch(rows, targets, logits.detach())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -193,7 +236,8 @@ def train(
 
 
 def _optimizer(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay, "nesterov": settings.nesterov}
+    return torch.optim.SGD(network.parameters(), lr=lr, **options)
 
 
 @torch.no_grad()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from clreplay.networks.base import Network, Tap, norm_layer
+from clreplay.networks.table import register_network
 
 
 class AveragePool2(nn.Module):
@@ -60,11 +64,13 @@ def default_depth(image_size: int) -> int:
     return 3 if image_size <= 32 else 4 if image_size <= 64 else 5
 
 
-class ConvNet(nn.Module):
+class ConvNet(Network):
     """``depth`` blocks of 3x3 convolution, norm, activation, 2x2 pooling, then one linear layer.
 
     Source: Gidaris & Komodakis 2018, as used by DC, DSA, DM and DDM. With the defaults it has 320,010
-    parameters for 10 classes and 504,420 for 100.
+    parameters for 10 classes and 504,420 for 100. The embedding is the flattened, pooled map of the last block
+    (2048 values at width 128 and the default depth); the taps are the post-activation, pre-pooling maps of all
+    blocks, (n, width, h, w) each.
 
     Args:
         num_classes: outputs of the classifier.
@@ -97,13 +103,9 @@ class ConvNet(nn.Module):
         activation: str = "relu",
         pooling: str = "avg",
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, channels, image_size)
         depth = default_depth(image_size) if depth is None else depth
-        for name, value in {"num_classes": num_classes, "channels": channels}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
         check_options(width, depth, norm, activation, pooling)
-        self.num_classes, self.channels, self.image_size = num_classes, channels, image_size
         self.width, self.depth, self.norm = width, depth, norm
 
         blocks, size, channels_in = [], image_size, channels
@@ -123,30 +125,18 @@ class ConvNet(nn.Module):
         self.embedding_size = width * size * size
         self.classifier = nn.Linear(self.embedding_size, num_classes)
 
-    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Embedding (n, embedding_size) and taps: the post-activation, pre-pooling map of every block."""
-        taps = []
-        maps = images
-        for block in self.blocks:
-            tap = block.activation(block.norm(block.conv(maps)))
-            taps.append(tap)
-            maps = block.pool(tap)
-        return maps.flatten(1), taps
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """See :func:`check_options`."""
+        check_options(**options)
 
-    def embedding(self, images: Tensor) -> Tensor:
-        """The flattened, pooled map of the last block: (n, embedding_size); 2048 values at width 128."""
+    def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
         for block in self.blocks:
-            maps = block(maps)
+            maps = block.activation(block.norm(block.conv(maps)))
+            tap(maps)
+            maps = block.pool(maps)
         return maps.flatten(1)
-
-    def taps(self, images: Tensor) -> list[Tensor]:
-        """Post-activation, pre-pooling maps (n, width, h, w), one a block (the style layers of DDM)."""
-        return self.features(images)[1]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, num_classes) of images (n, channels, h, w)."""
-        return self.classifier(self.embedding(images))
 
 
 class _Block(nn.Module):
@@ -155,27 +145,14 @@ class _Block(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, width, kernel_size=3, padding=padding)
-        self.norm = _norm_layer(norm, width, size)
+        self.norm = norm_layer(norm, width, size)
         self.activation = ACTIVATIONS[activation]()
         self.pool = POOLINGS[pooling]()
 
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.pool(self.activation(self.norm(self.conv(maps))))
 
-
-def _norm_layer(norm: str, width: int, size: int) -> nn.Module:
-    if norm == "instance":
-        return nn.GroupNorm(width, width, affine=True)
-    if norm == "group":
-        return nn.GroupNorm(4, width, affine=True)
-    if norm == "batch":
-        return nn.BatchNorm2d(width)
-    if norm == "layer":
-        return nn.LayerNorm([width, size, size])
-    return nn.Identity()
-
-
-def check_options(width: int, depth: int | None, norm: str, activation: str, pooling: str) -> None:
+def check_options(
+    width: int = 128, depth: int | None = None, norm: str = "instance", activation: str = "relu", pooling: str = "avg"
+) -> None:
     """What can be said about the options of a :class:`ConvNet` before the images are known.
 
     Raises:
@@ -190,3 +167,25 @@ def check_options(width: int, depth: int | None, norm: str, activation: str, poo
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     if norm == "group" and width % 4:
         raise ValueError(f"width must be a multiple of 4 with norm='group', got {width}")
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "ConvNet": {},
+    **{f"ConvNetD{depth}": {"depth": depth} for depth in range(1, 6)},
+    **{f"ConvNetW{width}": {"width": width} for width in (32, 64, 128, 256)},
+    "ConvNetAS": {"activation": "sigmoid"},
+    "ConvNetAR": {"activation": "relu"},
+    "ConvNetAL": {"activation": "leakyrelu"},
+    "ConvNetASwish": {"activation": "swish"},
+    "ConvNetASwishBN": {"activation": "swish", "norm": "batch"},
+    "ConvNetNN": {"norm": "none"},
+    "ConvNetBN": {"norm": "batch"},
+    "ConvNetLN": {"norm": "layer"},
+    "ConvNetIN": {"norm": "instance"},
+    "ConvNetGN": {"norm": "group"},
+    "ConvNetNP": {"pooling": "none"},
+    "ConvNetMP": {"pooling": "max"},
+    "ConvNetAP": {"pooling": "avg"},
+}
+for _name, _fixed in _VARIANTS.items():
+    register_network(_name, **_fixed)(ConvNet)

@@ -1,0 +1,98 @@
+"""What every network of the house gives: an embedding, style taps, both in one pass, and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+Tap = Callable[[Tensor], None]
+"""Told every map that style losses read, as the forward pass comes by."""
+
+
+class Network(nn.Module):
+    """A classifier whose last layer is linear in the embedding.
+
+    A subclass sets ``embedding_size`` and ``classifier`` and says in ``_embed`` how images become the
+    embedding, handing the maps that style losses read to ``tap`` on the way. Activations are never in place:
+    a tap must not be written over by what follows it.
+
+    Args:
+        num_classes: outputs of the classifier.
+        channels: channels of the images.
+        image_size: height and width of the (square) images in pixels.
+
+    Raises:
+        ValueError: one of them is less than 1.
+    """
+
+    NORMS: tuple[str, ...] = ()
+    """What the option ``norm`` may be; empty for networks that have no such option."""
+    embedding_size: int
+    classifier: nn.Linear
+
+    def __init__(self, num_classes: int, channels: int, image_size: int) -> None:
+        super().__init__()
+        for name, value in {"num_classes": num_classes, "channels": channels, "image_size": image_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.num_classes, self.channels, self.image_size = num_classes, channels, image_size
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> None:
+        """What can be said about options before the images are known.
+
+        Raises:
+            ValueError: naming the option, its value and what is allowed.
+        """
+        if "norm" in options and options["norm"] not in cls.NORMS:
+            raise ValueError(f"norm of {cls.__name__} must be one of {', '.join(cls.NORMS)}, got {options['norm']!r}")
+
+    def _embed(self, images: Tensor, tap: Tap) -> Tensor:
+        raise NotImplementedError
+
+    def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Embedding (n, embedding_size) and taps, of one forward pass."""
+        taps: list[Tensor] = []
+        return self._embed(images, taps.append), taps
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """What the classifier reads: (n, embedding_size)."""
+        return self._embed(images, _forget)
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """The maps that style losses read, (n, channels, h, w) each."""
+        return self.features(images)[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, num_classes) of images (n, channels, h, w)."""
+        return self.classifier(self.embedding(images))
+
+
+def _forget(maps: Tensor) -> None:
+    pass
+
+
+def digits_padding(image_size: int) -> int:
+    """Pixels a side that the first convolution adds: 28-pixel digits become 32, as in DC's networks."""
+    return 2 if image_size == 28 else 0
+
+
+def norm_layer(norm: str, width: int, size: int = 0) -> nn.Module:
+    """The norm layer of ``width`` channels; ``instance`` is a group norm with one group a channel, affine.
+
+    Args:
+        norm: ``instance``, ``group`` (4 groups), ``batch``, ``layer`` or ``none``.
+        width: channels of the maps.
+        size: height and width of the maps; only ``layer`` needs it.
+    """
+    if norm == "instance":
+        return nn.GroupNorm(width, width, affine=True)
+    if norm == "group":
+        return nn.GroupNorm(4, width, affine=True)
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    if norm == "layer":
+        return nn.LayerNorm([width, size, size])
+    return nn.Identity()

@@ -1,0 +1,114 @@
+"""ResNet-18 with the stem for small images, with instance norm unless told otherwise."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from clreplay.networks.base import Network, Tap, norm_layer
+from clreplay.networks.convnet import AveragePool2
+from clreplay.networks.table import register_network
+
+_WIDTHS = (64, 128, 256, 512)
+_FINAL_POOL = 4
+
+
+@register_network("ResNet18BN_AP", norm="batch", average_pooling=True)
+@register_network("ResNet18_AP", average_pooling=True)
+@register_network("ResNet18BN", norm="batch")
+@register_network("ResNet18")
+class ResNet18(Network):
+    """A 3x3 stem without pooling, four stages of two basic blocks, 4x4 average pooling, one linear layer.
+
+    Source: He et al. 2016, in the version of DC, DSA, DM and DDM: no convolution has a bias, and 32-pixel
+    images give 512 values. Larger ones leave more than one position after the fixed 4x4 pooling (2048 values at
+    64 pixels) and get the linear layer that fits, as in the DDM authors' code.
+
+    The taps are post-ReLU maps: of the stem, then of the first stages (the last block's, after the addition).
+    The DDM authors' code reads two stages.
+
+    Args:
+        num_classes, channels, image_size: see :class:`Network`.
+        norm: ``instance`` (affine) or ``batch``.
+        average_pooling: replace every stride of 2 by 2x2 average pooling, and leave out the final pooling
+            (8192 values at 32 pixels): the literature's ``_AP``.
+        tapped_stages: stages that give a tap, 0 to 4.
+
+    Raises:
+        ValueError: an option is unknown, or the images are too small: the final pooling needs 4x4 maps, and
+            instance norm more than one position.
+    """
+
+    NORMS = ("instance", "batch")
+
+    def __init__(
+        self,
+        num_classes: int,
+        channels: int = 3,
+        image_size: int = 32,
+        norm: str = "instance",
+        average_pooling: bool = False,
+        tapped_stages: int = 2,
+    ) -> None:
+        super().__init__(num_classes, channels, image_size)
+        self.check({"norm": norm})
+        if not 0 <= tapped_stages <= len(_WIDTHS):
+            raise ValueError(f"tapped_stages must be within 0..{len(_WIDTHS)}, got {tapped_stages}")
+        smallest = 25 if not average_pooling else 16 if norm == "instance" else 8
+        if image_size < smallest:
+            kind = f"ResNet18 with {norm} norm{' and average pooling' if average_pooling else ''}"
+            raise ValueError(f"{kind} needs images of at least {smallest} pixels, got {image_size}")
+        self.tapped_stages = tapped_stages
+        self.stem = nn.Sequential(_conv3(channels, _WIDTHS[0]), norm_layer(norm, _WIDTHS[0]), nn.ReLU())
+        stages, size, before = [], image_size, _WIDTHS[0]
+        for index, width in enumerate(_WIDTHS):
+            stride = 1 if index == 0 else 2
+            first = _BasicBlock(before, width, stride, norm, average_pooling)
+            stages.append(nn.Sequential(first, _BasicBlock(width, width, 1, norm, average_pooling)))
+            size = size // stride if average_pooling else -(-size // stride)
+            before = width
+        self.stages = nn.ModuleList(stages)
+        self.pool = nn.Identity() if average_pooling else nn.AvgPool2d(_FINAL_POOL)
+        size = size if average_pooling else size // _FINAL_POOL
+        self.embedding_size = before * size * size
+        self.classifier = nn.Linear(self.embedding_size, num_classes)
+
+    def _embed(self, images: Tensor, tap: Tap) -> Tensor:
+        maps = self.stem(images)
+        tap(maps)
+        for index, stage in enumerate(self.stages):
+            maps = stage(maps)
+            if index < self.tapped_stages:
+                tap(maps)
+        return self.pool(maps).flatten(1)
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, before: int, width: int, stride: int, norm: str, average_pooling: bool) -> None:
+        super().__init__()
+        shrinks = stride != 1
+        stride = 1 if average_pooling else stride
+
+        def pool() -> nn.Module:
+            return AveragePool2() if shrinks and average_pooling else nn.Identity()
+
+        self.body = nn.Sequential(
+            _conv3(before, width, stride),
+            norm_layer(norm, width),
+            nn.ReLU(),
+            pool(),
+            _conv3(width, width),
+            norm_layer(norm, width),
+        )
+        self.shortcut = nn.Sequential()
+        if shrinks or before != width:
+            conv = nn.Conv2d(before, width, 1, stride=stride, bias=False)
+            # Pooled first, a 1x1 convolution has a quarter of the work and the same outcome.
+            self.shortcut = nn.Sequential(pool(), conv, norm_layer(norm, width))
+        self.activation = nn.ReLU()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.activation(self.body(maps) + self.shortcut(maps))
+
+
+def _conv3(before: int, width: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
