@@ -40,7 +40,6 @@ def avalanche_steps(line: Line, first: int) -> Iterator[list[tuple[float, float]
     for step in range(first, made.settings.steps):
         measured = []
         for strategy in strategies:
-            strategy.train_epochs = made.learner.epochs_for(made.images_at(step))
             with line.condensing(step) as condensing:
                 plugin = strategy.plugins[0]
                 plugin.progress, plugin.keep = condensing, line.work_in_progress(step)
@@ -98,9 +97,13 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         super().__init__()
         self.line, self.number, self.memory = line, number, memory
         self.task: Any = None
+        self.drop_after: int | None = None
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Save a memory that was just condensed before hours of training begin."""
+        """Save a memory that was just condensed before hours of training begin; fix their length."""
+        images = len(strategy.adapted_dataset)  # as served: a memory may decode to more images than it stores
+        learner = self.line.plan.learner
+        strategy.train_epochs, self.drop_after = learner.epochs_for(images), learner.drop_after(images)
         step = self.memory.experiences
         if len(self.line.memory.info["condense_seconds"]) == step:
             self.line.keep(step, self.memory.condense_seconds)
@@ -112,7 +115,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         learner = self.line.plan.learner
         epoch = strategy.clock.train_exp_epochs
         self.task(epoch + 1, strategy.train_epochs, "epochs")
-        if epoch == learner.drop_after(len(self.line.memory)):
+        if epoch == self.drop_after:
             strategy.optimizer.state.clear()
             for group in strategy.optimizer.param_groups:
                 group["lr"] *= learner.lr_drop
@@ -126,7 +129,7 @@ def _strategy(line: Line, number: int, first: int) -> Naive:
     made, learner = line.plan, line.plan.learner
     network = made.network()
     memory = CondensedReplayPlugin(
-        line.recipe.path,
+        line.recipe,
         preset=made.settings.preset,
         memory=line.memory,
         seed=made.seed_of(line.recipe, line.order),
@@ -146,7 +149,7 @@ def _strategy(line: Line, number: int, first: int) -> Naive:
         ),
         criterion=CrossEntropyLoss(),
         train_mb_size=learner.batch_size,
-        train_epochs=1,  # set for every step: it follows from the size of the memory
+        train_epochs=1,  # set at every step: it follows from the size of the memory
         eval_mb_size=512,
         device=made.device,
         plugins=[memory, Schedule(line, number, memory)],

@@ -10,25 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Raised whenever a change of the code changes condensed images."""
 
 
-def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clreplay"
+class CachedClass(NamedTuple):
+    """What the cache holds of a class: images as they are stored, and the name of their decoder."""
+
+    images: Tensor
+    decoding: str
 
 
 class ClassCache:
@@ -45,7 +46,7 @@ class ClassCache:
         """Hash of all that decides how one class comes out.
 
         Args:
-            method: name of the registered condenser.
+            method: name of the registered condenser; with a hash of its file where it is one's own.
             settings: its settings dataclass (or a mapping).
             class_key: hash of the class's real images.
             count: images condensed.
@@ -57,27 +58,32 @@ class ClassCache:
         parts = [ARITHMETIC, version, method, chosen, class_key, count, seed, torch.device(device).type]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
 
-    def get(self, address: str, shape: tuple[int, ...]) -> Tensor | None:
-        """The images at an address, float32 of ``shape``, or None; a damaged file counts as absent."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def get(self, address: str, shape: tuple[int, ...]) -> CachedClass | None:
+        """The class at an address, its images of ``shape``, or None; a damaged file counts as absent."""
+        from safetensors import SafetensorError, safe_open
 
         path = self._path(address)
         if not path.is_file():
             return None
         try:
-            images = load_file(path).get("images")
+            with safe_open(str(path), framework="pt") as file:
+                images = file.get_tensor("images")
+                decoding = (file.metadata() or {}).get("decoding", "none")
         except (SafetensorError, OSError) as error:
             logger.warning("ignoring the damaged cache file %s (%s)", path, error)
             return None
-        return images if images is not None and tuple(images.shape) == shape else None
+        return CachedClass(images, decoding) if tuple(images.shape) == shape else None
 
-    def put(self, address: str, images: Tensor) -> None:
-        """Keep images at an address; a full or read-only disk costs a warning, not the run."""
+    def put(self, address: str, images: Tensor, decoding: str = "none") -> None:
+        """Keep images at an address, pixel codes as uint8 and others as float32, with the name of their decoder.
+
+        A full or read-only disk costs a warning, not the run.
+        """
         from safetensors.torch import save
 
         path = self._path(address)
-        data = save({"images": images.detach().to("cpu", torch.float32).contiguous()})
+        kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
+        data = save({"images": images.detach().to("cpu", kind).contiguous()}, {"decoding": decoding})
         partial = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

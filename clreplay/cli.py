@@ -19,10 +19,17 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
         nargs="+",
         default=["ddm"],
         metavar="NAME",
-        help="memories to compare: recipes in strategies/ (random herding dm ddm) or .yaml files (default: ddm)",
+        help="memories to compare: recipes in strategies/ (random herding dm ddm) or .yaml files, which may bring a "
+        "method of your own (default: ddm)",
     )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
+    add(
+        "--store",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="how condensed images are stored; float32 takes four times the bytes (default: uint8)",
+    )
     add(
         "--steps",
         type=int,
@@ -98,8 +105,8 @@ def continual_main(dataset: str, description: str, argv: Sequence[str] | None = 
 
 def continual_settings(options: argparse.Namespace) -> Any:
     """The experiment that parsed flags describe."""
-    from clreplay.cache import default_cache
     from clreplay.experiment import ContinualSettings
+    from clreplay.files import user_cache
     from clreplay.recipes import parse_set
 
     budget = options.images_per_class
@@ -110,6 +117,7 @@ def continual_settings(options: argparse.Namespace) -> Any:
         memories=tuple(options.memory),
         images_per_class=budget,
         mem_size=options.mem_size,
+        store=options.store,
         steps=options.steps,
         class_orders=options.class_orders,
         networks=options.networks,
@@ -119,7 +127,7 @@ def continual_settings(options: argparse.Namespace) -> Any:
         seed=options.seed,
         channels=getattr(options, "channels", None),
         data_root=options.data_root,
-        cache=None if options.no_cache else options.cache or default_cache(),
+        cache=None if options.no_cache else options.cache or user_cache(),
         overrides=parse_set(options.overrides),
     )
 

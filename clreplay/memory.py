@@ -4,78 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from clreplay.coding import Slot, decode, encode
 from clreplay.data import Normalization
+from clreplay.decoding import decoder
 from clreplay.files import replacing
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One class of the memory.
-
-    Attributes:
-        codes: (k, c, h, w), uint8; float32 in a memory that stores floats.
-        scale, offset: (k, c) float32 for condensed images; ``None`` for real ones, which keep the plain pixel code.
-        task_label: the task label the class came with.
-        key: hash of the class's real images.
-    """
-
-    codes: Tensor
-    scale: Tensor | None
-    offset: Tensor | None
-    task_label: int = 0
-    key: str = ""
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def first(self, count: int) -> Slot:
-        """The first ``count`` images; cloned, so that what is dropped is freed."""
-        if count >= len(self):
-            return self
-        parts = {
-            name: getattr(self, name)[:count].clone()
-            for name in ("codes", "scale", "offset")
-            if getattr(self, name) is not None
-        }
-        return replace(self, **parts)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes stored: the codes, and 8 bytes an image and channel where they are scaled."""
-        tensors = [t for t in (self.codes, self.scale, self.offset) if t is not None]
-        return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def encode(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Code float images with one scale and offset an image and channel; nothing is clipped.
-
-    Args:
-        images: (n, c, h, w) float, any range (condensed images live beyond the pixel range).
-
-    Returns:
-        codes uint8 (n, c, h, w), scale and offset float32 (n, c); :func:`decode` errs by at most half a
-        step (``scale / 2``) up to float32 rounding.
-    """
-    images = images.detach().to("cpu", torch.float32)
-    low, high = images.amin((2, 3)), images.amax((2, 3))
-    scale = (high - low) / 255
-    step = torch.where(scale > 0, scale, torch.ones_like(scale))  # a constant channel has one code: 0
-    codes = ((images - low[:, :, None, None]) / step[:, :, None, None]).round().clamp(0, 255).to(torch.uint8)
-    return codes, scale, low
-
-
-def decode(codes: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """The float images of :func:`encode`'s codes, (n, c, h, w)."""
-    return codes.to(torch.float32) * scale[:, :, None, None] + offset[:, :, None, None]
+FORMAT_VERSION = 2
+"""1: without decodings; still read."""
 
 
 def class_quotas(classes: int, images_per_class: int | None, mem_size: int | None) -> list[int]:
@@ -101,9 +42,13 @@ class ReplayMemory:
     float32 scale and offset an image and channel (24 bytes beside 3,072, counted), never clipped. Real
     images keep their pixel code and cost nothing extra. Labels follow from the slots and are not counted.
 
+    A budget is about storage: quotas, ``len(memory)`` and ``memory_bytes`` count what is stored. Where a class
+    names a decoding (:mod:`clreplay.decoding`), ``images``, ``labels`` and ``task_labels`` are longer: they are
+    what one trains on.
+
     Args:
         images_per_class: fixed quota (the paper's protocol: 20); old classes are never touched.
-        mem_size: total budget in images instead; quotas shrink as classes arrive.
+        mem_size: total budget in stored images instead; quotas shrink as classes arrive.
         normalization: how real pixel codes become network input.
         store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
 
@@ -141,7 +86,7 @@ class ReplayMemory:
 
     @property
     def images(self) -> Tensor:
-        """All images as network input, float32 (n, c, h, w), in order of arrival."""
+        """All images as network input, decoded, float32 (n, c, h, w), in order of arrival."""
         if self._decoded is None:
             if not self.slots:
                 raise ValueError("the memory is empty; add a class first")
@@ -168,24 +113,30 @@ class ReplayMemory:
 
     def __repr__(self) -> str:
         budget = f"images_per_class={self.images_per_class}" if self.images_per_class else f"mem_size={self.mem_size}"
-        return f"ReplayMemory({budget}: {len(self)} images of {len(self.slots)} classes, {self.memory_bytes} bytes)"
+        decoded = sum(slot.decoded for slot in self.slots.values())
+        held = f"{len(self)} images" + (f" ({decoded} when decoded)" if decoded != len(self) else "")
+        return f"ReplayMemory({budget}: {held} of {len(self.slots)} classes, {self.memory_bytes} bytes)"
 
     def class_images(self, label: int) -> Tensor:
-        """One class as network input, float32 (k, c, h, w)."""
+        """One class as network input, decoded, float32 (k, c, h, w)."""
+        return decoder(self.slots[label].decoding)(self.stored_images(label))
+
+    def stored_images(self, label: int) -> Tensor:
+        """One class as it is stored, before decoding, in normalised space, float32 (k, c, h, w)."""
         slot = self.slots[label]
         if slot.scale is not None:
             return decode(slot.codes, slot.scale, slot.offset)
         return self.normalization.apply(slot.codes) if slot.codes.dtype == torch.uint8 else slot.codes
 
     def of_classes(self, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, labels and task labels of some classes, in the order of arrival."""
+        """Decoded images, labels and task labels of some classes, in the order of arrival."""
         wanted = set(labels)
         rows = torch.tensor([int(label) in wanted for label in self.labels.tolist()])
         return self.images[rows], self.labels[rows], self.task_labels[rows]
 
     def pixels(self, label: int) -> Tensor:
-        """One class as pictures: float (k, c, h, w) in [0, 1], clipped for the eye only."""
-        images = self.class_images(label)
+        """One class as pictures of what is stored: float (k, c, h, w) in [0, 1], clipped for the eye only."""
+        images = self.stored_images(label)
         if self.normalization is None:
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
             return (images - low) / (high - low).clamp_min(1e-8)
@@ -215,19 +166,21 @@ class ReplayMemory:
         task_labels: dict[int, int] | None = None,
         keys: dict[int, str] | None = None,
         record: Sequence[dict[str, Any]] = (),
+        decoding: str = "none",
     ) -> None:
-        """Take in new classes; shrink the old ones to their quota (their first images stay).
+        """Take in new classes; shrink the old ones to their quota (their first stored images stay).
 
         Args:
-            images: images of every new class, exactly its quota: uint8 pixel codes of real images, or
+            images: images of every new class to store, exactly its quota: uint8 pixel codes of real images, or
                 float images, normalised, which are coded here.
             task_labels: task label of every class, 0 where absent.
             keys: hash of every class's real images.
             record: rows of the condenser's record.
+            decoding: name of the decoder that makes images to train on of these (:mod:`clreplay.decoding`).
 
         Raises:
-            ValueError: a number of images is not the quota, images are not finite or of another shape than
-                those held, or as :meth:`quotas_with`; nothing is changed then.
+            ValueError: a number of images is not the quota, images are not finite, of another shape than
+                those held or not to be decoded, or as :meth:`quotas_with`; nothing is changed then.
         """
         quotas = self.quotas_with(list(images))
         held = [slot.codes for slot in self.slots.values()] or list(images.values())
@@ -241,8 +194,9 @@ class ReplayMemory:
                 raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
             if new.dtype != torch.uint8 and not torch.isfinite(new).all():
                 raise ValueError(f"class {label} brings images with NaN or infinity; lower lr_img")
+            decoder(decoding)(new[:1].to(torch.float32))  # an unknown or unsuitable decoder is told before the change
         arriving = {
-            label: self._slot(new, (task_labels or {}).get(label, 0), (keys or {}).get(label, ""))
+            label: self._slot(new, (task_labels or {}).get(label, 0), (keys or {}).get(label, ""), decoding)
             for label, new in images.items()
         }
         kept = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
@@ -250,17 +204,17 @@ class ReplayMemory:
         self.record.extend(record)
         self._decoded = None
 
-    def _slot(self, images: Tensor, task_label: int, key: str) -> Slot:
+    def _slot(self, images: Tensor, task_label: int, key: str, decoding: str) -> Slot:
         if images.dtype == torch.uint8:
             if self.normalization is None:
                 raise ValueError("a memory of uint8 pixel codes needs its normalization")
-            return Slot(images.cpu().clone(), None, None, task_label, key)
+            return Slot(images.cpu().clone(), None, None, task_label, key, decoding)
         if self.store == "float32":
-            return Slot(images.detach().to("cpu", torch.float32).clone(), None, None, task_label, key)
-        return Slot(*encode(images), task_label, key)
+            return Slot(images.detach().to("cpu", torch.float32).clone(), None, None, task_label, key, decoding)
+        return Slot(*encode(images), task_label, key, decoding)
 
     def _repeat(self, value: dict[int, int]) -> Tensor:
-        counts = torch.tensor([len(slot) for slot in self.slots.values()], dtype=torch.int64)
+        counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)
         return torch.tensor([value[label] for label in self.slots], dtype=torch.int64).repeat_interleave(counts)
 
     # ------------------------------------------------------------------ as tensors and files
@@ -276,7 +230,7 @@ class ReplayMemory:
             if self.normalization is None
             else [list(self.normalization.mean), list(self.normalization.std)],
             "classes": [
-                [label, slot.task_label, slot.key, len(slot), slot.scale is not None]
+                [label, slot.task_label, slot.key, len(slot), slot.scale is not None, slot.decoding]
                 for label, slot in self.slots.items()
             ],
             "record": self.record,
@@ -293,13 +247,14 @@ class ReplayMemory:
         """Become the memory that :meth:`state_dict` described; nothing changes if that fails.
 
         Raises:
-            ValueError: the state is of another format, or tensors are missing or misshapen.
+            ValueError: the state is of a later format, names an unknown decoder, or tensors are missing or
+                misshapen.
         """
         settings = json.loads(state["settings"])
-        if settings["format"] != FORMAT_VERSION:
-            raise ValueError(f"memory format {settings['format']} is not the supported {FORMAT_VERSION}")
+        if not 1 <= settings["format"] <= FORMAT_VERSION:
+            raise ValueError(f"memory format {settings['format']} is not one of 1 to {FORMAT_VERSION}; update clreplay")
         slots = {}
-        for label, task_label, key, count, scaled in settings["classes"]:
+        for label, task_label, key, count, scaled, *decoding in settings["classes"]:
             names = ["codes", "scale", "offset"] if scaled else ["codes"]
             missing = [f"{label}.{name}" for name in names if f"{label}.{name}" not in state]
             if missing:
@@ -313,7 +268,8 @@ class ReplayMemory:
                     raise ValueError(
                         f"class {label} of the memory must have a {name} of {shape}, got {tuple(part.shape)}"
                     )
-            slots[label] = Slot(*(parts if scaled else [parts[0], None, None]), task_label, key)
+            name = decoder(decoding[0] if decoding else "none").name  # before any change: it may be unknown
+            slots[label] = Slot(*(parts if scaled else [parts[0], None, None]), task_label, key, name)
         normalization = settings["normalization"]
         self.images_per_class, self.mem_size = settings["images_per_class"], settings["mem_size"]
         self.store = settings["store"]

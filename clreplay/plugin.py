@@ -26,7 +26,7 @@ from clreplay.experience import MemoryDataset, MemoryLoader, read_images
 from clreplay.memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
 from clreplay.networks.redraw import check_redrawable
-from clreplay.recipes import load_recipe
+from clreplay.recipes import Recipe, load_recipe
 from clreplay.training import BatchSource
 
 logger = logging.getLogger(__name__)
@@ -43,10 +43,11 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     List it before other plugins that look at the weights when an experience begins.
 
     Args:
-        condenser: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, or a
-            callable as described by :class:`clreplay.condensation.Condenser`.
+        condenser: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a loaded
+            recipe, or a callable as described by :class:`clreplay.condensation.Condenser`.
         images_per_class: fixed quota a class (20 in the paper). Give this or ``mem_size``.
-        mem_size: total budget in images, shared by the classes seen.
+        mem_size: total budget in images, shared by the classes seen. A recipe's settings for some numbers of
+            images a class, or for some data sets, then do not apply; nor do the latter otherwise.
         preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
@@ -61,6 +62,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
         cache: folder where condensed classes are kept for other runs and class orders; None keeps none.
+        store: ``uint8``, the default, or ``float32`` for condensed images at four times the bytes.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -77,7 +79,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     def __init__(
         self,
-        condenser: str | Path | Condenser = "ddm",
+        condenser: str | Path | Recipe | Condenser = "ddm",
         images_per_class: int | None = None,
         mem_size: int | None = None,
         *,
@@ -90,20 +92,23 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         device: torch.device | str | None = None,
         progress: Progress | None = None,
         cache: str | Path | None = None,
+        store: str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
         parse_strategy(augment)
+        if memory is None:
+            memory = ReplayMemory(images_per_class, mem_size, store=store or "uint8")
+        elif images_per_class is not None or mem_size is not None or store is not None:
+            raise ValueError("memory brings its own budget and store; leave images_per_class, mem_size and store out")
+        self.memory = memory
         if callable(condenser):
             self.name, self.condenser = getattr(condenser, "__name__", "callable"), condenser
             self.settings: Any = settings
         else:
-            recipe = load_recipe(condenser)
+            recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
             self.name, self.condenser = recipe.name, recipe.method.condense
-            self.settings = recipe.settings(preset, settings)
-        if memory is not None and (images_per_class is not None or mem_size is not None):
-            raise ValueError("memory brings its own budget; leave images_per_class and mem_size out")
-        self.memory = memory if memory is not None else ReplayMemory(images_per_class, mem_size)
+            self.settings = recipe.settings(preset, settings, images_per_class=memory.images_per_class)
         self.seed = _checked_seed("seed", seed)
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
         self.augment, self.reinitialize = augment, reinitialize

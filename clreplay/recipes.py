@@ -9,35 +9,33 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
       cpu: {iterations: 300}
       smoke: {iterations: 5}
 
+``cases`` are settings for some data sets or numbers of images a class only (:mod:`clreplay.cases`); ``code`` names
+a Python file, beside the recipe, that registers a method of one's own (:mod:`clreplay.own_code`).
+
 Unknown keys and wrong types are errors that name the file, the key and what is allowed.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
-import types
-import typing
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
+from clreplay.cases import Case, read_cases
 from clreplay.condensation import METHODS
 from clreplay.condensation.methods import Method
+from clreplay.own_code import own_methods
 from clreplay.training import TrainingSettings
+from clreplay.typed import RecipeError, Settings, build, checked_values, did_you_mean
 
 PRESETS = ("paper", "cpu", "smoke")
 TRAINING_FILE = "training"
 """Recipe of the learner; it stands beside the memories' recipes and is not one of them."""
-
-Settings = TypeVar("Settings")
-
-
-class RecipeError(ValueError):
-    """A recipe or an override is wrong; the message names the file, the key and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,51 @@ class Recipe:
     path: Path
     content: Mapping[str, Any]
 
-    def settings(self, preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> Any:
-        """The method's settings under a preset, overrides last.
+    @property
+    def cases(self) -> list[Case]:
+        """Settings for some data sets or numbers of images a class only."""
+        return read_cases(self.content.get("cases"), str(self.path))
+
+    def settings(
+        self,
+        preset: str = "paper",
+        overrides: Mapping[str, Any] | None = None,
+        dataset: str | None = None,
+        images_per_class: int | None = None,
+    ) -> Any:
+        """The method's settings: the recipe's, then the cases that apply, the preset, and overrides last.
+
+        Args:
+            preset: ``paper``, ``cpu`` or ``smoke``.
+            overrides: single settings.
+            dataset: name of the data set; None where it is not known.
+            images_per_class: images stored a class; None where they change as classes arrive.
 
         Raises:
             RecipeError: unknown preset or key, or a value of the wrong type.
         """
-        return _resolve(self.method.settings, self.content, preset, overrides or {}, str(self.path))
+        cases = [case.settings for case in self.cases if case.applies(dataset, images_per_class)]
+        return _resolve(self.method.settings, self.content, preset, overrides or {}, str(self.path), cases)
 
     def keys(self) -> list[str]:
         """Every setting the recipe accepts."""
         return [field.name for field in fields(self.method.settings)]
+
+    def check(self) -> None:
+        """Try every preset, and every case where it applies.
+
+        Raises:
+            RecipeError: naming the file, the entry, the key and what is allowed.
+        """
+        for preset in PRESETS:
+            self.settings(preset)
+        cases = self.cases
+        for number, case in enumerate(cases, start=1):
+            where = f"{self.path}: cases: entry {number}"
+            checked_values(self.method.settings, case.settings, where)
+            for preset, (dataset, count) in itertools.product(PRESETS, case.examples()):
+                applied = [other.settings for other in cases if other.applies(dataset, count)]
+                _resolve(self.method.settings, self.content, preset, {}, where, applied)
 
 
 def strategies_dir() -> Path:
@@ -100,13 +132,9 @@ def load_recipe(name: str | Path) -> Recipe:
                 f"unknown memory {str(name)!r}{hint} Known: {', '.join(recipe_names())}; "
                 "or give the path of a .yaml recipe"
             )
-    content = _read(path, {"method", "label", "source", "settings", "presets"})
-    method = content.get("method")
-    if not isinstance(method, str) or method not in METHODS:
-        raise RecipeError(f"{path}: method must be one of {', '.join(sorted(METHODS))}, got {method!r}")
-    recipe = Recipe(path.stem, content.get("label", path.stem), METHODS[method], path, content)
-    for preset in PRESETS:
-        recipe.settings(preset)
+    content = _read(path, {"method", "code", "label", "source", "settings", "cases", "presets"})
+    recipe = Recipe(path.stem, content.get("label", path.stem), _method(content, path), path, content)
+    recipe.check()
     return recipe
 
 
@@ -159,7 +187,7 @@ def split_overrides(
         if not takers:
             names = sorted({k for recipe in recipes for k in recipe.keys()})
             raise RecipeError(
-                f"no chosen memory has a setting {key!r}{_did_you_mean(key, names)} Allowed: {', '.join(names)}; "
+                f"no chosen memory has a setting {key!r}{did_you_mean(key, names)} Allowed: {', '.join(names)}; "
                 "the learner's settings are train.KEY"
             )
         for recipe in takers:
@@ -179,29 +207,34 @@ def split_overrides(
     return learner, by_recipe
 
 
-def build(cls: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
-    """A settings dataclass from plain values, each checked against its field's type.
-
-    Raises:
-        RecipeError: naming ``where``, the key and what is allowed.
-    """
-    types_of = typing.get_type_hints(cls)
-    allowed = [field.name for field in fields(cls)]
-    checked = {}
-    for key, value in values.items():
-        if key not in allowed:
+def _method(content: Mapping[str, Any], path: Path) -> Method:
+    """The method a recipe names: one of the table, or one that its own code registers."""
+    method, code, known = content.get("method"), content.get("code"), METHODS
+    if "code" in content:
+        if not isinstance(code, str) or not code.endswith(".py"):
+            raise RecipeError(f"{path}: code must be the path of a .py file, relative to the recipe, got {code!r}")
+        try:
+            known = own_methods(path.parent / code)
+        except ValueError as error:
+            raise RecipeError(f"{path}: code: {error}") from error
+        if not known or (isinstance(method, str) and method not in known):
+            does = f"registers {', '.join(sorted(known))}" if known else "registers no method"
             raise RecipeError(
-                f"{where}: unknown key {key!r}{_did_you_mean(key, allowed)} Allowed: {', '.join(allowed)}"
+                f"{path}: {code} does not register the method {method!r}, it {does}; "
+                f"put @register({method!r}, Settings) above its function"
             )
-        checked[key] = _typed(value, types_of[key], f"{where}: {key}")
-    try:
-        return cls(**checked)
-    except ValueError as error:
-        raise RecipeError(f"{where}: {error}") from error
+    if not isinstance(method, str) or method not in known:
+        raise RecipeError(f"{path}: method must be one of {', '.join(sorted(known))}, got {method!r}")
+    return known[method]
 
 
 def _resolve(
-    cls: type[Settings], content: Mapping[str, Any], preset: str, overrides: Mapping[str, Any], where: str
+    cls: type[Settings],
+    content: Mapping[str, Any],
+    preset: str,
+    overrides: Mapping[str, Any],
+    where: str,
+    cases: Iterable[Mapping[str, Any]] = (),
 ) -> Settings:
     if preset not in PRESETS:
         raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -209,8 +242,9 @@ def _resolve(
     unknown = [str(name) for name in presets if name not in PRESETS]
     if unknown:
         raise RecipeError(f"{where}: presets must be among {', '.join(PRESETS)}, got {', '.join(sorted(unknown))}")
-    settings = _mapping(content.get("settings"), f"{where}: settings")
-    values = {**settings, **_mapping(presets.get(preset), f"{where}: presets: {preset}"), **overrides}
+    values = dict(_mapping(content.get("settings"), f"{where}: settings"))
+    for part in (*cases, _mapping(presets.get(preset), f"{where}: presets: {preset}"), overrides):
+        values.update(part)
     return build(cls, values, where)
 
 
@@ -235,30 +269,6 @@ def _read(path: Path, allowed: set[str]) -> dict[str, Any]:
     return content
 
 
-def _typed(value: Any, wanted: Any, where: str) -> Any:
-    """``value`` as the annotated type; whole floats become ints and lists tuples, nothing else is bent."""
-    options = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if option is bool and isinstance(value, bool):
-            return value
-        if option is int and _whole(value):
-            return int(value)
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-        if option is str and isinstance(value, str):
-            return value
-        if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
-            return tuple(_typed(item, typing.get_args(option)[0], where) for item in value)
-    names = " or ".join("null" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
-    raise RecipeError(f"{where} must be {names}, got {value!r}")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
-
-
 def _number(value: Any) -> Any:
     """YAML 1.1 reads ``1e-3`` as text; a person means the number."""
     if isinstance(value, str):
@@ -267,8 +277,3 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _did_you_mean(key: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(key), list(allowed), n=1)
-    return f", did you mean {close[0]!r}?" if close else "."

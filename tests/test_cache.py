@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clreplay.cache import ClassCache, default_cache
+from clreplay.cache import ARITHMETIC, ClassCache
 from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.matching import MatchingSettings
 from clreplay.data import NORMALIZATIONS
+from clreplay.files import user_cache
 from clreplay.memory import ReplayMemory
 
 CPU = torch.device("cpu")
@@ -93,7 +94,7 @@ def test_device_and_version_are_part_of_the_address(monkeypatch):
     cache = ClassCache("unused")
     here = cache.address("matching", SETTINGS, "key", 3, 0, CPU)
     assert cache.address("matching", SETTINGS, "key", 3, 0, torch.device("cuda")) != here
-    monkeypatch.setattr("clreplay.cache.ARITHMETIC", 2)
+    monkeypatch.setattr("clreplay.cache.ARITHMETIC", ARITHMETIC + 1)
     assert cache.address("matching", SETTINGS, "key", 3, 0, CPU) != here
     monkeypatch.undo()
     monkeypatch.setattr(torch, "__version__", "99.0")
@@ -137,10 +138,10 @@ def test_several_processes_may_write_and_read_one_address(tmp_path):
         writer.start()
     cache, seen = ClassCache(tmp_path), set()
     while any(writer.is_alive() for writer in writers):
-        images = cache.get("ab" * 20, (2, 3, 16, 16))
-        if images is not None:
-            assert len(images.unique()) == 1  # never half of one and half of the other
-            seen.add(float(images[0, 0, 0, 0]))
+        found = cache.get("ab" * 20, (2, 3, 16, 16))
+        if found is not None:
+            assert len(found.images.unique()) == 1  # never half of one and half of the other
+            seen.add(float(found.images[0, 0, 0, 0]))
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
@@ -150,7 +151,7 @@ def test_several_processes_may_write_and_read_one_address(tmp_path):
 
 def test_the_default_follows_the_user_s_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "clreplay"
+    assert user_cache() == tmp_path / "clreplay"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache() == tmp_path / ".cache" / "clreplay"
+    assert user_cache() == tmp_path / ".cache" / "clreplay"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +19,17 @@ class Condensed:
     """What a condenser gives back.
 
     Attributes:
-        images: of every class, exactly the asked number, (k, c, h, w): uint8 pixel codes of real images
-            that were selected, or float images in normalised space.
+        images: what to store of every class, exactly the asked number, (k, c, h, w): uint8 pixel codes of real
+            images that were selected, or float images in normalised space.
         record: rows of numbers by iteration (losses, image statistics), empty for selections.
         chosen: what was chosen by measurement on the spot (classes worked on together, ...).
+        decoding: name of the decoder that makes images to train on of those stored (:mod:`clreplay.decoding`).
     """
 
     images: dict[int, Tensor]
     record: list[dict[str, Any]] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
+    decoding: str = "none"
 
 
 class Progress(Protocol):
@@ -55,6 +58,10 @@ class Condenser(Protocol):
     ) -> Condensed: ...
 
 
+Settle = Callable[[Any, RealImages, dict[int, int], torch.device], Any]
+"""Settings in which all that is to be measured on the spot has been; see :class:`Method`."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A registered condenser and the dataclass that holds its settings.
@@ -62,19 +69,33 @@ class Method:
     Attributes:
         separable: whether, under given settings, a class comes out the same whatever classes are beside
             it; only then can condensed classes be cached.
+        decoding: what :attr:`Condensed.decoding` will be under given settings, for estimates made ahead.
+        settle: called with settings, the experience, the images of every class and the device: the settings with
+            every ``auto`` replaced by what is fastest here. It is what settings were run under, and cached.
+        code: hash of the file a method of one's own was read from; empty for those of clreplay.
     """
 
     name: str
     settings: type
     condense: Condenser
     separable: Callable[[Any], bool] = lambda settings: False
+    decoding: Callable[[Any], str] = lambda settings: "none"
+    settle: Settle = lambda settings, real, counts, device: settings
+    code: str = ""
 
 
 METHODS: dict[str, Method] = {}
+OWN_METHODS: dict[str, dict[str, Method]] = {}
+"""Methods that recipes brought along, by file: a name counts inside its file (:mod:`clreplay.own_code`)."""
+_entering = METHODS
 
 
 def register(
-    name: str, settings: type, separable: Callable[[Any], bool] = lambda settings: False
+    name: str,
+    settings: type,
+    separable: Callable[[Any], bool] = lambda settings: False,
+    decoding: Callable[[Any], str] = lambda settings: "none",
+    settle: Settle = lambda settings, real, counts, device: settings,
 ) -> Callable[[Condenser], Condenser]:
     """Enter a condenser in the table, so that recipes can name it as their ``method``.
 
@@ -82,12 +103,37 @@ def register(
         name: what a recipe's ``method:`` says.
         settings: a dataclass; its fields are the keys that recipes, ``--set`` and keywords accept.
         separable: see :class:`Method`; methods whose losses mix classes leave it out.
+        decoding: see :class:`Method`; methods that store the images themselves leave it out.
+        settle: see :class:`Method`; methods that measure nothing leave it out.
+
+    Raises:
+        ValueError: the name is taken, or the settings are not a dataclass.
     """
 
     def enter(condenser: Condenser) -> Condenser:
-        if name in METHODS:
+        if name in _entering:
             raise ValueError(f"method {name!r} is registered already")
-        METHODS[name] = Method(name, settings, condenser, separable)
+        if not (isinstance(settings, type) and is_dataclass(settings)):
+            raise ValueError(f"the settings of method {name!r} must be a dataclass, got {settings!r}; decorate it")
+        _entering[name] = Method(name, settings, condenser, separable, decoding, settle)
         return condenser
 
     return enter
+
+
+@contextmanager
+def entering(table: dict[str, Method]) -> Iterator[None]:
+    """Within the block, :func:`register` enters methods in ``table``."""
+    global _entering
+    before, _entering = _entering, table
+    try:
+        yield
+    finally:
+        _entering = before
+
+
+def method_of(condenser: Condenser, settings: Any) -> Method | None:
+    """The registered method that a condenser is with such settings; None for a callable of one's own."""
+    tables = (METHODS, *OWN_METHODS.values())
+    found = (method for table in tables for method in table.values() if method.condense is condenser)
+    return next((method for method in found if isinstance(settings, method.settings)), None)

@@ -1,0 +1,123 @@
+"""How stored images become the images one trains on: a table of named decoders.
+
+Most memories store the very images that a learner sees. Some store something else, such as four small pictures
+in one image; they name the decoder that gives the images back. A memory counts and saves what is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Decode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A registered decoder; call it with stored images.
+
+    Attributes:
+        name: what a memory's file says.
+        images_each: images that one stored image gives.
+        decode: the function registered.
+    """
+
+    name: str
+    images_each: int
+    decode: Decode
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Images from stored ones, differentiable: (n, c, h, w) float to (n * images_each, c, h, w).
+
+        The images of a stored image stand together, in the order of the stored ones, so fewer stored images give
+        a prefix of what more give.
+
+        Raises:
+            ValueError: the decoder does not suit such images, or gives another shape than it must.
+        """
+        images = self.decode(stored)
+        wanted = (len(stored) * self.images_each, *stored.shape[1:])
+        if tuple(images.shape) != wanted:
+            raise ValueError(
+                f"decoder {self.name!r} must give {self.images_each} image(s) of the stored shape for each, so "
+                f"{wanted} here, got {tuple(images.shape)}"
+            )
+        return images
+
+
+DECODERS: dict[str, Decoder] = {}
+
+
+def register_decoder(name: str, images_each: int = 1) -> Callable[[Decode], Decode]:
+    """Enter a decoder in the table, so that :class:`clreplay.condensation.Condensed` can name it.
+
+    Args:
+        name: what ``Condensed.decoding`` and memory files say; it must stay the same for files to be readable.
+        images_each: images that one stored image gives.
+
+    Raises:
+        ValueError: another decoder has the name, or ``images_each`` is below 1.
+    """
+    if images_each < 1:
+        raise ValueError(f"images_each must be at least 1, got {images_each}")
+
+    def enter(decode: Decode) -> Decode:
+        held = DECODERS.get(name)
+        # A file may be imported twice, under a name of its own and by a recipe: its decoder is the same one.
+        if held is not None and _home(held.decode) != _home(decode):
+            raise ValueError(f"decoder {name!r} is registered already; choose another name")
+        DECODERS[name] = Decoder(name, images_each, decode)
+        return decode
+
+    return enter
+
+
+def decoder(name: str) -> Decoder:
+    """The decoder of a name.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    if name not in DECODERS:
+        raise ValueError(
+            f"unknown decoding {name!r}; known: {', '.join(sorted(DECODERS))}. A decoder of your own must be "
+            "registered first: import the file, or load the recipe, that registers it"
+        )
+    return DECODERS[name]
+
+
+@register_decoder("none")
+def as_stored(stored: Tensor) -> Tensor:
+    """The stored images themselves."""
+    return stored
+
+
+@register_decoder("tiles2", images_each=4)
+def tiles2(stored: Tensor) -> Tensor:
+    """Partition and expansion of IDM (Zhao et al., CVPR 2023): every quadrant becomes an image of full size.
+
+    Quadrants are enlarged bilinearly (``align_corners`` False), each by itself: nothing of a neighbour leaks in.
+
+    Args:
+        stored: (n, c, h, w) float, h and w even.
+
+    Returns:
+        (4n, c, h, w): of each stored image the upper left, upper right, lower left and lower right quadrant.
+
+    Raises:
+        ValueError: an odd height or width.
+    """
+    n, c, h, w = stored.shape
+    if h % 2 or w % 2:
+        raise ValueError(f"tiles2 needs images of even height and width, got {h} x {w}; resize them")
+    quadrants = stored.reshape(n, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5)  # n, row, column, c, h/2, w/2
+    tiles = quadrants.reshape(4 * n, c, h // 2, w // 2)
+    return F.interpolate(tiles, size=(h, w), mode="bilinear", align_corners=False)
+
+
+def _home(decode: Decode) -> tuple[str | None, str | None]:
+    code = getattr(decode, "__code__", None)
+    return getattr(code, "co_filename", None), getattr(decode, "__qualname__", None)
