@@ -19,6 +19,7 @@ import torch
 from clreplay import runfolder
 from clreplay.chance import key_seed
 from clreplay.condensation import RealImages, condense_experience
+from clreplay.condensation.calibration import described
 from clreplay.data import ImageSet
 from clreplay.estimate import Forecast, forecast
 from clreplay.experiment import ContinualSettings, Plan, default_folder, plan
@@ -56,6 +57,11 @@ def run(
     device_name = torch.cuda.get_device_name(made.device) if made.device.type == "cuda" else _cpu_name()
     told = {**made.as_settings(), **runfolder.provenance(device_name), "created": time.strftime("%Y-%m-%d")}
     resumed = folder.open({**told, **({"command": command} if command else {})})
+    before = folder.chosen()
+    settled = made.settled(before or {})
+    if before is None:
+        folder.choose(made.chosen(settled))
+    made = settled
     expected = _announce(made, folder, resumed, device_name, reporter)
     for order in range(made.settings.class_orders):
         for recipe in made.recipes:
@@ -200,10 +206,12 @@ def _run_line(
         _accuracy_picture(made, folder)
         values = np.array([row["accuracy"] for row in rows])
         condensed = line.memory.info["condense_seconds"][step]
+        decoded = len(line.memory.labels)
+        more = f" (decoded to {decoded})" if decoded != rows[0]["memory_images"] else ""
         reporter.line(
             f"{line.title(step):<28} {len(line.seen(step)):>4} classes  "
             f"{values.mean():5.1f} %{_spread(values):<22}  "
-            f"memory {rows[0]['memory_images']} images, {size(rows[0]['memory_bytes'])}; "
+            f"memory {rows[0]['memory_images']} images{more}, {size(rows[0]['memory_bytes'])}; "
             f"made in {duration(condensed)}, trained in {duration(sum(s for _, s in measured))}"
         )
 
@@ -246,7 +254,8 @@ def _memory_of(made: Plan, recipe: Recipe, order: int, folder: RunFolder, finish
         return ReplayMemory.load(path, dataset=made.data.name)
     if finished:
         raise FileNotFoundError(f"{folder.results_file} has finished steps but {path} is gone; use a new --out")
-    memory = ReplayMemory(made.settings.images_per_class, made.settings.mem_size, made.data.normalization)
+    s = made.settings
+    memory = ReplayMemory(s.images_per_class, s.mem_size, made.data.normalization, s.store)
     memory.info = {"dataset": made.data.name, "method": recipe.name, "class_order": order, "condense_seconds": []}
     return memory
 
@@ -254,19 +263,25 @@ def _memory_of(made: Plan, recipe: Recipe, order: int, folder: RunFolder, finish
 def _announce(made: Plan, folder: RunFolder, resumed: bool, device_name: str, reporter: Reporter) -> Forecast | None:
     s = made.settings
     budget = f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images in all"
+    budget += "" if s.store == "uint8" else f", condensed ones stored as {s.store}"
     reporter.line(f"Class-incremental {s.dataset}: {made.data.num_classes} classes in {s.steps} steps, {budget}")
     reporter.line(
         f"  memories  {', '.join(r.label for r in made.recipes)}; "
         f"{s.class_orders} class order(s), {s.networks} network(s) a step"
     )
-    reporter.line(f"  learner   {made.network().__class__.__name__} of width {made.learner.width}, host {s.host}")
+    reporter.line(f"  learner   {made.learner.described()}, host {s.host}")
     reporter.line(f"  device    {made.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
+    for recipe in made.recipes:
+        if (speed := described(made.memory_settings[recipe.name])) is not None:
+            reporter.line(f"  speed     {recipe.label}: {speed}")
     reporter.line(f"  data      {made.data.source}")
     reporter.line(f"  folder    {folder.path}{' (going on with the run in it)' if resumed else ''}")
     if resumed:
         return None
     expected = forecast(made)
-    reporter.line(f"  time      about {duration(expected.total)} (estimated from a short trial on this machine)")
+    labels = [recipe.label for recipe in made.recipes if recipe.name in expected.unknown]
+    without = f", not counting to make {', '.join(labels)}: that is known once it runs" if labels else ""
+    reporter.line(f"  time      about {duration(expected.total)} (from a short trial on this machine{without})")
     return expected
 
 

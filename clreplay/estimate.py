@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from clreplay.allocator import keep_freed_memory
 from clreplay.condensation import RealImages
 from clreplay.condensation.matching import Matching, MatchingSettings
+from clreplay.condensation.selection import RandomSettings
+from clreplay.decoding import decoder
 from clreplay.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -25,19 +27,21 @@ class Forecast:
 
     Attributes:
         condensing: of condensing all classes once, by memory.
-        training: of training and testing all networks of one memory under one class order.
+        training: of training and testing all networks under one class order, by memory.
         orders: class orders.
+        unknown: memories that no trial stands for; they count as nothing until their first iterations are timed.
     """
 
     condensing: dict[str, float]
-    training: float
+    training: dict[str, float]
     orders: int
+    unknown: list[str] = field(default_factory=list)
     corrected: set[str] = field(default_factory=set)
 
     @property
     def total(self) -> float:
         """Seconds of the whole run."""
-        return self.orders * (sum(self.condensing.values()) + len(self.condensing) * self.training)
+        return self.orders * (sum(self.condensing.values()) + sum(self.training.values()))
 
     def correct(self, memory: str, steps: int, done: int, total: int, seconds: float) -> bool:
         """Once a memory's first iterations are timed, let them replace the trial.
@@ -57,40 +61,61 @@ def forecast(made: Plan) -> Forecast:
 
     Condensers are tried on a few classes for two iterations, the learner for a few updates.
     """
-    images = sum(_images_trained_on(made.learner, made.images_at(step)) for step in range(made.settings.steps))
     # Testing takes a forward pass, about a third of an update's time an image.
     share = len(made.data.test) / made.settings.steps
     tested = sum(share * (step + 1) for step in range(made.settings.steps)) / 3
-    training = _seconds_per_image(made, made.learner) * (images + tested) * made.settings.networks
-    condensing = {r.name: estimate_condensing(made, made.memory_settings[r.name]) for r in made.recipes}
-    return Forecast(condensing, training, made.settings.class_orders)
+    per_image = _seconds_per_image(made, made.learner) * made.settings.networks
+    training = {}
+    for recipe in made.recipes:
+        # A memory may decode to more images than it stores.
+        each = decoder(recipe.method.decoding(made.memory_settings[recipe.name])).images_each
+        stored = [made.images_at(step) for step in range(made.settings.steps)]
+        trained = sum(_images_trained_on(made.learner, each * images) for images in stored)
+        training[recipe.name] = per_image * (trained + tested)
+    condensing, unknown = {}, []
+    for recipe in made.recipes:
+        seconds = estimate_condensing(made, made.memory_settings[recipe.name])
+        if seconds is None:
+            unknown.append(recipe.name)
+        condensing[recipe.name] = seconds or 0.0
+    return Forecast(condensing, training, made.settings.class_orders, unknown)
 
 
-def estimate_condensing(made: Plan, settings: Any) -> float:
-    """Seconds that condensing all classes once will take; selections without training count as nothing."""
+def estimate_condensing(made: Plan, settings: Any) -> float | None:
+    """Seconds that condensing all classes once will take; nothing for a random choice, None if that is unknown."""
     if isinstance(settings, MatchingSettings):
         return _seconds_per_class_iteration(made, settings) * settings.iterations * made.data.num_classes
     if isinstance(settings, TrainingSettings):
         images = _images_trained_on(settings, len(made.data.train) // made.settings.steps)
         return _seconds_per_image(made, settings) * images * made.settings.steps
-    return 0.0
+    return 0.0 if isinstance(settings, RandomSettings) else None
 
 
 def _seconds_per_class_iteration(made: Plan, settings: MatchingSettings) -> float:
-    # One class says it for a CPU; a GPU is only filled by the classes of a whole step.
-    count = 1 if made.device.type == "cpu" else made.data.num_classes // made.settings.steps
+    # As many classes as a CPU has threads say it; a GPU is only filled by the classes of a whole step.
+    count = made.data.num_classes // made.settings.steps
+    if made.device.type == "cpu":
+        count = min(count, torch.get_num_threads() * (settings.classes_at_once or 1))
     subset = made.data.train.of_classes(made.classes(0)[0][:count])
     real = RealImages(subset.images, subset.labels, made.data.normalization)
     quota = math.ceil(made.images_at(0) / len(made.classes(0)[0]))
-    trial = Matching(real, dict.fromkeys(real.classes, quota), replace(settings, network_reuse=1), 0, made.device)
-    fresh = _timed(made.device, trial.step)
+
+    def seconds(reuse: int, first: int) -> float:
+        trial = Matching(
+            real, dict.fromkeys(real.classes, quota), replace(settings, network_reuse=reuse), 0, made.device
+        )
+        try:
+            for _ in range(first):
+                trial.step()
+            return _timed(made.device, trial.step) / count
+        finally:
+            trial.close()
+
+    fresh = seconds(1, 0)
     if settings.network_reuse == 1:
-        return fresh / count
-    trial.settings = replace(settings, network_reuse=10**9)
-    trial.iteration = 1  # the same network from here on: only the synthetic side is computed
-    trial.step()
-    again = _timed(made.device, trial.step)
-    return (fresh + (settings.network_reuse - 1) * again) / settings.network_reuse / count
+        return fresh
+    again = seconds(10**9, 1)  # the same network from the second on: only the synthetic side is computed
+    return (fresh + (settings.network_reuse - 1) * again) / settings.network_reuse
 
 
 def _seconds_per_image(made: Plan, settings: TrainingSettings) -> float:

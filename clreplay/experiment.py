@@ -13,7 +13,8 @@ import torch
 
 from clreplay.cache import ClassCache
 from clreplay.chance import key_seed
-from clreplay.condensation import default_device
+from clreplay.condensation import RealImages, default_device
+from clreplay.condensation.api import held
 from clreplay.data import Dataset, load_dataset
 from clreplay.memory import ReplayMemory, class_quotas
 from clreplay.recipes import PRESETS, Recipe, RecipeError, load_recipe, split_overrides, training_settings
@@ -31,7 +32,8 @@ class ContinualSettings:
     Attributes:
         dataset: ``cifar100``, ``cifar10`` or ``digits``.
         memories: names or recipe files of the memories to compare.
-        images_per_class, mem_size: the budget; one of them.
+        images_per_class, mem_size: the budget in stored images; one of them.
+        store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
         steps: experiences that the classes are split into evenly.
         class_orders: how many orders (legacy NumPy permutations of seeds 0, 1, ...).
         networks: networks trained a step.
@@ -48,6 +50,7 @@ class ContinualSettings:
     memories: tuple[str, ...] = ("ddm",)
     images_per_class: int | None = None
     mem_size: int | None = None
+    store: str = "uint8"
     steps: int = 5
     class_orders: int | None = None
     networks: int | None = None
@@ -78,7 +81,7 @@ class Plan:
         return [part.tolist() for part in np.split(permutation, self.settings.steps)]
 
     def images_at(self, step: int) -> int:
-        """Images in memory after a step (0-based)."""
+        """Images stored after a step (0-based)."""
         seen = self.data.num_classes // self.settings.steps * (step + 1)
         return sum(class_quotas(seen, self.settings.images_per_class, self.settings.mem_size))
 
@@ -100,6 +103,31 @@ class Plan:
         """Seed of one network's weights, shuffling and augmentation."""
         return key_seed(self.settings.seed, "learner", order, network)
 
+    def settled(self, before: Mapping[str, Mapping[str, Any]]) -> Plan:
+        """The same with everything measured that settings leave to the machine.
+
+        Args:
+            before: what was chosen before, by memory; a run that goes on keeps to it.
+        """
+        settings = dict(self.memory_settings)
+        for recipe in self.recipes:
+            kept = held(settings[recipe.name], before.get(recipe.name, {}), self.device)
+            if "auto" in asdict(kept).values():
+                part = self.data.train.of_classes(self.classes(0)[0])
+                real = RealImages(part.images, part.labels, self.data.normalization)
+                quotas = class_quotas(len(real.classes), self.settings.images_per_class, self.settings.mem_size)
+                kept = recipe.method.settle(kept, real, dict(zip(real.classes, quotas)), self.device)
+            settings[recipe.name] = kept
+        return replace(self, memory_settings=settings)
+
+    def chosen(self, settled: Plan) -> dict[str, dict[str, Any]]:
+        """What :meth:`settled` chose, by memory."""
+        return {
+            name: {key: value for key, value in asdict(after).items() if value != getattr(before, key)}
+            for (name, before), after in zip(self.memory_settings.items(), settled.memory_settings.values())
+            if after != before
+        }
+
     def as_settings(self) -> dict[str, Any]:
         """What ``settings.yaml`` records."""
         s = self.settings
@@ -110,18 +138,21 @@ class Plan:
             "steps": s.steps,
             "images_per_class": s.images_per_class,
             "mem_size": s.mem_size,
+            "store": s.store,
             "class_orders": s.class_orders,
             "networks": s.networks,
             "seed": s.seed,
             "preset": s.preset,
             "host": s.host,
             "device": self.device.type,
-            "memories": {
-                r.name: {"label": r.label, "method": r.method.name, "settings": asdict(self.memory_settings[r.name])}
-                for r in self.recipes
-            },
+            "memories": {r.name: self._memory_as_settings(r) for r in self.recipes},
             "training": asdict(self.learner),
         }
+
+    def _memory_as_settings(self, recipe: Recipe) -> dict[str, Any]:
+        code = {"code": recipe.method.code} if recipe.method.code else {}  # a hash: one's own code may change
+        settings = asdict(self.memory_settings[recipe.name])
+        return {"label": recipe.label, "method": recipe.method.name, **code, "settings": settings}
 
 
 def plan(settings: ContinualSettings) -> Plan:
@@ -140,7 +171,6 @@ def plan(settings: ContinualSettings) -> Plan:
     if not names or len(set(names)) != len(names):
         raise ValueError(f"memories must be one or more different names, got {', '.join(names) or 'none'}")
     learner, by_recipe = split_overrides(settings.overrides, recipes)
-    chosen = {recipe.name: recipe.settings(preset, by_recipe[recipe.name]) for recipe in recipes}
     orders, networks = REPEATS[preset]
     filled = replace(
         settings,
@@ -155,8 +185,10 @@ def plan(settings: ContinualSettings) -> Plan:
     for name in ("steps", "class_orders", "networks"):
         if getattr(filled, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(filled, name)}")
+    ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # told before the data is read
+    where = (settings.dataset, filled.images_per_class)
+    chosen = {recipe.name: recipe.settings(preset, by_recipe[recipe.name], *where) for recipe in recipes}
     learned = training_settings(preset, learner)
-    ReplayMemory(filled.images_per_class, filled.mem_size)  # a wrong budget is told before the data is read
     data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
@@ -172,7 +204,9 @@ def default_folder(made: Plan) -> Path:
     budget = (
         "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
     )
-    return Path("out") / f"{s.dataset}-{s.steps}step-{'-'.join(r.name for r in made.recipes)}{budget}-{s.preset}"
+    store = "" if s.store == "uint8" else f"-{s.store}"
+    names = "-".join(recipe.name for recipe in made.recipes)
+    return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}-{s.preset}"
 
 
 def _check_budget(made: Plan) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def user_cache() -> Path:
+    """``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clreplay"
 
 
 @contextmanager

@@ -33,7 +33,7 @@ COLUMNS = (
 )
 """One row a trained network; accuracy in percent of the test images of all classes seen so far."""
 
-INFORMATION = ("versions", "commit", "device_name", "created", "command")
+INFORMATION = ("versions", "commit", "device_name", "created", "command", "chosen")
 """Settings that say where and when a run was made, not what it is: they may change when it goes on."""
 
 
@@ -87,6 +87,15 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.settings_file, yaml.safe_dump(plain(settings), sort_keys=False, width=100))
         return False
+
+    def chosen(self) -> dict[str, dict[str, Any]] | None:
+        """What was chosen by measurement when the run began, by memory; None if it is still to be."""
+        return read_settings(self.path).get("chosen")
+
+    def choose(self, chosen: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record what was chosen by measurement, once for the whole run."""
+        told = {**read_settings(self.path), "chosen": plain(chosen)}
+        write_text(self.settings_file, yaml.safe_dump(told, sort_keys=False, width=100))
 
     def rows(self) -> pd.DataFrame:
         """All results so far (an empty frame with the columns if there are none)."""

@@ -2,16 +2,19 @@
 """How fast the matching engine is, beside a faithful loop over classes, in one process on the same data.
 
     python runs/bench_condense.py --method ddm --classes 20 --ipc 20 --real 64 --width 32
+    python runs/bench_condense.py --retrain 20 --width 128
     python runs/bench_condense.py --suite --out bench.json
 
 Engine and reference take turns; every time is the median of the repeats, after warming up. Speed is a
-property of the machine: a row says which one, and only the ratio travels.
+property of the machine: a row says which one, and only the ratio travels. Both run with the memory allocator
+tuned (clreplay/allocator.py), which helps the reference as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
@@ -21,10 +24,14 @@ import torch
 from reference_loop import ReferenceLoop
 
 from clreplay.condensation import RealImages, default_device
+from clreplay.condensation.calibration import CHOSEN, settle
 from clreplay.condensation.matching import Matching
 from clreplay.data import NORMALIZATIONS
+from clreplay.networks import reinitialize
 from clreplay.recipes import load_recipe
 from clreplay.runfolder import provenance
+from clreplay.training import TrainingSettings, train
+from clreplay.training_together import train_together
 
 SUITE = [
     {"method": method, "classes": classes, "ipc": ipc, "width": width}
@@ -41,6 +48,11 @@ SUITE = [
 ]
 
 
+RETRAIN = [{"networks": networks, "width": width} for networks in (1, 20) for width in (32, 128)]
+UPDATES = {"cpu": 2, "cuda": 50}
+"""Updates of a network when retraining is measured."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,7 +63,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--width", type=int, default=128)
     made.add_argument("--device", help="default: a GPU if there is one")
     made.add_argument("--repeats", type=int, default=5)
-    made.add_argument("--suite", action="store_true", help="classes 5/20/100, images 1/10/20/50, widths 32/128")
+    made.add_argument("--retrain", type=int, metavar="NETWORKS", help="measure training this many networks instead")
+    made.add_argument(
+        "--suite",
+        action="store_true",
+        help="classes 5/20/100, images 1/10/20/50, widths 32/128, and retraining of 1 and 20 networks",
+    )
     made.add_argument(
         "--set",
         nargs="+",
@@ -74,19 +91,30 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
     settings = load_recipe(row["method"]).settings(
         "paper", {"width": row["width"], "real_batch": row["real"], **overrides}
     )
-    engine = Matching(real, dict.fromkeys(real.classes, row["ipc"]), settings, 0, device)
+    counts = dict.fromkeys(real.classes, row["ipc"])
+    settings = settle(Matching, settings, real, counts, device)
+    engine = Matching(real, counts, settings, 0, device)
     floats = [real.normalised(label).to(device) for label in real.classes]
     reference = ReferenceLoop(floats, row["ipc"], row["width"], row["real"], row["method"])
-    for step in (engine.step, reference.step):
+    reuse = settings.network_reuse  # iterations that share a network are timed together
+
+    def steps() -> None:
+        for _ in range(reuse):
+            engine.step()
+
+    for step in (steps, reference.step):
         _timed(step, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     times: dict[str, list[float]] = {"engine": [], "reference": []}
     for _ in range(repeats):
-        times["engine"].append(_timed(engine.step, device))
+        times["engine"].append(_timed(steps, device) / reuse)
         times["reference"].append(_timed(reference.step, device))
+    engine.close()
     engine_ms, reference_ms = (1000 * statistics.median(times[name]) for name in ("engine", "reference"))
-    peak = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else kilobytes / 1e3
+    gflop = _gigaflop(row)
     return {
         "method": row["method"],
         "device": device.type,
@@ -97,9 +125,69 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
         "engine_ms": round(engine_ms, 2),
         "reference_ms": round(reference_ms, 2),
         "ratio": round(reference_ms / engine_ms, 2),
-        "peak_mb": peak,
+        "peak_mb": round(peak),
+        "gflop": round(gflop, 2),
+        "gflop_per_s": round(gflop / engine_ms * 1000, 1),
         "images_per_second": round(row["classes"] * (row["real"] + row["ipc"]) / engine_ms * 1000),
         "settings": overrides,
+        "chosen": {name: getattr(settings, name) for name in CHOSEN},
+    }
+
+
+def _gigaflop(row: dict[str, Any]) -> float:
+    """What an iteration of ConvNet-3 at 32 pixels cannot do without: convolutions, and Gram products for ddm.
+
+    The gradient of the images costs the convolutions once more (weights want none), and a Gram product once.
+    """
+    width, real, synthetic = row["width"], row["real"], row["ipc"]
+    pixels = [32 * 32, 16 * 16, 8 * 8]
+    conv = sum(2 * 9 * p * width * inputs for p, inputs in zip(pixels, (3, width, width)))
+    gram = sum(2 * p * width * width for p in pixels) if row["method"] == "ddm" else 0
+    return row["classes"] * (real + 2 * synthetic) * (conv + gram) / 1e9
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of a large matrix product: what the device can do at its best."""
+    n = 8192 if device.type == "cuda" else 2048
+    one, other = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    _timed(lambda: one @ other, device)
+    return 2 * n**3 / min(_timed(lambda: one @ other, device) for _ in range(5)) / 1e9
+
+
+def measure_retraining(row: dict[str, Any], device: torch.device, repeats: int) -> dict[str, Any]:
+    """Training networks on a memory of 400 images, batch 256: all together, and one after another."""
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randn(400, 3, 32, 32, generator=chance).to(device)
+    labels = torch.arange(20, device=device).repeat_interleave(20)
+    settings = TrainingSettings(width=row["width"], updates=UPDATES[device.type], batch_size=256)
+
+    def networks() -> list[torch.nn.Module]:
+        made = [settings.build(20, 3, 32) for _ in range(row["networks"])]
+        for number, network in enumerate(made):
+            reinitialize(network, number)
+        return [network.to(device) for network in made]
+
+    def together() -> None:
+        train_together(networks(), images, labels, settings, [(n, "train") for n in range(row["networks"])])
+
+    def one_by_one() -> None:
+        for number, network in enumerate(networks()):
+            train(network, images, labels, settings, (number, "train"))
+
+    times: dict[str, list[float]] = {"together": [], "one_by_one": []}
+    for repeat in range(repeats + 1):  # the first is to warm up
+        for name, work in (("together", together), ("one_by_one", one_by_one)):
+            seconds = _timed(work, device)
+            if repeat:
+                times[name].append(seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "device": device.type,
+        **row,
+        "updates": settings.updates,
+        "together_s": round(medians["together"], 3),
+        "one_by_one_s": round(medians["one_by_one"], 3),
+        "ratio": round(medians["one_by_one"] / medians["together"], 2),
     }
 
 
@@ -119,22 +207,41 @@ def main(argv: list[str] | None = None) -> int:
     device = default_device(options.device)
     real = options.real or (256 if device.type == "cuda" else 64)
     one = {"method": options.method, "classes": options.classes, "ipc": options.ipc, "width": options.width}
+    rates = {str(dtype)[6:]: round(matrix_rate(device, dtype)) for dtype in (torch.float32, torch.bfloat16)}
+    print("matrix product: " + ", ".join(f"{rate} GFLOP/s in {name}" for name, rate in rates.items()))
     rows = []
-    for row in SUITE if options.suite else [one]:
-        rows.append(measure({**row, "real": real}, device, options.repeats, parse_set(options.overrides)))
-        r = rows[-1]
-        print(
-            f"{r['method']:>4}  {r['classes']:>3} classes x {r['images_per_class']:>2} images, {r['real_batch']} real, width {r['width']:>3}:  "
-            f"engine {r['engine_ms']:>8.1f} ms  reference {r['reference_ms']:>8.1f} ms  ratio {r['ratio']:.2f}  {r['images_per_second']} images/s",
-            flush=True,
-        )
+    if options.retrain is None:
+        for row in SUITE if options.suite else [one]:
+            rows.append(measure({**row, "real": real}, device, options.repeats, parse_set(options.overrides)))
+            print(_line(rows[-1]), flush=True)
+    retraining = [{"networks": options.retrain, "width": options.width}] if options.retrain else []
+    for row in RETRAIN if options.suite else retraining:
+        rows.append(measure_retraining(row, device, min(options.repeats, 3)))
+        print(_retraining_line(rows[-1]), flush=True)
     if options.out:
         name = (
             torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
         )
         with open(options.out, "w", encoding="utf-8") as file:
-            json.dump([{**row, **provenance(name)} for row in rows], file, indent=1)
+            told = {"matrix_gflop_per_s": rates, **provenance(name)}
+            json.dump([{**row, **told} for row in rows], file, indent=1)
     return 0
+
+
+def _line(r: dict[str, Any]) -> str:
+    return (
+        f"{r['method']:>4}  {r['classes']:>3} classes x {r['images_per_class']:>2} images, {r['real_batch']} real, "
+        f"width {r['width']:>3}:  engine {r['engine_ms']:>8.1f} ms  reference {r['reference_ms']:>8.1f} ms  "
+        f"ratio {r['ratio']:.2f}  {r['images_per_second']} images/s  {r['gflop_per_s']:.0f} GFLOP/s  "
+        f"{r['peak_mb']} MB  ({r['chosen']['kernels']}, {r['chosen']['parallel']}, {r['chosen']['precision']})"
+    )
+
+
+def _retraining_line(r: dict[str, Any]) -> str:
+    return (
+        f"retraining {r['networks']:>2} networks of width {r['width']:>3}, {r['updates']} updates:  "
+        f"together {r['together_s']:.2f} s  one by one {r['one_by_one_s']:.2f} s  ratio {r['ratio']:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 
 from clreplay.augment import augment_shared, parse_strategy
 from clreplay.chance import BLOCK, generator
-from clreplay.condensation import RealImages, matching
+from clreplay.condensation import RealImages, keeping
 from clreplay.condensation.matching import Matching, MatchingSettings, terms_of
 from clreplay.data import NORMALIZATIONS
 from clreplay.networks import ConvNet
@@ -216,7 +216,8 @@ def draws_of(some, block=0):
     for group in some.groups:
         group.prepare(block, some.seed, some.strategy)
         for i, label in enumerate(group.labels):
-            found[label] = group.rows[:, i] - group.starts[i], group.draws[:, i]
+            rows = torch.searchsorted(group.positions[i], group.rows[:, i].contiguous())
+            found[label] = rows, group.draws[:, i]
     return found
 
 
@@ -283,7 +284,7 @@ def test_the_network_s_draw_does_not_depend_on_the_number_of_classes(twenty):
     images, labels = twenty
     few = labels < 3
     sizes = {
-        engine(RealImages(images[chosen], labels[chosen], NORMALIZATION), DM).parameters.buffer.numel()
+        engine(RealImages(images[chosen], labels[chosen], NORMALIZATION), DM).networks.parameters.buffer.numel()
         for chosen in (few, ~few)
     }
     assert len(sizes) == 1
@@ -375,7 +376,7 @@ def test_an_interrupted_run_is_kept_in_a_file_and_goes_on_to_the_same_bytes_and_
 
 
 def test_the_state_is_kept_every_few_minutes(real, tmp_path, monkeypatch):
-    monkeypatch.setattr(matching, "SECONDS_BETWEEN_SAVES", -1.0)
+    monkeypatch.setattr(keeping, "SECONDS_BETWEEN_SAVES", -1.0)
     keep, there = tmp_path / "work.progress", []
     engine(real).run(lambda *_: there.append(keep.exists()), keep)
     assert there == [False, True, True, True, True]
@@ -465,7 +466,7 @@ def test_network_reuse_shares_network_real_batch_and_augmentation(real):
     for _ in range(4):
         some.step()
         group = some.groups[0]
-        seen.append((some.parameters.buffer.clone(), group.statistics))
+        seen.append((some.networks.parameters.buffer.clone(), group.statistics))
     for later in (1, 2):
         assert torch.equal(seen[later][0], seen[0][0])
         assert seen[later][1] is seen[0][1]
@@ -574,6 +575,15 @@ def test_a_style_layer_the_network_lacks_is_an_error_and_moves_nothing(real):
 
 
 # ---------------------------------------------------------------- memory and precision
+
+
+def test_real_images_on_the_device_or_where_they_were_make_no_difference(real, monkeypatch):
+    plain = engine(real, replace(DDM, classes_at_once=2))
+    assert all(group.real is real.images for group in plain.groups)  # nothing is copied
+    monkeypatch.setattr(Matching, "_resident", lambda self: True)
+    resident = engine(real, replace(DDM, classes_at_once=2))
+    assert [len(group.real) for group in resident.groups] == [24, 12]
+    assert_same_bytes(plain.run().images, resident.run().images)
 
 
 def limit_memory(monkeypatch, classes: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from clreplay.cache import ClassCache
-from clreplay.condensation.methods import METHODS, Condensed, Condenser, Progress
+from clreplay.condensation.calibration import CHOSEN
+from clreplay.condensation.methods import Condensed, Condenser, Progress, method_of
 from clreplay.condensation.real import RealImages, check_images
 from clreplay.data import NORMALIZATIONS, Normalization, pixel_codes
 from clreplay.memory import ReplayMemory
@@ -29,6 +31,7 @@ def condense(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     dataset: str | None = None,
+    store: str = "uint8",
     **settings: Any,
 ) -> ReplayMemory:
     """Condense (or select) a class-balanced set of images.
@@ -37,7 +40,7 @@ def condense(
         images: (n, c, h, w), square; uint8 pixel codes, or float images that are normalised already.
         labels: (n,) integers.
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``) or the path of a recipe.
-        images_per_class: images of every class in the result.
+        images_per_class: images of every class that are stored.
         preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``.
         normalization: a :class:`clreplay.data.Normalization` or the name of a known one such as
             ``"cifar10"``. None takes mean and deviation of uint8 images themselves, and recognises known
@@ -45,7 +48,9 @@ def condense(
         seed: of all chance; the same seed, images and settings give the same bytes on a CPU.
         device: where to work; None takes a GPU if there is one.
         progress: called with (done, total, unit).
-        dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks.
+        dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks; recipes may
+            have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
+        store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
 
     Returns:
@@ -61,10 +66,11 @@ def condense(
     """
     from clreplay.recipes import load_recipe
 
+    memory = ReplayMemory(images_per_class=images_per_class, store=store)
     recipe = load_recipe(method)
-    chosen = recipe.settings(preset, settings)
+    chosen = recipe.settings(preset, settings, dataset, images_per_class)
     images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
-    memory = ReplayMemory(images_per_class=images_per_class, normalization=normalization)
+    memory.normalization = normalization
     real = RealImages(images, labels, normalization)
     condense_experience(
         memory, real, recipe.method.condense, chosen, seed=seed, device=default_device(device), progress=progress
@@ -105,12 +111,19 @@ def condense_experience(
 
     Raises:
         ValueError: before any work, if a class is in memory already, the budget is too small, or a class
-            has fewer real images than its quota; after it, if the condenser left a class out.
+            has fewer real images than its quota; after it, if the condenser left a class out or names another
+            decoder than its method does.
     """
     quotas = memory.quotas_with(real.classes)
     counts = {label: quotas[label] for label in real.classes}
     real.check_counts(counts)
     start = time.perf_counter()
+    method = method_of(condenser, settings)
+    chosen: dict[str, Any] = {}
+    if method is not None:
+        settled = method.settle(held(settings, memory.info.get("chosen", {}), device), real, counts, device)
+        chosen = {name: value for name, value in asdict(settled).items() if value != getattr(settings, name)}
+        settings = settled
     kept = {} if keep is None else {"keep": keep}  # callables of one's own need not know of it
 
     def work(part: RealImages) -> Condensed:
@@ -122,12 +135,33 @@ def condense_experience(
     seconds = time.perf_counter() - start
     if set(condensed.images) != set(real.classes):
         raise ValueError(f"the condenser gave classes {sorted(condensed.images)}, but was asked for {real.classes}")
+    if method is not None and condensed.decoding != (declared := method.decoding(settings)):
+        raise ValueError(
+            f"method {method.name!r} gave images with decoding {condensed.decoding!r}, but is registered with "
+            f"{declared!r}; give @register(..., decoding=...) and Condensed(..., decoding=...) the same"
+        )
     experience = 1 + max((row["experience"] for row in memory.record), default=-1)
     record = [{"experience": experience, **row} for row in condensed.record]
-    memory.add(condensed.images, task_labels, real.keys, record)
-    if condensed.chosen:
-        memory.info["chosen"] = condensed.chosen
+    memory.add(condensed.images, task_labels, real.keys, record, condensed.decoding)
+    if chosen or condensed.chosen:
+        memory.info["chosen"] = {**chosen, **condensed.chosen}
     return seconds
+
+
+def held(settings: Any, chosen: Mapping[str, Any], device: torch.device) -> Any:
+    """Settings whose open choices are those that were made before, so that a run keeps to them.
+
+    Args:
+        settings: a settings dataclass; open are values of ``auto``, and of None on a CPU (how many classes a GPU
+            works on together depends on its free memory).
+        chosen: values by name of setting; only what a calibration chooses is looked at.
+        device: where the work will be done.
+    """
+    names = {field.name for field in fields(settings)} if is_dataclass(settings) else set()
+    open_values = ("auto", None) if device.type == "cpu" else ("auto",)
+    known = [name for name in CHOSEN if name in names and name in chosen]
+    taken = {name: chosen[name] for name in known if getattr(settings, name) in open_values}
+    return replace(settings, **taken) if taken else settings
 
 
 def _through_cache(
@@ -141,21 +175,24 @@ def _through_cache(
     work: Callable[[RealImages], Condensed],
 ) -> Condensed:
     """Condense only the classes that are not in the cache, and put them there."""
-    method = next((m for m in METHODS.values() if m.condense is condenser and m.separable(settings)), None)
-    if method is None:
+    method = method_of(condenser, settings)
+    if method is None or not method.separable(settings):
         return work(real)
+    name = f"{method.name} {method.code}" if method.code else method.name  # one's own code may change under a name
     addresses = {
-        label: cache.address(method.name, settings, real.keys[label], counts[label], seed, device)
-        for label in real.classes
+        label: cache.address(name, settings, real.keys[label], counts[label], seed, device) for label in real.classes
     }
     found = {label: cache.get(address, (counts[label], *real.shape)) for label, address in addresses.items()}
-    missing = [label for label, images in found.items() if images is None]
-    condensed = work(real.subset(missing)) if missing else Condensed({})
+    missing = [label for label, old in found.items() if old is None]
+    decodings = {old.decoding for old in found.values() if old is not None}
+    condensed = work(real.subset(missing)) if missing else Condensed({}, decoding=min(decodings))
+    if decodings - {condensed.decoding}:
+        return work(real)  # classes that are stored in different ways cannot stand in one experience
     for label, images in condensed.images.items():
-        cache.put(addresses[label], images)
-    images = {label: condensed.images[label] if old is None else old for label, old in found.items()}
+        cache.put(addresses[label], images, condensed.decoding)
+    images = {label: condensed.images[label] if old is None else old.images for label, old in found.items()}
     chosen = {**condensed.chosen, "classes_from_cache": len(images) - len(missing)}
-    return Condensed(images, condensed.record, chosen)
+    return Condensed(images, condensed.record, chosen, condensed.decoding)
 
 
 def default_device(device: torch.device | str | None = None) -> torch.device:

@@ -2,16 +2,17 @@
 
 Each iteration draws a random network, takes a real batch of every class, augments it and the class's
 synthetic images with one shared draw, and moves the synthetic images down the gradient of the terms.
-The losses separate over classes, so classes are worked on in groups of any size with the same outcome
-(to float rounding): one at a time suits a CPU's cache, many at a time fill a GPU.
+The losses separate over classes, so classes are worked on in groups of any size, one after another or in
+threads, with the same outcome (to float rounding): one at a time suits a CPU's cache, many at a time fill a GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import pickle
-import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,30 +22,35 @@ from torch import Tensor
 
 from clreplay.allocator import keep_freed_memory
 from clreplay.augment import augment_classes, parse_strategy
-from clreplay.chance import BLOCK, generator
+from clreplay.chance import BLOCK
+from clreplay.condensation.calibration import settle
+from clreplay.condensation.class_threads import ClassThreads
+from clreplay.condensation.forward import Forward
+from clreplay.condensation.fresh_networks import FreshNetworks
 from clreplay.condensation.group import Group
+from clreplay.condensation.keeping import kept, load_kept
 from clreplay.condensation.matching_settings import MatchingSettings, terms_of
 from clreplay.condensation.methods import Condensed, Progress, register
 from clreplay.condensation.real import RealImages
-from clreplay.files import replacing
+from clreplay.condensation.start import equal_groups, initial_images
 from clreplay.losses.features import Features
-from clreplay.networks import FlatParameters
 
 logger = logging.getLogger(__name__)
 RECORD_ROWS = 200
-SECONDS_BETWEEN_SAVES = 180.0
+RESIDENT_SHARE = 0.4
+"""Of a GPU's free memory: what real images may take of it; beyond, batches come from the host."""
 
 
 class Matching:
     """One condensation in progress: all that it is, and how it goes one step further.
 
     The chance of iteration i is a function of (seed, class key, i), so the state is only the synthetic
-    images, their velocity, the iteration and the record.
+    images, their velocity, the iteration, the record and what the networks know beyond their draw.
 
     Args:
         real: the experience.
         counts: synthetic images of every class.
-        settings: see :class:`MatchingSettings`.
+        settings: see :class:`MatchingSettings`; what is ``auto`` in them is plain here, see :func:`settle`.
         seed: seed of all chance.
         device: where the work is done.
 
@@ -61,73 +67,113 @@ class Matching:
         device: torch.device,
     ) -> None:
         real.check_counts(counts)
-        self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
+        self.device = torch.device(device)
+        settings = settings.plain(self.device)
+        self.real, self.settings, self.seed = real, settings, seed
         if self.device.type == "cpu":
             keep_freed_memory()
         self.strategy = parse_strategy(settings.siamese_augment)
-        # One output, whatever the number of classes: only the features are used, and the size of the buffer
-        # decides which number of a GPU's draw goes to which weight.
-        self.network = settings.build(1, real.shape[0], real.shape[1]).to(self.device)
-        self.network.train()  # batch norm, where chosen, uses the batch's own statistics
-        self.parameters = FlatParameters(self.network)
+        self.networks = self.make_networks()
+        self.forward = Forward(self.networks.network, settings.kernels, settings.layout, settings.precision)
         self.counts = {label: counts[label] for label in real.classes}
         self.iteration = 0
         self.record: list[dict[str, Any]] = []
-        self.groups = self._make_groups(counts)
+        self.groups = self._make_groups()
         self._halved = False
+        self._threads: ClassThreads | None = None
+        # Draws are made on the host, which has nothing else to do while a GPU works.
+        self._helper = ThreadPoolExecutor(1, "clreplay-draws") if self.device.type == "cuda" else None
+
+    # ------------------------------------------------------------------ what a relative may do otherwise
+
+    first_images = staticmethod(initial_images)
+    """The first synthetic images of a class."""
+
+    def make_networks(self) -> FreshNetworks:
+        """Where the network of every iteration comes from."""
+        # One output, whatever the number of classes: only the features are used, and the size of the buffer
+        # decides which number of a GPU's draw goes to which weight.
+        network = self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
+        return FreshNetworks(network, self.seed)
+
+    def terms(self, labels: list[int], count: int) -> list[Any]:
+        """The terms of the loss for some classes with ``count`` synthetic images each."""
+        return terms_of(self.settings, count)
+
+    def seen(self, synthetic: Tensor) -> Tensor:
+        """What the network is shown of the synthetic images, (classes, n, c, h, w) both."""
+        return synthetic
 
     # ------------------------------------------------------------------ one iteration
 
     def step(self) -> dict[str, Tensor]:
         """One image update of every class.
 
+        Interrupted in the middle, it can be called again: groups that were through are not moved twice.
+
         Returns:
             The terms' unweighted values, mean over classes, still on the device.
         """
         number = self.iteration // self.settings.network_reuse
-        chance = generator(self.seed, "network", number, device=self.device)
-        if self.groups[0].drawn_for != number:
-            self.parameters.redraw(chance)
+        with self._convolutions():
+            self.networks.take(number)
+            values = self._in_threads(number) if self.settings.parallel == "classes" else self._in_turn(number)
+            self.networks.advance(number)
+        self.iteration += 1
         totals: dict[str, Tensor] = {}
-        position = 0
+        for of_group in values:
+            for name, value in of_group.items():
+                totals[name] = totals.get(name, 0) + value.sum()
+        return {name: total / len(self.real.classes) for name, total in totals.items()}
+
+    def _in_turn(self, number: int) -> list[dict[str, Tensor]]:
+        values, position = [], 0
         while position < len(self.groups):
             try:
-                values = self._step_group(self.groups[position], number)
+                found = self._step_group(self.groups[position], number)
             except torch.OutOfMemoryError:
                 if len(self.groups[position].labels) == 1 or self.settings.norm == "batch":
                     raise
-                values = None
-            if values is None:  # out of the handler, whose traceback would keep the tensors alive
+                found = None
+            if found is None:  # out of the handler, whose traceback would keep the tensors alive
                 self._halve(position)
                 continue
-            for name, value in values.items():
-                totals[name] = totals.get(name, 0) + value.sum()
+            values.append(found)
             position += 1
-        self.iteration += 1
-        return {name: total / len(self.real.classes) for name, total in totals.items()}
+        return values
+
+    def _in_threads(self, number: int) -> list[dict[str, Tensor]]:
+        if self._threads is None:
+            self._threads = ClassThreads()
+        return self._threads.map(lambda group: self._step_group(group, number), self.groups)
 
     def _step_group(self, group: Group, number: int) -> dict[str, Tensor]:
+        if group.done > self.iteration:
+            return group.values  # moved before the iteration was interrupted
         if group.block != number // BLOCK:
-            group.prepare(number // BLOCK, self.seed, self.strategy)
+            group.prepare(number // BLOCK, self.seed, self.strategy, self._helper)
         within = number % BLOCK
         if group.drawn_for != number:
             with torch.no_grad():
-                images = self.real.normalise(group.real[group.rows[within].flatten()])
+                held = group.real[group.rows[within].flatten()].to(self.device, non_blocking=True)
+                images = self.real.normalise(held)
                 features = self._features(images.unflatten(0, (len(group.labels), -1)), group, within)
                 group.statistics = [term.statistics(features) for term in group.terms]
             group.drawn_for = number
-        synthetic = group.synthetic.requires_grad_()
-        features = self._features(synthetic, group, within)
+        synthetic = group.synthetic.detach().requires_grad_()
+        features = self._features(self.seen(synthetic), group, within)
         values = {
             term.name: term.loss(real, term.statistics(features), features)
             for term, real in zip(group.terms, group.statistics)
         }
         loss = sum(term.weight * values[term.name].sum() for term in group.terms)
         (gradient,) = torch.autograd.grad(loss, synthetic)
-        group.synthetic = synthetic.detach()
-        group.velocity.mul_(self.settings.momentum_img).add_(gradient)
-        group.synthetic.sub_(group.velocity, alpha=self.settings.lr_img)
-        return {name: value.detach() for name, value in values.items()}
+        # New tensors, put in place at once: whenever Ctrl-C comes, a group has moved or it has not.
+        velocity = torch.add(gradient, group.velocity, alpha=self.settings.momentum_img)
+        moved = torch.sub(synthetic.detach(), velocity, alpha=self.settings.lr_img)
+        values = {name: value.detach() for name, value in values.items()}
+        group.move(moved, velocity, self.iteration + 1, values)
+        return values
 
     def _halve(self, position: int) -> None:
         """Try again with less at once; nothing of the group has changed in the iteration that failed."""
@@ -135,7 +181,10 @@ class Matching:
         if not self._halved:
             logger.warning("out of memory with %d classes at once; going on with half as many", len(group.labels))
         self._halved = True
-        self.groups[position : position + 1] = group.halves()
+        halves = group.halves()
+        for half in halves:
+            half.terms = self.terms(half.labels, half.synthetic.shape[1])
+        self.groups[position : position + 1] = halves
         del group
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -143,12 +192,20 @@ class Matching:
     def _features(self, images: Tensor, group: Group, within: int) -> Features:
         """Features of (classes, n, c, h, w) images after the group's augmentation."""
         images = augment_classes(images, group.draws[within], self.strategy)
-        low = self.settings.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            embedding, taps = self.network.features(images.flatten(0, 1))
-        if low:  # statistics and losses stay in single precision
-            embedding, taps = embedding.float(), [tap.float() for tap in taps]
-        return Features.of(len(images), embedding, taps)
+        return self.forward(images, group.reads_maps)
+
+    @contextlib.contextmanager
+    def _convolutions(self) -> Iterator[None]:
+        """On NVIDIA GPUs, ``precision`` decides whether single-precision convolutions may round to TF32."""
+        if self.device.type != "cuda":
+            yield
+            return
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = self.settings.precision == "tf32"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
     # ------------------------------------------------------------------ the whole way
 
@@ -164,29 +221,40 @@ class Matching:
         Raises:
             FloatingPointError: a loss is no longer finite.
         """
-        if keep is not None and keep.is_file():
-            self._resume(keep)
+        if (state := load_kept(keep, self._identity())) is not None:
+            self.load_state_dict(state)
         total = self.settings.iterations
         every = max(1, total // RECORD_ROWS)
-        saved = time.monotonic()
         try:
-            while self.iteration < total:
-                values = self.step()
-                # Reading a loss makes the host wait for the device: only now and then.
-                if self.iteration % every == 0 or self.iteration in (1, total):
-                    self._note(values)
-                if progress is not None:
-                    progress(self.iteration, total, "iterations")
-                if keep is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    self.save(keep)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            if keep is not None:
-                self.save(keep)
-            raise
-        if keep is not None:
-            keep.unlink(missing_ok=True)
-        return Condensed(self.images(), self.record, {"classes_at_once": max(len(g.labels) for g in self.groups)})
+            with kept(keep, self._identity(), self.state_dict) as tick:
+                while self.iteration < total:
+                    values = self.step()
+                    # Reading a loss makes the host wait for the device: only now and then.
+                    if self.iteration % every == 0 or self.iteration in (1, total):
+                        self._note(values)
+                    if progress is not None:
+                        progress(self.iteration, total, "iterations")
+                    tick()
+        finally:
+            self.close()
+        return Condensed(self.images(), self.record, self.chosen())
+
+    def chosen(self) -> dict[str, Any]:
+        """What was measured or fell back on the spot, beside the settings that say the same."""
+        s = self.settings
+        return {
+            "kernels": s.kernels,
+            "layout": s.layout,
+            "parallel": s.parallel,
+            "precision": s.precision,
+            "classes_at_once": max(len(group.labels) for group in self.groups),
+        }
+
+    def close(self) -> None:
+        """Let the threads of the classes end; a further step starts new ones."""
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
 
     def images(self) -> dict[int, Tensor]:
         """The synthetic images of every class as they are now, (k, c, h, w)."""
@@ -207,11 +275,18 @@ class Matching:
     # ------------------------------------------------------------------ saving and going on
 
     def state_dict(self) -> dict[str, Any]:
-        """Images, velocity, iteration and record: with the same inputs they continue an unbroken run."""
-        velocity = {label: g.velocity[i] for g in self.groups for i, label in enumerate(g.labels)}
-        tensors = {f"{label}.image": images for label, images in self.images().items()}
-        tensors.update({f"{label}.velocity": v.clone() for label, v in velocity.items()})
-        return {"iteration": self.iteration, "record": list(self.record), "tensors": tensors}
+        """Images, velocity, iteration and record: with the same inputs they continue an unbroken run.
+
+        In the middle of an iteration it is the state before that iteration.
+        """
+        tensors = {}
+        for group in self.groups:
+            synthetic, velocity = group.at(self.iteration)
+            for i, label in enumerate(group.labels):
+                tensors[f"{label}.image"] = synthetic[i].detach().clone()
+                tensors[f"{label}.velocity"] = velocity[i].clone()
+        state = {"iteration": self.iteration, "record": list(self.record), "tensors": tensors}
+        return {**state, "networks": self.networks.state_dict(self.iteration // self.settings.network_reuse)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where :meth:`state_dict` was taken.
@@ -219,39 +294,22 @@ class Matching:
         Raises:
             ValueError: a class is missing or has another shape; nothing is changed then.
         """
-        places = {}
+        found = []
         for group in self.groups:
-            for name, target in (("image", group.synthetic), ("velocity", group.velocity)):
-                places.update({f"{label}.{name}": target[i] for i, label in enumerate(group.labels)})
-        for name, place in places.items():
-            saved = state["tensors"].get(name)
-            if saved is None or saved.shape != place.shape:
-                label, kind = name.split(".")
-                raise ValueError(f"the state does not fit: class {label} has no {kind} of {tuple(place.shape)}")
-        with torch.no_grad():
-            for name, place in places.items():
-                place.copy_(state["tensors"][name])
-        for group in self.groups:
+            pair = []
+            for kind in ("image", "velocity"):
+                parts = [state["tensors"].get(f"{label}.{kind}") for label in group.labels]
+                for label, part, like in zip(group.labels, parts, group.synthetic):
+                    if part is None or part.shape != like.shape:
+                        shape = tuple(like.shape)
+                        raise ValueError(f"the state does not fit: class {label} has no {kind} of {shape}")
+                pair.append(torch.stack(parts).to(self.device))
+            found.append(pair)
+        self.networks.load_state_dict(state["networks"])
+        for group, (synthetic, velocity) in zip(self.groups, found):
+            group.move(synthetic, velocity, state["iteration"], {})
             group.drawn_for = -1
         self.iteration, self.record = state["iteration"], list(state["record"])
-
-    def save(self, path: Path) -> None:
-        """Write the state; a file that was there is replaced only once the new one is whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            torch.save({"what": self._identity(), **self.state_dict()}, partial)
-
-    def _resume(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{path} is truncated or not a condensation in progress; delete it to start anew"
-            ) from error
-        if state.get("what") == self._identity():
-            self.load_state_dict(state)
-        else:
-            logger.warning("%s is of another condensation; starting anew", path)
 
     def _identity(self) -> str:
         """Names this condensation: classes, counts, settings, seed and kind of device."""
@@ -260,24 +318,31 @@ class Matching:
 
     # ------------------------------------------------------------------ setting up
 
-    def _make_groups(self, counts: dict[int, int]) -> list[Group]:
-        alike: dict[tuple[int, int], list[int]] = {}
-        for label in self.real.classes:
-            batch = min(self.settings.real_batch, self.real.count(label))
-            alike.setdefault((batch, counts[label]), []).append(label)
-        groups = []
-        for (batch, count), labels in alike.items():
-            size = self._classes_at_once(batch, count, len(labels))
-            groups += [self._group(labels[i : i + size], batch, count) for i in range(0, len(labels), size)]
+    def _make_groups(self) -> list[Group]:
+        s, groups = self.settings, []
+        for alike in equal_groups(
+            self.real, self.counts, s.real_batch, s.init, self.seed, self.device, self._resident(), self.first_images
+        ):
+            count, shown = alike.synthetic.shape[1], self.seen(alike.synthetic[:1]).shape[1]
+            size = self._classes_at_once(alike.batch, shown, len(alike.labels))
+            for start in range(0, len(alike.labels), size):
+                group = alike.part(slice(start, start + size))
+                group.terms = self.terms(group.labels, count)
+                groups.append(group)
         return groups
+
+    def _resident(self) -> bool:
+        """Whether the real images have room on the device beside the work; ImageNet's 16 GB may not."""
+        if self.device.type != "cuda":
+            return self.device.type != "cpu"  # on a CPU they are where they are: nothing to copy
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.real.images.numel() * self.real.images.element_size() < RESIDENT_SHARE * free
 
     def _classes_at_once(self, batch: int, count: int, classes: int) -> int:
         if self.settings.norm == "batch":
             return classes  # batch statistics mix the classes (DM's batch-norm path)
         if self.settings.classes_at_once is not None:
             return self.settings.classes_at_once
-        if self.device.type == "cpu":
-            return 1  # a class at a time stays in the cache
         if self.device.type != "cuda":
             return classes
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -285,32 +350,14 @@ class Matching:
         map_bytes = 4 * self.settings.width * self.real.shape[1] ** 2
         return max(1, min(classes, int(0.5 * free / (map_bytes * (4 * batch + 12 * count)))))
 
-    def _group(self, labels: list[int], batch: int, count: int) -> Group:
-        sizes = [self.real.count(label) for label in labels]
-        starts = torch.tensor([0, *sizes[:-1]]).cumsum(0)[:, None]
-        synthetic = torch.stack([self._initial(label, count) for label in labels]).to(self.device)
-        return Group(
-            labels=labels,
-            keys=[self.real.keys[label] for label in labels],
-            real=torch.cat([self.real.raw(label) for label in labels]).to(self.device),
-            starts=starts,
-            sizes=sizes,
-            batch=batch,
-            synthetic=synthetic,
-            velocity=torch.zeros_like(synthetic),
-            terms=terms_of(self.settings, count),
-        )
-
-    def _initial(self, label: int, count: int) -> Tensor:
-        chance = generator(self.seed, self.real.keys[label], "init")
-        if self.settings.init == "noise":
-            return torch.randn(count, *self.real.shape, generator=chance)
-        rows = torch.randperm(self.real.count(label), generator=chance)[:count]
-        return self.real.normalise(self.real.raw(label)[rows])
-
 
 # Batch statistics mix the classes; everything else of a matching loss separates over them.
-@register("matching", MatchingSettings, separable=lambda settings: settings.norm != "batch")
+@register(
+    "matching",
+    MatchingSettings,
+    separable=lambda settings: settings.norm != "batch",
+    settle=lambda settings, real, counts, device: settle(Matching, settings, real, counts, device),
+)
 def condense_by_matching(
     real: RealImages,
     counts: dict[int, int],

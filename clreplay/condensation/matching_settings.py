@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from clreplay.augment import DSA_STRATEGY, parse_strategy
-from clreplay.losses import CorrelationMatching, IntraClassDiversity, MeanMatching, MomentMatching
+from clreplay.condensation.forward import KERNELS, LAYOUTS, PRECISIONS
+from clreplay.losses import AttentionMatching, CorrelationMatching, IntraClassDiversity, MeanMatching, MomentMatching
+from clreplay.losses.attention import check_power
 from clreplay.losses.features import check_choice
 from clreplay.training import NetworkSettings
+
+PARALLEL = ("auto", "classes", "operators")
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,20 @@ class MatchingSettings(NetworkSettings):
         style_layers: taps used by style matching; null takes all blocks.
         neighbours: k of the diversity term as a fraction of the images a class.
         diversity_reduction, detach_neighbours: see :func:`clreplay.losses.intra_class_diversity`.
-        classes_at_once: classes worked on together; null chooses one on a CPU and many on a GPU. Results
-            agree to float rounding.
-        precision: of the convolutions, ``float32`` or ``bfloat16`` (fast on GPUs and on CPUs with
-            ``avx512_bf16``); augmentation, statistics, losses and images are single precision in both.
+        attention_weight: of spatial attention matching (DataDAM); 100 where mean_weight is 1.
+        attention_power: its exponent p.
+        attention_layers: taps used by attention matching; null takes all blocks but the last.
+        classes_at_once: classes worked on together; null measures on a CPU and fills the memory of a GPU. With
+            other numbers results agree to float rounding, as they do under the next three settings.
+        kernels: what runs between two convolutions: ``eager``, ``native`` or ``compiled``
+            (:mod:`clreplay.condensation.forward`), or ``auto`` to take the fastest here.
+        layout: of feature maps in memory, ``contiguous`` or ``channels_last``, or ``auto``.
+        parallel: on a CPU, spread the ``classes`` over its cores or the work inside of each of the
+            ``operators``, or ``auto``.
+        precision: of the convolutions, ``float32``, ``tf32`` (what PyTorch does by default on NVIDIA GPUs;
+            elsewhere the same as float32), ``bfloat16`` (fast on GPUs and on CPUs with ``avx512_bf16``), or
+            ``auto`` to take bfloat16 where it is faster. Augmentation, statistics, losses and images are single
+            precision in all of them.
     """
 
     iterations: int = 20_000
@@ -60,7 +76,13 @@ class MatchingSettings(NetworkSettings):
     neighbours: float = 0.2
     diversity_reduction: str = "mean"
     detach_neighbours: bool = False
+    attention_weight: float = 0.0
+    attention_power: float = 4.0
+    attention_layers: tuple[int, ...] | None = None
     classes_at_once: int | None = None
+    kernels: str = "auto"
+    layout: str = "auto"
+    parallel: str = "auto"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
@@ -74,20 +96,41 @@ class MatchingSettings(NetworkSettings):
             check_choice(name, getattr(self, name), allowed)
         if self.style_layers is not None and not self.style_layers:
             raise ValueError("style_layers must name at least one block (or be null for all), got an empty list")
+        if self.attention_layers is not None and not self.attention_layers:
+            raise ValueError("attention_layers must name at least one block (or be null), got an empty list")
+        check_power(self.attention_power, "attention_power")
         if self.lr_img <= 0:
             raise ValueError(f"lr_img must be positive, got {self.lr_img}")
         if not 0 <= self.momentum_img < 1:
             raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
         if not 0 < self.neighbours <= 1:
             raise ValueError(f"neighbours must be a fraction within (0, 1], got {self.neighbours}")
-        for name in ("mean_weight", "style_weight", "alpha", "correlation", "diversity_weight"):
+        weights = ("mean_weight", "style_weight", "alpha", "correlation", "diversity_weight", "attention_weight")
+        for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    def plain(self, device: torch.device) -> MatchingSettings:
+        """The same with every ``auto`` as it is without measuring, and TF32 only where there is such a thing."""
+        eager = {"kernels": "eager", "layout": "contiguous", "parallel": "operators", "precision": "float32"}
+        chosen = {name: value for name, value in eager.items() if getattr(self, name) == "auto"}
+        if self.kernels == "native":
+            chosen["layout"] = "channels_last"
+        if self.precision == "tf32" and device.type != "cuda":
+            chosen["precision"] = "float32"
+        if device.type != "cpu" or self.norm == "batch":
+            chosen["parallel"] = "operators"
+        elif self.classes_at_once is None:
+            chosen["classes_at_once"] = 1  # a class at a time stays in the cache
+        return replace(self, **chosen)
 
 
 _CHOICES = {
     "init": ("real", "noise"),
-    "precision": ("float32", "bfloat16"),
+    "kernels": KERNELS,
+    "layout": LAYOUTS,
+    "parallel": PARALLEL,
+    "precision": PRECISIONS,
     "sigma_of": ("image", "mean_map"),
     "spread": ("std", "var"),
     "moment_channels": ("mean", "sum"),
@@ -96,7 +139,8 @@ _CHOICES = {
 
 
 def terms_of(settings: MatchingSettings, images_per_class: int) -> list[Any]:
-    """The terms that settings compose: L_MMD + lambda (alpha L_MM + L_CM) + beta L_ICD (DDM, eq. 11).
+    """The terms that settings compose: L_MMD + lambda (alpha L_MM + L_CM) + beta L_ICD (DDM, eq. 11), and
+    attention matching (DataDAM).
 
     Diversity does not apply at one image a class and is left out there (DDM, section 4.2).
 
@@ -110,8 +154,9 @@ def terms_of(settings: MatchingSettings, images_per_class: int) -> list[Any]:
         MomentMatching(style[0], s.sigma_of, s.spread, s.moment_channels, s.style_layers),
         CorrelationMatching(style[1], s.gram_quarter, s.style_layers),
         IntraClassDiversity(s.diversity_weight, s.neighbours, s.diversity_reduction, s.detach_neighbours),
+        AttentionMatching(s.attention_weight, s.attention_power, s.attention_layers),
     ]
     kept = [term for term in terms if term.weight > 0 and not (term.name == "diversity" and images_per_class == 1)]
     if not kept:
-        raise ValueError("every term has weight zero; give mean_weight, style_weight or diversity_weight")
+        raise ValueError("every term has weight zero; give mean_weight (or another term's) a positive value")
     return kept

@@ -40,7 +40,6 @@ class RealImages:
         self.images = images
         self.classes: list[int] = torch.unique(labels).tolist()
         self._rows = {label: (labels == label).nonzero().squeeze(1) for label in self.classes}
-        self._codes = {label: images[rows] for label, rows in self._rows.items()}
         self.keys = {label: class_key(self.normalised(label)) for label in self.classes}
 
     @property
@@ -49,8 +48,8 @@ class RealImages:
         return tuple(self.images.shape[1:])
 
     def raw(self, label: int) -> Tensor:
-        """One class as it is held: uint8 codes or normalised floats, (n, c, h, w)."""
-        return self._codes[label]
+        """One class as it is held: uint8 codes or normalised floats, (n, c, h, w); a copy, made when asked for."""
+        return self.images[self._rows[label]]
 
     def rows(self, label: int) -> Tensor:
         """Positions of one class's images in the experience, (n,)."""
@@ -58,11 +57,11 @@ class RealImages:
 
     def count(self, label: int) -> int:
         """Number of real images of a class."""
-        return len(self._codes[label])
+        return len(self._rows[label])
 
     def normalised(self, label: int) -> Tensor:
         """One class as network input, float32 (n, c, h, w)."""
-        return self.normalise(self._codes[label])
+        return self.normalise(self.raw(label))
 
     def normalise(self, held: Tensor) -> Tensor:
         """Held images (codes or floats, any device) as network input: the same arithmetic everywhere."""

@@ -70,6 +70,7 @@ class IntraClassDiversity:
     reduction: str = "mean"
     detach_neighbours: bool = False
     name = "diversity"
+    reads_maps = False
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """Nothing: the term reads the synthetic embedding itself."""

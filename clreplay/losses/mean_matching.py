@@ -23,6 +23,7 @@ class MeanMatching:
 
     weight: float = 1.0
     name = "mean_matching"
+    reads_maps = False
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """The mean embedding of every class: ((classes, d),)."""

@@ -7,6 +7,7 @@ constants, and matching them would be vacuous.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,9 +39,16 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
     count = pixels.shape[3]
     mean = pixels.mean(3)  # classes, n (or 1), channels
     # Sums of squares, as a norm: torch's CPU ``std`` is a scalar Welford loop, 30 times slower, and squaring
-    # the maps first writes all of them once more. The maps are of order one with spread comparable to their
-    # mean, so nothing is lost by cancellation.
+    # the maps first writes all of them once more.
     second = torch.linalg.vector_norm(pixels, dim=3).square() / count
+    return _set_moments(mean, second, count, spread)
+
+
+def _set_moments(mean: Tensor, second: Tensor, count: int, spread: str) -> tuple[Tensor, Tensor]:
+    """Set-averaged mean and spread from mean and mean square over ``count`` pixels, (classes, n, channels) each.
+
+    The maps are of order one with spread comparable to their mean, so nothing is lost by cancellation.
+    """
     variance = (second - mean.square()).clamp_min(0) * (count / max(count - 1, 1))
     sigma = (variance + EPSILON).sqrt() if spread == "std" else variance
     return mean.mean(1), sigma.mean(1)
@@ -52,9 +60,35 @@ def gram(maps: Tensor) -> Tensor:
     Returns:
         (classes, channels, channels).
 
-    Source: DDM, eqs. 5 and 6. The average of the images' Gram matrices is one tall product on a GPU.
+    Source: DDM, eqs. 5 and 6. The average of the images' Gram matrices is one tall product where the maps lie
+    side by side already (channels-last) or copying them there is cheap (a GPU).
     """
+    if maps.stride(2) == 1 and maps.shape[2] > 1:
+        return _TallGram.apply(maps)
     return _gram_by_image(maps) if maps.device.type == "cpu" else _gram_tall(maps)
+
+
+class _TallGram(torch.autograd.Function):
+    """Channels-last maps of a set are one tall matrix T: the Gram matrix is T'T, its gradient T(G + G')."""
+
+    @staticmethod
+    def forward(maps: Tensor) -> Tensor:
+        classes, n, channels, h, w = maps.shape
+        tall = maps.permute(0, 1, 3, 4, 2).reshape(classes, n * h * w, channels)
+        return torch.bmm(tall.transpose(1, 2), tall) / (n * channels * h * w)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (maps,) = ctx.saved_tensors
+        classes, n, channels, h, w = maps.shape
+        tall = maps.permute(0, 1, 3, 4, 2).reshape(classes, n * h * w, channels)
+        # Autograd of the product would multiply once for either factor; they are the same matrix.
+        both = (gradient + gradient.transpose(1, 2)) / (n * channels * h * w)
+        return torch.bmm(tall, both).view(classes, n, h, w, channels).permute(0, 1, 4, 2, 3)
 
 
 def _gram_by_image(maps: Tensor) -> Tensor:
@@ -90,8 +124,18 @@ class MomentMatching:
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """Mean and spread of every layer, flattened: (mean_1, sigma_1, mean_2, ...), (classes, channels) each."""
-        moments = (channel_moments(tap, self.sigma_of, self.spread) for tap in chosen_taps(features, self.layers))
+        if features.moments is not None and not self.reads_maps:
+            check_choice("spread", self.spread, ("std", "var"))
+            layers = check_layers(self.layers, len(features.moments))
+            moments = [_set_moments(*features.moments[i], self.spread) for i in layers]
+        else:
+            moments = [channel_moments(tap, self.sigma_of, self.spread) for tap in chosen_taps(features, self.layers)]
         return tuple(tensor for pair in moments for tensor in pair)
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether the taps themselves are needed: moments an image are enough for their mean."""
+        return self.sigma_of != "image"
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
@@ -134,9 +178,18 @@ def chosen_taps(features: Features, layers: tuple[int, ...] | None) -> list[Tens
     Raises:
         ValueError: the network has no such layer.
     """
+    return [features.taps[layer] for layer in check_layers(layers, len(features.taps))]
+
+
+def check_layers(layers: tuple[int, ...] | None, count: int) -> list[int]:
+    """Indices of layers of a network with ``count`` taps (all for ``None``).
+
+    Raises:
+        ValueError: the network has no such layer.
+    """
     if layers is None:
-        return features.taps
+        return list(range(count))
     for layer in layers:
-        if not 0 <= layer < len(features.taps):
-            raise ValueError(f"layers must be within 0..{len(features.taps) - 1} for this network, got {layer}")
-    return [features.taps[layer] for layer in layers]
+        if not 0 <= layer < count:
+            raise ValueError(f"layers must be within 0..{count - 1} for this network, got {layer}")
+    return list(layers)

@@ -1,0 +1,6 @@
+"""Compiled kernels for the work between two convolutions on a CPU."""
+
+from clreplay.native.block import Block, norm_relu_pool, suits
+from clreplay.native.build import BuildError, failure, processor
+
+__all__ = ["Block", "BuildError", "failure", "norm_relu_pool", "processor", "suits"]
