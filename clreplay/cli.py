@@ -19,7 +19,7 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
         nargs="+",
         default=["ddm"],
         metavar="NAME",
-        help="memories to compare: recipes in strategies/ (random herding dm ddm) or .yaml files, which may bring a "
+        help="memories to compare, such as random herding dsa dm ddm: recipes in strategies/, or .yaml files, which may bring a "
         "method of your own (default: ddm)",
     )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")

@@ -114,7 +114,7 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
     engine_ms, reference_ms = (1000 * statistics.median(times[name]) for name in ("engine", "reference"))
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else kilobytes / 1e3
-    gflop = _gigaflop(row)
+    gflop = _gigaflop(row, reuse)
     return {
         "method": row["method"],
         "device": device.type,
@@ -134,16 +134,17 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
     }
 
 
-def _gigaflop(row: dict[str, Any]) -> float:
+def _gigaflop(row: dict[str, Any], reuse: int) -> float:
     """What an iteration of ConvNet-3 at 32 pixels cannot do without: convolutions, and Gram products for ddm.
 
-    The gradient of the images costs the convolutions once more (weights want none), and a Gram product once.
+    The gradient of the images costs the convolutions once more (weights want none), and a Gram product once; the
+    real side is computed once for all iterations that share a network.
     """
     width, real, synthetic = row["width"], row["real"], row["ipc"]
     pixels = [32 * 32, 16 * 16, 8 * 8]
     conv = sum(2 * 9 * p * width * inputs for p, inputs in zip(pixels, (3, width, width)))
     gram = sum(2 * p * width * width for p in pixels) if row["method"] == "ddm" else 0
-    return row["classes"] * (real + 2 * synthetic) * (conv + gram) / 1e9
+    return row["classes"] * (real / reuse + 2 * synthetic) * (conv + gram) / 1e9
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

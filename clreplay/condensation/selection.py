@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clreplay.chance import generator, key_seed
+from clreplay.chance import generator
+from clreplay.condensation.data_training import DataTrainingSettings, trained_on
 from clreplay.condensation.methods import Condensed, Progress, register
 from clreplay.condensation.real import RealImages
-from clreplay.networks import reinitialize
-from clreplay.training import TrainingSettings, train
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def select_random(
 
 
 @dataclass(frozen=True)
-class HerdingSettings(TrainingSettings):
+class HerdingSettings(DataTrainingSettings):
     """Herding on the embedding of a network trained on the experience at hand.
 
     Attributes:
@@ -59,13 +58,8 @@ class HerdingSettings(TrainingSettings):
     """
 
     epochs: int = 50
-    lr_drop: float = 1.0
     augment: str | None = "crop+flip"
     unit_features: bool = False
-
-    def epochs_for(self, images: int) -> int:
-        """Exactly the epochs asked for: the extra one belongs to the evaluation protocol."""
-        return self.epochs if self.updates is None else super().epochs_for(images)
 
 
 @register("herding", HerdingSettings)
@@ -81,21 +75,8 @@ def select_herding(
 ) -> Condensed:
     """Greedy mean matching in feature space (Welling 2009; iCaRL); fewer images are a prefix of more."""
     real.check_counts(counts)
-    key = (seed, "herding", *(real.keys[label] for label in real.classes))
-    network = settings.build(len(real.classes), real.shape[0], real.shape[1])
-    reinitialize(network, key_seed(*key, "network"))
-    network.to(device)
-    labels = torch.cat([torch.full((real.count(c),), i) for i, c in enumerate(real.classes)])
-    report = None if progress is None else lambda done, total: progress(done, total, "epochs of the feature network")
-    train(
-        network,
-        torch.cat([real.raw(label) for label in real.classes]).to(device),
-        labels.to(device),
-        settings,
-        key,
-        real.normalization if real.images.dtype == torch.uint8 else None,
-        report,
-    )
+    unit = "epochs of the feature network"
+    network = trained_on(real, settings, "herding", seed=seed, device=device, progress=progress, unit=unit)
     chosen = {}
     for label in real.classes:
         features = _embed(network, real, label, device)

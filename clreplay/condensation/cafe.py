@@ -1,0 +1,291 @@
+"""CAFE (Wang et al., CVPR 2022): features aligned layer by layer, along a training that an accuracy steers.
+
+Each outer iteration draws a random network. An image step moves the synthetic images so that their class-mean
+features come closer to those of real images, at every layer, and so that the class means tell real features apart.
+Then the network trains on the synthetic images until its accuracy on real training images has moved, and the next
+image step follows; once the accuracy stays where it is from image step to image step, the network is done with.
+The discrimination term and the training make classes depend on one another.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clreplay.allocator import keep_freed_memory
+from clreplay.augment import augment_classes, parse_strategy
+from clreplay.chance import BLOCK, generator
+from clreplay.condensation.cafe_settings import CafeSettings
+from clreplay.condensation.group import Group
+from clreplay.condensation.inner_training import train_further
+from clreplay.condensation.keeping import kept, load_kept
+from clreplay.condensation.methods import Condensed, Progress, register
+from clreplay.condensation.real import RealImages
+from clreplay.condensation.start import equal_groups
+from clreplay.condensation.steering import AccuracyWindow, RealAccuracy
+from clreplay.losses import LayerAlignment, discrimination
+from clreplay.losses.features import Features
+from clreplay.networks import FlatParameters
+
+RECORD_ROWS = 200
+
+
+class Cafe:
+    """One condensation in progress: all that it is, and how it goes one image step further.
+
+    Its chance is keyed by iteration and image step, so between two steps the state is the synthetic images, their
+    velocity, the network, its last accuracies and where it stands.
+
+    Args:
+        real: the experience.
+        counts: synthetic images of every class.
+        settings: see :class:`CafeSettings`.
+        seed: seed of all chance.
+        device: where the work is done.
+
+    Raises:
+        ValueError: a class has fewer real images than are asked of it.
+    """
+
+    def __init__(
+        self, real: RealImages, counts: dict[int, int], settings: CafeSettings, seed: int, device: torch.device
+    ) -> None:
+        real.check_counts(counts)
+        self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
+        self.counts = {label: counts[label] for label in real.classes}
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.strategy = parse_strategy(settings.siamese_augment)
+        self.alignment = LayerAlignment(
+            earlier=settings.earlier_weight, last=settings.last_weight, embedding=settings.embedding_weight
+        )
+        self.network = settings.build(len(real.classes), real.shape[0], real.shape[1]).to(self.device)
+        self.parameters = FlatParameters(self.network)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=settings.lr_net)
+        self.groups = equal_groups(real, self.counts, settings.real_batch, settings.init, seed, self.device)
+        # The network's outputs are the classes in the order of the groups.
+        outputs = torch.arange(len(real.classes), device=self.device)
+        self.outputs = outputs.split([len(group.labels) for group in self.groups])
+        self.accuracy = RealAccuracy(self.groups, self.outputs, real.normalise, settings.accuracy_images, seed)
+        self.iteration = self.position = 0  # networks done with, and image steps with the one under way
+        self.epochs = 0  # that the network under way has trained
+        self.window = AccuracyWindow(settings.window)
+        self.record: list[dict[str, Any]] = []
+        self._state = self._snapshot()
+
+    # ------------------------------------------------------------------ one image step
+
+    def step(self) -> dict[str, Tensor]:
+        """Update the images of every class, then train the network on them unless it is done with.
+
+        Returns:
+            the terms before the update, still on the device: ``alignment``, mean over classes, and
+            ``discrimination``, mean over real images.
+        """
+        settings = self.settings
+        if self.position == 0:
+            self.parameters.redraw(generator(self.seed, "network", self.iteration, device=self.device))
+            self.window, self.epochs = AccuracyWindow(settings.window), 0
+        values = self._update_images()
+        self.window.add(self._measure(0))
+        last = self.window.settled(settings.settled_within) or self.position + 1 == settings.max_image_steps
+        if last:
+            self.iteration += 1
+            self._note(values)
+            self.position = 0
+        else:
+            self._train_until_moved()
+            self.position += 1
+        self._state = self._snapshot()
+        return values
+
+    def _update_images(self) -> dict[str, Tensor]:
+        self.network.requires_grad_(False).train()  # batch norm, where chosen, uses the batch's own statistics
+        block, within = self._draw_number()
+        leaves, theirs, ours, embeddings, labels = [], [], [], [], []
+        for group, outputs in zip(self.groups, self.outputs):
+            if group.block != block:
+                group.prepare(block, self.seed, self.strategy)
+            leaves.append(group.synthetic.detach().requires_grad_())
+            for part in self._parts(group):
+                draws = group.draws[within][part]
+                with torch.no_grad():
+                    real = self.real.normalise(group.real[group.rows[within][part].flatten()])
+                    features = self._features(real.unflatten(0, (len(draws), -1)), draws)
+                    theirs.append(self.alignment.statistics(features))
+                embeddings.append(features.embedding.flatten(0, 1))
+                labels.append(outputs[part].repeat_interleave(group.batch))
+                ours.append(self.alignment.statistics(self._features(leaves[-1][part], draws)))
+        targets, means = ([torch.cat(layer) for layer in zip(*side)] for side in (theirs, ours))
+        alignment = self.alignment.loss(tuple(targets), tuple(means))
+        told_apart = discrimination(torch.cat(embeddings), torch.cat(labels), means[-1])
+        loss = alignment.sum() + self.settings.discrimination_weight * told_apart
+        lr, momentum = self.settings.lr_at(self.iteration), self.settings.momentum_img
+        for group, gradient in zip(self.groups, torch.autograd.grad(loss, leaves)):
+            # New tensors, not in place: the last state is still the one that Ctrl-C saves.
+            group.velocity = momentum * group.velocity + gradient
+            group.synthetic = group.synthetic - lr * group.velocity
+        images = sum(len(some) for some in labels)
+        return {"alignment": alignment.detach().mean(), "discrimination": told_apart.detach() / images}
+
+    def _draw_number(self) -> tuple[int, int]:
+        """Block of draws of this image step, and the step's place in it: a function of iteration and position."""
+        blocks = -(-self.settings.max_image_steps // BLOCK)
+        return self.iteration * blocks + self.position // BLOCK, self.position % BLOCK
+
+    def _features(self, images: Tensor, draws: Tensor) -> Features:
+        images = augment_classes(images, draws, self.strategy)
+        return Features.of(len(images), *self.network.features(images.flatten(0, 1)))
+
+    def _parts(self, group: Group) -> list[slice]:
+        """The classes of a group in parts that go through the network together."""
+        size, count = self.settings.classes_at_once, len(group.labels)
+        if self.settings.norm == "batch":
+            size = count  # batch statistics mix the classes
+        elif size is None:
+            size = 1 if self.device.type == "cpu" else count  # a class at a time stays in a CPU's cache
+        return [slice(start, start + size) for start in range(0, count, size)]
+
+    # ------------------------------------------------------------------ the network between two image steps
+
+    def _train_until_moved(self) -> None:
+        images = torch.cat([group.synthetic.flatten(0, 1) for group in self.groups])
+        counts = [group.synthetic.shape[1] for group in self.groups]
+        labels = torch.cat([outputs.repeat_interleave(count) for outputs, count in zip(self.outputs, counts)])
+        window = AccuracyWindow(self.settings.window)
+        for epoch in range(1, self.settings.max_epochs + 1):
+            self.network.requires_grad_()  # views of the flat buffer, trained in place
+            train_further(
+                self.network,
+                images,
+                labels,
+                self.optimizer,
+                (self.seed, "inner", self.iteration, self.position, epoch),
+                epochs=1,
+                batch_size=self.settings.batch_net,
+                augment=self.settings.siamese_augment,
+            )
+            self.epochs += 1
+            window.add(self._measure(epoch))
+            if window.moved(self.settings.moved_beyond):
+                return
+
+    def _measure(self, turn: int) -> float:
+        return self.accuracy(self.network, (self.iteration, self.position), turn)
+
+    # ------------------------------------------------------------------ the whole way
+
+    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
+        """Go on to the last iteration.
+
+        Args:
+            progress: told after every outer iteration.
+            keep: file to save the state in every few minutes and when interrupted. If it is there already
+                and holds a state of this very condensation, that is where the run goes on from. It is
+                removed at the end.
+
+        Raises:
+            FloatingPointError: a loss or an image is no longer finite.
+        """
+        state = load_kept(keep, self._identity())
+        if state is not None:
+            self.load_state_dict(state)
+        with kept(keep, self._identity(), self.state_dict) as tick:
+            while self.iteration < self.settings.iterations:
+                self.step()
+                if progress is not None and self.position == 0:
+                    progress(self.iteration, self.settings.iterations, "networks")
+                tick()
+        return Condensed(self.images(), self.record)
+
+    def images(self) -> dict[int, Tensor]:
+        """The synthetic images of every class as they are now, (k, c, h, w)."""
+        by_label = {label: group.synthetic[i] for group in self.groups for i, label in enumerate(group.labels)}
+        return {label: by_label[label].detach().clone() for label in self.real.classes}
+
+    def _note(self, values: dict[str, Tensor]) -> None:
+        """A row of the record, of some networks only: their last image step, and how far the loops went."""
+        total = self.settings.iterations
+        if self.iteration % max(1, total // RECORD_ROWS) and self.iteration not in (1, total):
+            return
+        flat = torch.cat([group.synthetic.flatten() for group in self.groups])
+        values = {**values, "image_std": flat.std(), "image_min": flat.min(), "image_max": flat.max()}
+        row = {name: float(value) for name, value in values.items()}
+        if not all(abs(value) < float("inf") for value in row.values()):
+            raise FloatingPointError(
+                f"condensation diverged at iteration {self.iteration} ({row}); "
+                f"lower lr_img (now {self.settings.lr_img}) or lr_net (now {self.settings.lr_net})"
+            )
+        loops = {"image_steps": self.position + 1, "epochs": self.epochs, "accuracy": self.window.values[-1]}
+        self.record = [*self.record, {"iteration": self.iteration, **row, **loops}]
+
+    # ------------------------------------------------------------------ saving and going on
+
+    def _snapshot(self) -> dict[str, Any]:
+        """The state now; a step replaces tensors, so only the network has to be copied."""
+        tensors = {"network": self.parameters.buffer.clone()}
+        tensors.update({f"buffer.{name}": buffer.clone() for name, buffer in self.network.named_buffers()})
+        for group in self.groups:
+            for i, label in enumerate(group.labels):
+                tensors[f"{label}.image"], tensors[f"{label}.velocity"] = group.synthetic[i], group.velocity[i]
+        return {
+            "iteration": self.iteration,
+            "position": self.position,
+            "epochs": self.epochs,
+            "accuracies": list(self.window.values),
+            "record": self.record,
+            "tensors": tensors,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the last whole step: with the same inputs it continues an unbroken run."""
+        tensors = {name: tensor.detach().clone() for name, tensor in self._state["tensors"].items()}
+        return {**self._state, "record": list(self._state["record"]), "tensors": tensors}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape; nothing is changed then.
+        """
+        saved = state["tensors"]
+        for name, tensor in self._state["tensors"].items():
+            if name not in saved or saved[name].shape != tensor.shape:
+                raise ValueError(f"the state does not fit: it has no {name} of {tuple(tensor.shape)}")
+        for group in self.groups:
+            group.synthetic, group.velocity = (
+                torch.stack([saved[f"{label}.{kind}"] for label in group.labels]).to(self.device)
+                for kind in ("image", "velocity")
+            )
+        self.parameters.buffer.copy_(saved["network"])
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(saved[f"buffer.{name}"])
+        self.iteration, self.position, self.epochs = state["iteration"], state["position"], state["epochs"]
+        self.window = AccuracyWindow(self.settings.window, state["accuracies"])
+        self.record = list(state["record"])
+        self._state = self._snapshot()
+
+    def _identity(self) -> str:
+        """Names this condensation: classes, counts, settings, seed and kind of device."""
+        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
+        return json.dumps([classes, asdict(self.settings), self.seed, self.device.type])
+
+
+@register("cafe", CafeSettings)  # the discrimination term and the training mix the classes: not separable
+def condense_by_alignment(
+    real: RealImages,
+    counts: dict[int, int],
+    settings: CafeSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+    keep: Path | None = None,
+) -> Condensed:
+    """CAFE, with siamese augmentation (CAFE+DSA) or without."""
+    return Cafe(real, counts, settings, seed, device).run(progress, keep)

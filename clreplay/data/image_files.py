@@ -1,0 +1,173 @@
+"""Encoded images to pixel codes: what is accepted, and how colours and sizes are brought into line."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from clreplay.data.errors import InvalidDataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every image of a set is brought to.
+
+    Args:
+        size: height and width in pixels.
+        channels: 3 for colour, 1 for grey.
+        resize: whether images of other sizes are resized, both sides to `size` without keeping the aspect, as
+            torchvision's `Resize((size, size))` does before its centre crop finds nothing left to crop. Otherwise
+            they are refused.
+        hint: what someone can do whose images are refused for their size.
+    """
+
+    size: int
+    channels: int = 3
+    resize: bool = False
+    hint: str = field(default="", compare=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.size
+
+
+class UnfitImageError(ValueError):
+    """An intact image that is not what the data set must hold."""
+
+
+def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
+    """Pixel codes of one encoded image, uint8 (c, size, size).
+
+    Colours are brought into line before the size, as in torchvision's image folders: grey, palette and CMYK images
+    become RGB, transparency is dropped, an orientation in the EXIF data is not applied. With one channel colours
+    become grey by ITU-R 601. Resizing is Pillow's antialiased bilinear filter.
+
+    Raises:
+        UnfitImageError: another size than asked, or more than eight bits a channel in a grey image.
+        Exception: whatever Pillow raises for bytes that are no image or end too early.
+    """
+    from PIL import Image
+
+    if encoded is None:
+        raise ValueError("no image bytes, only a path")
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        wanted = (target.size, target.size)
+        if image.size != wanted and not target.resize:
+            raise UnfitImageError(
+                f"image must be {target.size}x{target.size}, got {image.size[0]}x{image.size[1]}{target.hint}"
+            )
+        image = _with_colours(image, target.channels)
+        if image.size != wanted:
+            image = image.resize(wanted, Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+    return pixels[None] if target.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def image_side(encoded: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image; its pixels are not decoded."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        return image.size
+
+
+def _with_colours(image: Any, channels: int) -> Any:
+    if image.mode.startswith(("I", "F")):  # Pillow would cut every value above 255 without a word
+        raise UnfitImageError(f"image has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, without Pillow's warning
+    mode = "RGB" if channels == 3 else "L"
+    return image if image.mode == mode else image.convert(mode)
+
+
+# --- batches: what a decoding process is handed -----------------------------------------------------------------
+
+
+class Batch(Protocol):
+    """Some images of a split, small enough to be sent to another process."""
+
+    rows: tuple[int, ...]
+
+    def images(self) -> Iterator[tuple[str, bytes | None]]:
+        """What an error calls the image, and its encoded bytes, in the order of `rows`."""
+        ...
+
+
+class FileBatch(NamedTuple):
+    """Files, by their paths relative to a folder."""
+
+    rows: tuple[int, ...]
+    folder: str
+    names: tuple[str, ...]
+
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        for name in self.names:
+            path = Path(self.folder, name)
+            try:
+                yield str(path), path.read_bytes()
+            except OSError as error:
+                raise InvalidDataError(f"{path} cannot be read: {error}; copy it again") from error
+
+
+class ZipBatch(NamedTuple):
+    """Members of a zip archive."""
+
+    rows: tuple[int, ...]
+    archive: str
+    names: tuple[str, ...]
+
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        # By process: forked children share a file's position with the parent that opened it. By time of change:
+        # a new archive may have taken the name.
+        archive = _open_zip(self.archive, os.getpid(), os.stat(self.archive).st_mtime_ns)
+        for name in self.names:
+            try:
+                yield f"{self.archive}: {name}", archive.read(name)
+            except Exception as error:  # zlib and zipfile each have their own kinds
+                message = f"{self.archive}: {name} cannot be unpacked: {error}; fetch the archive again"
+                raise InvalidDataError(message) from error
+
+
+class BytesBatch(NamedTuple):
+    """Images that were read already: from a stream, or from a Parquet file."""
+
+    rows: tuple[int, ...]
+    names: tuple[str, ...]
+    data: tuple[bytes | None, ...]
+
+    def images(self) -> Iterator[tuple[str, bytes | None]]:
+        return zip(self.names, self.data, strict=True)
+
+
+def decode_batch(batch: Batch, target: Target) -> tuple[tuple[int, ...], np.ndarray]:
+    """A batch's rows and their pixel codes, uint8 (n, c, size, size).
+
+    Raises:
+        InvalidDataError: an image cannot be used; its file (and row or member) is named.
+    """
+    pixels = np.empty((len(batch.rows), *target.shape), dtype=np.uint8)
+    for out, (name, encoded) in zip(pixels, batch.images(), strict=True):
+        try:
+            out[...] = decode_image(encoded, target)
+        except UnfitImageError as error:
+            raise InvalidDataError(f"{name}: {error}") from error
+        except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
+            raise InvalidDataError(f"{name}: {error}; fetch the file again") from error
+    return batch.rows, pixels
+
+
+@lru_cache(maxsize=1)
+def _open_zip(path: str, process: int, changed: int) -> zipfile.ZipFile:
+    # Kept open from batch to batch: reading the table of 100,000 members takes longer than decoding a batch.
+    return zipfile.ZipFile(path)

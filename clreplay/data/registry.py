@@ -1,0 +1,80 @@
+"""The table of data sets: a name, and the function that loads it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from clreplay.data.imageset import Dataset
+
+
+class Loader(Protocol):
+    """Loads one data set; what `register_dataset` takes."""
+
+    def __call__(self, name: str, root: Path, *, download: bool, channels: int | None) -> Dataset:
+        """
+        Args:
+            name: the name it was asked for by.
+            root: folder with the user's data.
+            download: whether it may be fetched when no copy is found.
+            channels: asked for; None takes the data set's own.
+        """
+        ...
+
+
+DATASETS: dict[str, Loader] = {}
+"""Loaders by name, in the order they are told to people."""
+
+
+def register_dataset(*names: str) -> Callable[[Loader], Loader]:
+    """Enter a loader into the table, under one name or several.
+
+    Args:
+        names: lower-case letters and digits only, so that `CIFAR-10` and `cifar_10` can be told what they mean.
+
+    Raises:
+        ValueError: a name is written otherwise or taken.
+
+    Example:
+        >>> @register_dataset("flowers")
+        ... def load_flowers(name, root, *, download, channels): ...
+    """
+    for name in names:
+        if plain(name) != name or not name:
+            raise ValueError(f"name must be lower-case letters and digits, got {name!r}; write {plain(name)!r}")
+        if name in DATASETS:
+            raise ValueError(f"name {name!r} is taken by {DATASETS[name].__module__}; choose another")
+
+    def enter(loader: Loader) -> Loader:
+        DATASETS.update(dict.fromkeys(names, loader))
+        return loader
+
+    return enter
+
+
+def plain(name: object) -> str:
+    """A name without capitals, blanks and signs."""
+    return "".join(letter for letter in str(name).lower() if letter.isascii() and letter.isalnum())
+
+
+def suggestion(name: object) -> str:
+    """`; did you mean 'cifar10'?` where a known name is close, else nothing."""
+    close = difflib.get_close_matches(plain(name), DATASETS, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_channels(name: str, channels: int | None, allowed: tuple[int, ...]) -> int:
+    """The number of channels to load.
+
+    Args:
+        allowed: what the data set has, its own number first.
+
+    Raises:
+        ValueError: it has no such number.
+    """
+    if channels is None or channels in allowed:
+        return channels or allowed[0]
+    hint = "; leave it out" if len(allowed) == 1 else ""
+    raise ValueError(f"channels must be {' or '.join(map(str, allowed))} for {name}, got {channels}{hint}")

@@ -1,0 +1,87 @@
+"""Spatial attention matching: the intermediate-layer term of DataDAM (Sajedi et al., ICCV 2023).
+
+Where a network looks: the channels of a feature map are summed in absolute power into one map of attention
+an image. A class's mean attention on synthetic images should equal that on real ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clreplay.losses.features import Features
+from clreplay.losses.style import chosen_taps
+
+
+def attention_maps(maps: Tensor, power: float = 4.0) -> Tensor:
+    """Sum over channels of ``|F| ** power``, every image's map scaled to length one.
+
+    Args:
+        maps: (..., channels, h, w), here (classes, n, channels, h, w).
+        power: the exponent p, at least 1; the higher, the more the strongest channel alone counts.
+
+    Returns:
+        (..., h * w), of Euclidean length one an image; zero where the map is zero everywhere.
+
+    Raises:
+        ValueError: ``power`` is below 1, where the gradient at zero is infinite.
+
+    Source: DataDAM, eq. 2; p = 4 in the paper's table of settings, 1 in the authors' code.
+    """
+    check_power(power)
+    size = maps if power % 2 == 0 else maps.abs()
+    return normalize((size if power == 1 else size.pow(power)).sum(-3).flatten(-2), dim=-1)
+
+
+def check_power(power: float, name: str = "power") -> None:
+    """The exponent of attention must be at least 1.
+
+    Raises:
+        ValueError: naming the setting and its value.
+    """
+    if not power >= 1:
+        raise ValueError(f"{name} must be at least 1, got {power}")
+
+
+@dataclass(frozen=True)
+class AttentionMatching:
+    """Squared distance of set-averaged attention maps, summed over positions and layers (DataDAM, eq. 3).
+
+    The authors' total is 100 (L_att + lambda L_out) with lambda = 0.01, so the weight is 100 beside mean
+    matching (their L_out) of weight 1.
+
+    Args:
+        weight: of the term.
+        power: see :func:`attention_maps`.
+        layers: indices of the taps used; ``None`` takes all but the last (the paper's intermediate layers).
+    """
+
+    weight: float = 100.0
+    power: float = 4.0
+    layers: tuple[int, ...] | None = None
+    name = "attention_matching"
+    reads_maps = True
+
+    def statistics(self, features: Features) -> tuple[Tensor, ...]:
+        """The mean attention of every layer, (classes, h * w) each.
+
+        Raises:
+            ValueError: the network has no such layer, or only one and ``layers`` is ``None``.
+        """
+        return tuple(attention_maps(tap, self.power).mean(1) for tap in self._taps(features))
+
+    def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
+        """Unweighted loss, (classes,)."""
+        return sum((target - value).square().sum(1) for target, value in zip(real, synthetic))
+
+    def _taps(self, features: Features) -> list[Tensor]:
+        if self.layers is not None:
+            return chosen_taps(features, self.layers)
+        if len(features.taps) < 2:
+            raise ValueError(
+                f"attention matching takes all layers but the last, and this network has {len(features.taps)}; "
+                "name attention_layers, e.g. [0]"
+            )
+        return features.taps[:-1]

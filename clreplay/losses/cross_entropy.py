@@ -1,0 +1,62 @@
+"""Cross-entropy of synthetic images, as far as the network that judges them can be trusted (IDM, CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from clreplay.losses.features import Features
+from clreplay.networks import Network
+
+
+def class_cross_entropy(logits: Tensor, outputs: Tensor) -> Tensor:
+    """Cross-entropy, mean over the images of a class.
+
+    Args:
+        logits: (classes, n, outputs of the network).
+        outputs: (classes,), the output that stands for each class.
+
+    Returns:
+        (classes,).
+    """
+    wanted = outputs.repeat_interleave(logits.shape[1])
+    return F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").unflatten(0, logits.shape[:2]).mean(1)
+
+
+class Judge(Protocol):
+    """A network that was trained, and how well: the accuracy is a scalar tensor in percent, from 0 to 100."""
+
+    network: Network
+    accuracy: Tensor
+
+
+@dataclass(frozen=True)
+class TrustedCrossEntropy:
+    """The accuracy of a network in percent, times its cross-entropy on a class's synthetic images, one value a class.
+
+    Args:
+        weight: of the term; 0.1 to 0.8 in the paper, beside mean matching of weight 1.
+        outputs: (classes,), the output of the network that stands for each class.
+        judge: gives network and accuracy as they are when the loss is asked for; the features must be its.
+
+    Source: IDM (Zhao et al., CVPR 2023), the regularisation by class; the factor in percent, not a fraction, is that
+    of the authors' code.
+    """
+
+    weight: float
+    outputs: Tensor
+    judge: Judge
+    name = "cross_entropy"
+    reads_maps = False
+
+    def statistics(self, features: Features) -> tuple[Tensor, ...]:
+        """Nothing: real images have no part in it."""
+        return ()
+
+    def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
+        """Unweighted loss, (classes,)."""
+        logits = self.judge.network.classifier(features.embedding)
+        return self.judge.accuracy * class_cross_entropy(logits, self.outputs)
