@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
-    """Flags of ``runs/cifar100_5step.py`` and its siblings."""
+def continual_parser(dataset: str | None, description: str) -> argparse.ArgumentParser:
+    """Flags of ``runs/cifar100_5step.py`` and its siblings; without a data set there is a flag for it."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
@@ -80,11 +80,21 @@ def continual_parser(dataset: str, description: str) -> argparse.ArgumentParser:
     )
     if dataset == "digits":
         add("--channels", type=int, choices=(1, 3), default=1, help="channels of the digits (default: 1)")
-    parser.set_defaults(dataset=dataset)
+    if dataset is None:
+        add(
+            "--dataset",
+            required=True,
+            metavar="NAME",
+            help="such as tinyimagenet or mnist (the README has the table), or folder:PATH, class folders of your own "
+            "(folder:PATH@64 resizes them)",
+        )
+        add("--channels", type=int, choices=(1, 3), help="of grey sets (default: 1) and folders (default: 3)")
+    else:
+        parser.set_defaults(dataset=dataset)
     return parser
 
 
-def continual_main(dataset: str, description: str, argv: Sequence[str] | None = None) -> int:
+def continual_main(dataset: str | None, description: str, argv: Sequence[str] | None = None) -> int:
     """Parse and run; user errors are one line on standard error and exit status 2."""
     parser = continual_parser(dataset, description)
     options = parser.parse_args(argv)
@@ -138,4 +148,6 @@ def _without_places(command: str, options: argparse.Namespace) -> str:
         value = getattr(options, flag)
         if value:
             command = command.replace(shlex.quote(value), "DIR")
+    if options.dataset.startswith("folder:"):
+        command = command.replace(shlex.quote(options.dataset), "folder:DIR")
     return command

@@ -15,6 +15,7 @@ from clreplay.condensation import RealImages
 from clreplay.condensation.matching import Matching, MatchingSettings
 from clreplay.condensation.selection import RandomSettings
 from clreplay.decoding import decoder
+from clreplay.networks import ConvNet
 from clreplay.training import TrainingSettings
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def _seconds_per_class_iteration(made: Plan, settings: MatchingSettings) -> floa
 def _seconds_per_image(made: Plan, settings: TrainingSettings) -> float:
     channels, size = made.data.train.images.shape[1:3]
     network = settings.build(made.data.num_classes, channels, size).to(made.device)
+    if isinstance(network, ConvNet) and made.device.type == "cpu":
+        network.fuse()  # as the learner and the feature networks are
     if made.device.type == "cpu":
         keep_freed_memory()  # as training will: without it an update takes about twice as long
     batch = min(settings.batch_size, 128)

@@ -15,8 +15,10 @@ from clreplay.cache import ClassCache
 from clreplay.chance import key_seed
 from clreplay.condensation import RealImages, default_device
 from clreplay.condensation.api import held
+from clreplay.condensation.matching_settings import MatchingSettings
 from clreplay.data import Dataset, load_dataset
 from clreplay.memory import ReplayMemory, class_quotas
+from clreplay.networks import ConvNet
 from clreplay.recipes import PRESETS, Recipe, RecipeError, load_recipe, split_overrides, training_settings
 from clreplay.training import TrainingSettings
 
@@ -30,7 +32,7 @@ class ContinualSettings:
     """One experiment, as a person asks for it; what is None is chosen by :func:`plan`.
 
     Attributes:
-        dataset: ``cifar100``, ``cifar10`` or ``digits``.
+        dataset: a name that :func:`clreplay.data.load_dataset` knows.
         memories: names or recipe files of the memories to compare.
         images_per_class, mem_size: the budget in stored images; one of them.
         store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
@@ -41,7 +43,7 @@ class ContinualSettings:
         device: None takes a GPU if there is one.
         host: ``avalanche`` or ``none``; None takes Avalanche where it is installed.
         seed: of everything but the class orders.
-        channels: of digits, 1 or 3.
+        channels: 1 or 3, of grey sets and folders.
         cache: folder where condensed classes are kept and found again; None keeps none.
         overrides: single settings, see :func:`clreplay.recipes.split_overrides`.
     """
@@ -88,7 +90,8 @@ class Plan:
     def network(self) -> torch.nn.Module:
         """A learner with an output for every class of the data set."""
         channels, size = self.data.train.images.shape[1:3]
-        return self.learner.build(self.data.num_classes, channels, size)
+        network = self.learner.build(self.data.num_classes, channels, size)
+        return network.fuse() if isinstance(network, ConvNet) and self.device.type == "cpu" else network
 
     def cache(self) -> ClassCache | None:
         """Where condensed classes are kept and found again."""
@@ -112,7 +115,9 @@ class Plan:
         settings = dict(self.memory_settings)
         for recipe in self.recipes:
             kept = held(settings[recipe.name], before.get(recipe.name, {}), self.device)
-            if "auto" in asdict(kept).values():
+            if "auto" not in asdict(kept).values():
+                kept = kept.plain(self.device) if isinstance(kept, MatchingSettings) else kept
+            else:
                 part = self.data.train.of_classes(self.classes(0)[0])
                 real = RealImages(part.images, part.labels, self.data.normalization)
                 quotas = class_quotas(len(real.classes), self.settings.images_per_class, self.settings.mem_size)
@@ -192,7 +197,8 @@ def plan(settings: ContinualSettings) -> Plan:
     data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
-    made = Plan(filled, data, recipes, chosen, learned, device)
+    # By its name from here on: a folder's path says something on this machine only.
+    made = Plan(replace(filled, dataset=data.name), data, recipes, chosen, learned, device)
     _check_budget(made)
     made.network()  # a learner that does not fit the images is told now
     return made

@@ -1,5 +1,6 @@
 """The compiled block against PyTorch's own layers in double precision; how it is built, and what it refuses."""
 
+import copy
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clreplay.native import block, build, failure, norm_relu_pool, suits
+from clreplay.networks import ConvNet
 from clreplay.networks.convnet import AveragePool2
 
 pytestmark = pytest.mark.skipif(failure() is not None, reason=f"no native kernels here: {failure()}")
@@ -89,6 +91,47 @@ def test_a_usual_map_is_within_1e_5_of_the_double_precision_gradient():
         for values, images in ((norm_relu_pool(plain, norm), plain), (reference(exact, norm), exact))
     )
     assert (one - other).norm() / other.norm() < 1e-5
+
+
+def test_scale_and_shift_get_their_gradients_too():
+    chance = torch.Generator().manual_seed(5)
+    norm = some_norm(32).requires_grad_()
+    double = nn.GroupNorm(32, 32).double()
+    double.load_state_dict(norm.state_dict())
+    maps = torch.randn(6, 32, 8, 8, generator=chance)
+    factors = [torch.randn(value.shape, generator=chance) for value in reference(maps.double(), double)]
+    found, wanted = (
+        torch.autograd.grad(sum((f * v).sum() for f, v in zip(factors, values)), [layer.weight, layer.bias])
+        for values, layer in ((norm_relu_pool(maps, norm), norm), (reference(maps.double(), double), double))
+    )
+    for one, other in zip(found, wanted):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [8, 28, 32])
+def test_a_fused_network_gives_the_logits_and_gradients_of_its_own_layers(size):
+    plain = ConvNet(5, 3, size, width=16)
+    fused = copy.deepcopy(plain).fuse()
+    assert fused.fused and not plain.fused
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(6))
+    outcomes = []
+    for network in (plain, fused):
+        logits = network(images)
+        F.cross_entropy(logits, torch.arange(4)).backward()
+        outcomes.append((logits, [p.grad for p in network.parameters()]))
+    (logits, gradients), (others, found) = outcomes
+    torch.testing.assert_close(others, logits, rtol=1e-4, atol=1e-5)
+    for one, other in zip(found, gradients):
+        assert (one - other).norm() <= 1e-4 * other.norm() + 1e-6  # biases before a norm have none but rounding
+    assert [tap.shape for tap in fused.taps(images)] == [tap.shape for tap in plain.taps(images)]
+    assert torch.equal(fused.double()(images.double()), plain.double()(images.double()))  # its own layers there
+
+
+@pytest.mark.parametrize(
+    "option", [{"norm": "batch"}, {"activation": "swish"}, {"pooling": "max"}, {"width": 12}], ids=str
+)
+def test_a_network_that_does_not_suit_stays_as_it_is(option):
+    assert not ConvNet(5, 3, 8, **{"width": 16, **option}).fuse().fused
 
 
 @pytest.mark.parametrize("pooled", [torch.float32, torch.bfloat16])

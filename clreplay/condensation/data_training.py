@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clreplay.chance import key_seed
 from clreplay.condensation.methods import Progress
 from clreplay.condensation.real import RealImages
-from clreplay.networks import reinitialize
+from clreplay.networks import ConvNet, reinitialize
 from clreplay.training import TrainingSettings, train
 
 
@@ -55,6 +55,8 @@ def trained_on(
     network = settings.build(len(real.classes), real.shape[0], real.shape[1])
     reinitialize(network, key_seed(*key, "network"))
     network.to(device)
+    if isinstance(network, ConvNet):
+        network.fuse()
     labels = torch.cat([torch.full((real.count(label),), i) for i, label in enumerate(real.classes)])
     train(
         network,

@@ -40,12 +40,8 @@ def fusible(network: nn.Module, kernels: str, device: torch.device) -> str | Non
             return f"native kernels run on a CPU, not on {device.type}"
         if (failure := native.failure()) is not None:
             return failure
-    size = network.image_size
-    for block in network.blocks:
-        size += 2 * (block.conv.padding[0] - 1)
-        if not native.suits(block.norm, block.activation, block.pool, (block.conv.out_channels, size, size)):
-            return "it needs instance norm, relu, avg pooling, a width that is a multiple of 16 and even maps"
-        size //= 2
+    if not native.suits_network(network):
+        return "it needs instance norm, relu, avg pooling, a width that is a multiple of 16 and even maps"
     return None
 
 

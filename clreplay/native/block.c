@@ -144,6 +144,8 @@ typedef struct {
     const float *first;  /* gradient of its mean, n, c, or NULL */
     const float *second; /* gradient of its mean square, or NULL */
     void *out;           /* gradient of x */
+    float *of_scale;     /* n, c: gradient of scale, image by image, or NULL */
+    float *of_shift;     /* n, c: likewise of shift */
     long n, h, w, c;
     int half, pooled_half, threads;
 } Backward;
@@ -176,6 +178,10 @@ INLINE void backward_strip(const Backward *a, long image, long strip, int half, 
         }
         total += row_total;
         along += row_along;
+    }
+    if (a->of_scale) {
+        store(a->of_scale, image * c + strip, along, 0);
+        store(a->of_shift, image * c + strip, total, 0);
     }
     total /= count;
     along /= count;

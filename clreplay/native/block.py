@@ -28,7 +28,20 @@ class _Backward(ctypes.Structure):
     _fields_ = [
         *(
             (name, _POINTER)
-            for name in ("x", "scale", "shift", "mean", "rstd", "map", "pooled", "first", "second", "out")
+            for name in (
+                "x",
+                "scale",
+                "shift",
+                "mean",
+                "rstd",
+                "map",
+                "pooled",
+                "first",
+                "second",
+                "out",
+                "of_scale",
+                "of_shift",
+            )
         ),
         *_SHAPE,
     ]
@@ -47,6 +60,17 @@ class Block(NamedTuple):
     rectified: Tensor | None
     first: Tensor
     second: Tensor
+
+
+def suits_network(network: nn.Module) -> bool:
+    """Whether every block of a ConvNet suits; see :func:`suits`."""
+    size = network.image_size
+    for block in network.blocks:
+        size += 2 * (block.conv.padding[0] - 1)
+        if not suits(block.norm, block.activation, block.pool, (block.conv.out_channels, size, size)):
+            return False
+        size //= 2
+    return True
 
 
 def suits(norm: nn.Module, activation: nn.Module, pool: nn.Module, shape: tuple[int, int, int]) -> bool:
@@ -70,7 +94,7 @@ def norm_relu_pool(
 ) -> Block:
     """Instance norm with scale and shift, ReLU, 2x2 average pooling, and the moments of the rectified map.
 
-    Differentiable once, with respect to ``maps`` only: the parameters of ``norm`` are taken as constants.
+    Differentiable once, with respect to ``maps`` and the parameters of ``norm``.
 
     Args:
         maps: (n, c, h, w) float32 or bfloat16 on the CPU; brought into channels-last if it is not.
@@ -119,8 +143,13 @@ class _NormReluPool(torch.autograd.Function):
         first, second = (None if g is None else g.contiguous() for g in (first, second))
         out = torch.empty_like(maps)
         values = dict(x=maps, scale=scale, shift=shift, mean=mean, rstd=rstd, map=rectified, pooled=pooled)
-        _call("clreplay_backward", _Backward, dict(values, first=first, second=second, out=out), maps, ctx.pooled_dtype)
-        return out, None, None, None, None, None
+        values.update(first=first, second=second, out=out)
+        wanted = any(ctx.needs_input_grad[1:3])
+        if wanted:
+            values.update(zip(("of_scale", "of_shift"), mean.new_empty(2, *mean.shape)))
+        _call("clreplay_backward", _Backward, values, maps, ctx.pooled_dtype)
+        parameters = (values["of_scale"].sum(0), values["of_shift"].sum(0)) if wanted else (None, None)
+        return out, *parameters, None, None, None
 
 
 def _call(

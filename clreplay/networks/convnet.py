@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clreplay import native
 from clreplay.networks.base import Network, Tap, norm_layer
 from clreplay.networks.table import register_network
 
@@ -92,6 +93,8 @@ class ConvNet(Network):
         torch.Size([2, 10])
     """
 
+    fused = False
+
     def __init__(
         self,
         num_classes: int,
@@ -129,6 +132,27 @@ class ConvNet(Network):
     def check(cls, options: Mapping[str, Any]) -> None:
         """See :func:`check_options`."""
         check_options(**options)
+
+    def fuse(self) -> ConvNet:
+        """From now on compute embedding and logits on a CPU by compiled kernels, where they suit this network.
+
+        The same values to float rounding, in about half of the time, and gradients of first order only (no
+        ``torch.func`` transforms, no gradients of gradients).
+
+        Returns:
+            the network itself.
+        """
+        self.fused = native.suits_network(self) and native.failure() is None
+        return self
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """What the classifier reads: (n, embedding_size)."""
+        if not (self.fused and images.device.type == "cpu" and images.dtype == torch.float32):
+            return super().embedding(images)
+        maps = images.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            maps = native.norm_relu_pool(block.conv(maps), block.norm, keep_map=False).pooled
+        return maps.flatten(1)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
