@@ -352,3 +352,460 @@ def after(queue, settings):
         for one in queue:
             one.right = one.seen = 0
     return queue
+
+
+# ---------------------------------------------------------------- the queue
+
+
+def queue(settings=QueueSettings(queue_steps=1, batch_net=4), images=None, seed=0, norm="instance"):
+    chance = torch.Generator().manual_seed(1)
+    images = torch.randn(9, 1, 4, 4, generator=chance) if images is None else images
+    network = ConvNet(3, 1, 4, width=4, depth=1, norm=norm)
+    return NetworkQueue(network, images, torch.arange(9) % 3, settings, seed)
+
+
+def same_member(one, other):
+    tensors = zip((one.weights, one.momentum, one.shares), (other.weights, other.momentum, other.shares))
+    buffers = all(torch.equal(one.buffers[name], other.buffers[name]) for name in one.buffers)
+    return one.trainings == other.trainings and buffers and all(torch.equal(a, b) for a, b in tensors)
+
+
+def same_members(one, other):
+    return len(one) == len(other) and all(map(same_member, one, other))
+
+
+SIZES = st.fixed_dictionaries(
+    {
+        "queue_start": st.integers(1, 4),
+        "queue_every": st.integers(1, 5),
+        "queue_size": st.integers(4, 7),
+        "queue_trained": st.integers(1, 5),
+        "queue_steps": st.integers(0, 2),
+        "accuracy_every": st.integers(1, 9),
+    }
+)
+
+
+@given(SIZES, st.integers(0, 3), st.integers(1, 14))
+def test_the_queue_grows_to_its_size_and_the_oldest_leave(sizes, seed, numbers):
+    settings = QueueSettings(batch_net=4, **sizes)
+    some = queue(settings, seed=seed)
+    for number in range(numbers):
+        before = some.members(number)
+        made = settings.queue_start + number // settings.queue_every
+        assert len(before) == min(made, settings.queue_size)
+        assert 0 <= some.chosen(number) < len(before)
+        some.take(number)
+        assert not some.network.training and not any(p.requires_grad for p in some.network.parameters())
+        assert torch.equal(some.parameters.buffer, before[some.chosen(number)].weights)
+        assert some.accuracy == before[some.chosen(number)].accuracy and 0 <= some.accuracy <= 100
+        some.advance(number)
+        after = some.members(number + 1)
+        joined = settings.queue_start + (number + 1) // settings.queue_every - made
+        stayed = after[: len(after) - joined]
+        left = len(before) - len(stayed)
+        assert joined in (0, 1) and left == max(0, len(before) + joined - settings.queue_size)
+        moved = [not torch.equal(one.weights, other.weights) for one, other in zip(before[left:], stayed)]
+        trained = min(settings.queue_trained, len(before)) if settings.queue_steps else 0
+        assert trained - left <= sum(moved) <= trained
+        forgotten = (number + 1) % settings.accuracy_every == 0
+        for one, other, has_moved in zip(before[left:], stayed, moved):
+            assert other.trainings == (0 if forgotten else one.trainings + has_moved)
+        for fresh in after[len(stayed) :]:
+            assert fresh.trainings == 0 and not fresh.momentum.any() and fresh.accuracy == 0
+
+
+@given(SIZES, st.integers(0, 8))
+def test_advancing_twice_is_advancing_once_and_the_state_before_is_still_known(sizes, number):
+    settings = QueueSettings(batch_net=4, **sizes)
+    some, other = queue(settings), queue(settings)
+    for earlier in range(number):
+        some.advance(earlier), other.advance(earlier)
+    state, before = some.state_dict(number), some.members(number)
+    kept = copy.deepcopy(state)
+    some.advance(number)
+    once = some.members(number + 1)
+    some.advance(number)
+    assert same_members(some.members(number + 1), once)
+    assert same_members(some.members(number), before)
+    some.take(number)
+    assert torch.equal(some.parameters.buffer, before[some.chosen(number)].weights)
+    again = some.state_dict(number)
+    for one in (again, state):  # nor did what came later reach the state
+        assert one["number"] == number and one["trainings"] == kept["trainings"]
+        assert all(torch.equal(one[name], kept[name]) for name in ("weights", "momentum", "shares"))
+    fresh = queue(settings, seed=0)
+    fresh.load_state_dict(again)
+    fresh.advance(number)
+    assert same_members(fresh.members(number + 1), once)
+    other.advance(number)
+    assert same_members(other.members(number + 1), once)
+
+
+def test_every_place_of_the_queue_is_chosen_and_trained_about_equally_often():
+    some = queue(QueueSettings(queue_start=5, queue_every=10**6, queue_steps=1, batch_net=2))
+    chosen, trained = torch.zeros(5), torch.zeros(5)
+    for number in range(200):
+        chosen[some.chosen(number)] += 1
+        before = some.members(number)
+        some.advance(number)
+        trained += torch.tensor([b.trainings - a.trainings for a, b in zip(before, some.members(number + 1))])
+    assert trained.sum() == 400
+    for counts, expected in ((chosen, 40), (trained, 80)):
+        assert float(((counts - expected) ** 2 / expected).sum()) < 18.5  # chi squared, 4 degrees, p = 0.001
+
+
+def test_the_queue_depends_on_the_seed():
+    one, other = queue(seed=0), queue(seed=1)
+    assert not torch.equal(one.members(0)[0].weights, other.members(0)[0].weights)
+    assert [one.chosen(0)] * 8 != [queue(seed=s).chosen(0) for s in range(8)]
+
+
+def test_momentum_waits_with_its_network():
+    """Two trainings of three steps, with a stranger in between, are one of six steps on the same batches."""
+    images = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))  # one batch: no order to speak of
+    labels = torch.tensor([0, 1, 2, 0])
+    made = [
+        NetworkQueue(
+            ConvNet(3, 1, 4, width=4, depth=1), images, labels, QueueSettings(queue_steps=steps, batch_net=4), 0
+        )
+        for steps in (3, 6)
+    ]
+    parts, whole = (some.members(0)[0] for some in made)
+    parts = made[0]._trained(parts, (0, "a"))
+    made[0]._trained(made[0].members(0)[1], (0, "b"))
+    parts = made[0]._trained(parts, (0, "c"))
+    whole = made[1]._trained(whole, (0, "d"))
+    torch.testing.assert_close(parts.weights, whole.weights, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(parts.momentum, whole.momentum, rtol=1e-5, atol=1e-6)
+
+
+def test_networks_learn_the_classes_and_the_accuracy_says_so(real):
+    some = engine(real, replace(IDM_TINY, queue_start=2, queue_every=100, queue_steps=10, batch_net=36)).networks
+    for number in range(6):
+        some.advance(number)
+    assert [member.trainings for member in some.members(6)] == [6, 6]
+    for member in some.members(6):
+        some._put(member)
+        some.network.eval()
+        logits = some.network(real.normalise(some.images))
+        assert (logits.argmax(1) == some.labels).float().mean() > 0.9
+        assert 50 < member.accuracy <= 100  # an average over the way there
+
+
+def test_statistics_of_batch_norm_belong_to_their_network():
+    some = queue(norm="batch")
+    some.advance(0)
+    seen = [m.buffers["blocks.0.norm.running_mean"] for m in some.members(1)]
+    assert sum(bool(mean.any()) for mean in seen) == 2
+    for number in range(1, 12):
+        some.take(number)
+        member = some.members(number)[some.chosen(number)]
+        assert torch.equal(some.network.blocks[0].norm.running_mean, member.buffers["blocks.0.norm.running_mean"])
+        some.advance(number)
+
+
+def test_a_number_the_queue_is_not_at_is_an_error():
+    some = queue()
+    some.advance(0)
+    some.advance(1)
+    for number in (0, 3):
+        with pytest.raises(ValueError, match=f"number must be that of the queue, 2, or the one before, got {number}"):
+            some.take(number)
+
+
+def test_a_state_of_another_network_changes_nothing():
+    some, other = queue(), queue(images=torch.randn(9, 1, 4, 4))
+    state = other.state_dict(0)
+    state["weights"] = state["weights"][:, :-1]
+    before = some.members(0)
+    with pytest.raises(ValueError, match=r"the state does not fit: its weights are \(3, \d+\), a network here has \d+"):
+        some.load_state_dict(state)
+    assert some.members(0) is before
+
+
+# ---------------------------------------------------------------- bytes, resuming, Ctrl-C
+
+
+def test_repeated_runs_give_the_same_bytes_and_leave_the_global_chance_alone(real, global_chance_untouched):
+    with global_chance_untouched():
+        first, second = condensed(real), condensed(real)
+    assert_same_bytes(first, second)
+    other = condensed(real, seed=4)
+    assert not any(torch.equal(other[label], first[label]) for label in first)
+
+
+def test_pixel_codes_and_floats_give_the_same_bytes(pixels):
+    images, labels = pixels()
+    codes, floats = RealImages(images, labels, NORMALIZATION), RealImages(NORMALIZATION.apply(images), labels)
+    assert_same_bytes(condensed(codes), condensed(floats))
+
+
+def test_how_classes_lie_among_each_other_does_not_matter(pixels):
+    images, labels = pixels()
+    order = labels.argsort(stable=True)
+    mixed, sorted_ = RealImages(images, labels, NORMALIZATION), RealImages(images[order], labels[order], NORMALIZATION)
+    assert sorted_.images is engine(sorted_).networks.images, "where they lie in order, nothing is copied"
+    assert_same_bytes(condensed(mixed), condensed(sorted_))
+
+
+def test_what_classes_are_called_does_not_matter(pixels):
+    images, labels = pixels(2)
+    plain = condensed(RealImages(images, labels, NORMALIZATION))
+    renamed = condensed(RealImages(images, 7 + 30 * labels, NORMALIZATION))
+    assert_same_bytes({label: renamed[7 + 30 * label] for label in plain}, plain)
+
+
+def test_a_part_of_an_experience_trains_on_its_own_classes_only(real):
+    part = engine(real.subset([0, 2])).networks
+    assert part.labels.tolist() == [0] * 12 + [1] * 12 and part.network.classifier.out_features == 2
+    assert torch.equal(part.images, torch.cat([real.raw(0), real.raw(2)]))
+
+
+@pytest.mark.parametrize("changes", [{}, {"network_reuse": 2}, {"norm": "batch"}, {"style_weight": 500.0}], ids=str)
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_resumed_run_gives_the_bytes_of_an_unbroken_one(real, changes, stop, tmp_path):
+    settings = replace(IDM_TINY, **changes)
+    unbroken, broken, resumed = (engine(real, settings) for _ in range(3))
+    result = unbroken.run()
+    for _ in range(stop):
+        broken.step()
+    torch.save(broken.state_dict(), tmp_path / "state")
+    broken.step()  # what comes after saving must not reach the state
+    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert_same_bytes(resumed.run().images, result.images)
+    assert same_members(resumed.networks.members(resumed.networks._number), unbroken.networks._members)
+
+
+PLACES = {
+    "as a class moves": (IDM, "_step_group", 5, "before"),
+    "after a class has moved": (IDM, "_step_group", 8, "after"),
+    "as a network trains": (NetworkQueue, "_trained", 4, "before"),
+    "after a network has trained": (NetworkQueue, "_trained", 5, "after"),
+    "as a network joins": (NetworkQueue, "_fresh", 2, "before"),
+    "after the queue has gone on": (NetworkQueue, "advance", 3, "after"),
+    "as a network is taken": (NetworkQueue, "take", 4, "after"),
+}
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """``ctrl_c(place)``: the n-th call of a method is interrupted, before or after its work, once."""
+
+    def press(place):
+        owner, name, turn, moment = PLACES[place]
+        work, calls = getattr(owner, name), []
+
+        def interrupted(self, *arguments):
+            calls.append(name)
+            if len(calls) == turn and moment == "before":
+                raise KeyboardInterrupt
+            result = work(self, *arguments)
+            if len(calls) == turn and moment == "after":
+                raise KeyboardInterrupt
+            return result
+
+        monkeypatch.setattr(owner, name, interrupted)
+
+    return press
+
+
+@pytest.mark.parametrize("reuse", [1, 2])
+@pytest.mark.parametrize("place", PLACES)
+def test_ctrl_c_at_any_moment_loses_nothing(real, tmp_path, ctrl_c, place, reuse):
+    settings = replace(IDM_TINY, network_reuse=reuse, iterations=6 * reuse)
+    unbroken = engine(real, settings).run()
+    keep = tmp_path / "work.progress"
+    some = engine(real, settings)
+    ctrl_c(place)
+    with pytest.raises(KeyboardInterrupt):
+        some.run(keep=keep)
+    resumed = engine(real, settings).run(keep=keep)
+    assert_same_bytes(resumed.images, unbroken.images)
+    assert resumed.record == unbroken.record and not keep.exists()
+    assert_same_bytes(some.run().images, unbroken.images)  # the one that was interrupted can go on, too
+
+
+def test_iterations_that_share_a_network_see_it_untrained_and_the_queue_goes_on_once(real):
+    some, seen = engine(real, replace(IDM_TINY, network_reuse=3)), []
+    for _ in range(4):
+        some.step()
+        member = some.networks.members(some.networks._number - 1)[some.networks.chosen(some.networks._number - 1)]
+        seen.append((member.weights, some.networks._members))
+    assert seen[0][0] is seen[1][0] is seen[2][0] and seen[0][1] is seen[2][1]
+    assert seen[3][1] is not seen[2][1]
+
+
+# ---------------------------------------------------------------- ways to compute the same
+
+
+@pytest.mark.skipif(failure() is not None, reason="no native kernels here")
+@pytest.mark.parametrize("style", [0.0, 500.0])
+def test_native_kernels_work_with_learned_norms(pixels, style):
+    real = RealImages(*pixels(2, 12, size=16), NORMALIZATION)
+    settings = replace(IDM_TINY, width=16, style_weight=style, queue_steps=10, iterations=4)
+    eager, native = engine(real, replace(settings, kernels="eager")), engine(real, replace(settings, kernels="native"))
+    start = eager.images()
+    found, expected = native.run().images, eager.run().images
+    norms = [block.norm for block in native.networks.network.blocks]
+    native.networks.take(4)
+    assert max(float((norm.weight - 1).abs().max()) for norm in norms) > 1e-3, "the scales must have been learned"
+    for label in real.classes:
+        way = (expected[label] - start[label]).norm()
+        assert way > 0.02 and (found[label] - expected[label]).norm() < 1e-3 * way
+
+
+def test_classes_in_threads_give_the_same_bytes(pixels):
+    real = RealImages(*pixels(5, 12), NORMALIZATION)
+    plain = condensed(real, replace(SM_TINY, parallel="operators"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        some = engine(real, replace(SM_TINY, parallel="classes"))
+        torch.set_num_threads(1)  # of the queue's training
+        assert_same_bytes(some.run().images, plain)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("classes_at_once", [2, 5])
+def test_how_many_classes_go_at_once_does_not_matter(pixels, classes_at_once):
+    real = RealImages(*pixels(each=[12, 9, 12, 10, 12]), NORMALIZATION)
+    alone = condensed(real)
+    for label, images in condensed(real, replace(IDM_TINY, classes_at_once=classes_at_once)).items():
+        torch.testing.assert_close(images, alone[label], rtol=1e-4, atol=1e-4)
+
+
+def test_out_of_memory_halves_the_group_and_every_class_keeps_its_output(pixels, monkeypatch, caplog):
+    real = RealImages(*pixels(5, 12), NORMALIZATION)
+    settings = replace(IDM_TINY, classes_at_once=5, ce_weight=2.0)
+    plain, features = condensed(real, settings), Matching._features
+
+    def limited(self, images, group, within):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("faked")
+        return features(self, images, group, within)
+
+    monkeypatch.setattr(Matching, "_features", limited)
+    small = engine(real, settings)
+    images = small.run().images
+    assert sorted(len(group.labels) for group in small.groups) == [1, 2, 2] and "out of memory" in caplog.text
+    for label in real.classes:
+        torch.testing.assert_close(images[label], plain[label], rtol=1e-4, atol=1e-4)
+
+
+def test_choices_are_tried_without_training_the_queue(real, monkeypatch):
+    monkeypatch.setattr(calibration, "WORTH_MEASURING", 0.0)
+    monkeypatch.setattr(NetworkQueue, "_trained", lambda *_: pytest.fail("trained"))
+    settings = replace(IDM_TINY, width=16)
+    settled = settle_images(settings, real, dict.fromkeys(real.classes, 2), CPU)
+    chosen = {name: getattr(settled, name) for name in calibration.CHOSEN}
+    assert "auto" not in chosen.values() and chosen["classes_at_once"] is not None
+    assert replace(settled, **{name: getattr(settings, name) for name in chosen}) == settings
+
+
+# ---------------------------------------------------------------- in the house
+
+
+def test_the_queue_ties_the_classes_together_so_nothing_is_cached_by_class(real):
+    method = METHODS["idm"]
+    assert not method.separable(IDM_TINY) and method.decoding(IDM_TINY) == "tiles2"
+    together, alone = condensed(real), condensed(real.subset([0]))
+    assert not torch.equal(together[0], alone[0])
+
+
+def test_a_memory_counts_what_is_stored_and_trains_on_four_times_as_many(real):
+    memory = ReplayMemory(images_per_class=2, normalization=NORMALIZATION)
+    condense_experience(memory, real, condense_by_idm, IDM_TINY, seed=3, device=CPU)
+    plain = ReplayMemory(images_per_class=2, normalization=NORMALIZATION)
+    dm = load_recipe("dm").settings("smoke", {"width": 4, "depth": 2})
+    condense_experience(plain, real, METHODS["matching"].condense, dm, seed=3, device=CPU)
+    assert len(memory) == len(plain) == 6 and memory.memory_bytes == plain.memory_bytes
+    assert memory.images.shape == (24, 3, 8, 8) and memory.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert {slot.decoding for slot in memory.slots.values()} == {"tiles2"}
+    stored = torch.cat(list(condensed(real).values()))
+    span = stored.amax() - stored.amin()
+    torch.testing.assert_close(memory.images, decoder("tiles2")(stored), rtol=0, atol=float(span) / 255)
+
+
+def test_diversity_counts_expanded_images(real):
+    terms = engine(real, replace(IDM_TINY, diversity_weight=1.0), count=1).groups[0].terms
+    assert [term.name for term in terms] == ["mean_matching", "diversity", "cross_entropy"]
+
+
+def test_uneven_classes_get_exactly_what_is_asked(pixels):
+    real = RealImages(*pixels(each=[4, 20, 9]), NORMALIZATION)
+    counts = {0: 4, 1: 3, 2: 1}
+    found = condensed(real, replace(IDM_TINY, classes_at_once=3), counts)
+    assert {label: len(images) for label, images in found.items()} == counts
+
+
+def test_a_class_smaller_than_asked_is_named_before_any_work(real):
+    with pytest.raises(ValueError, match="class 0 has 12 images, fewer than the 13 asked"):
+        engine(real, count=13)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ce_weight": -0.1}, "ce_weight must not be negative, got -0.1"),
+        ({"queue_start": 0}, "queue_start must be at least 1, got 0"),
+        ({"queue_start": 5, "queue_size": 4}, "queue_start must be at most queue_size 4, got 5"),
+        ({"queue_every": 0}, "queue_every must be at least 1, got 0"),
+        ({"queue_trained": 0}, "queue_trained must be at least 1, got 0"),
+        ({"queue_steps": -1}, "queue_steps must not be negative, got -1"),
+        ({"batch_net": 0}, "batch_net must be at least 1, got 0"),
+        ({"accuracy_every": 0}, "accuracy_every must be at least 1, got 0"),
+        ({"lr_net": 0.0}, "lr_net must be positive, got 0.0"),
+        ({"momentum_net": 1.0}, r"momentum_net must be within \[0, 1\), got 1.0"),
+        ({"decay_net": -1.0}, "decay_net must not be negative, got -1.0"),
+        ({"lr_img": 0.0}, "lr_img must be positive, got 0.0"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(IDM_TINY, **changes)
+
+
+@pytest.mark.parametrize("name", ["idm", "idm+sm"])
+def test_the_recipe_has_the_published_values(name):
+    recipe = load_recipe(name)
+    paper = {count: recipe.settings("paper", None, "cifar10", count) for count in (1, 10, 50)}
+    assert [paper[count].ce_weight for count in (1, 10, 50)] == [0.5, 0.5, 0.1]
+    assert [(s.real_batch, s.queue_every) for s in paper.values()] == [(5000, 5), (256, 30), (256, 30)]
+    for dataset, weights in {"cifar100": [0.5, 0.1, 0.1], "tinyimagenet": [0.5, 0.5, 0.8]}.items():
+        assert [recipe.settings("paper", None, dataset, n).ce_weight for n in (1, 10, 50)] == weights
+    assert set(asdict(paper[10])) == set(recipe.content["settings"])
+    plain = paper[10]
+    assert (plain.lr_img, plain.momentum_img, plain.iterations, plain.real_batch) == (0.2, 0.5, 20000, 256)
+    assert (plain.queue_start, plain.queue_size, plain.queue_trained, plain.queue_steps) == (3, 100, 2, 10)
+    assert (plain.lr_net, plain.momentum_net, plain.decay_net, plain.batch_net) == (0.01, 0.9, 5e-4, 256)
+    assert (plain.style_weight > 0) == (name == "idm+sm")
+    for preset in PRESETS:
+        recipe.settings(preset)
+
+
+# ---------------------------------------------------------------- does it help
+
+
+def learned(memory, data, seed):
+    settings = TrainingSettings(width=16, updates=60, batch_size=128, lr=0.05)
+    network = settings.build(data.num_classes, *data.train.images.shape[1:3])
+    train(network, memory.images, memory.labels, settings, (seed, "digits"))
+    return accuracy(network, data.test, data.normalization, CPU)
+
+
+def test_idm_beats_random_images_at_equal_stored_images_a_class():
+    data = load_dataset("digits")
+    margins = []
+    for seed in range(3):
+        reached = {}
+        for name, changes in {"random": {}, "idm": {"iterations": 8}}.items():
+            options = {"normalization": data.normalization, "seed": seed, "device": "cpu", **changes}
+            memory = condense(data.train.images, data.train.labels, name, 1, preset="smoke", **options)
+            assert len(memory) == 10
+            reached[name] = learned(memory, data, seed)
+        margins.append(reached["idm"] - reached["random"])
+    print(margins)
+    assert min(margins) > 5, margins

@@ -15,7 +15,7 @@ from clreplay.cache import ClassCache
 from clreplay.condensation.calibration import CHOSEN
 from clreplay.condensation.methods import Condensed, Condenser, Progress, method_of
 from clreplay.condensation.real import RealImages, check_images
-from clreplay.data import NORMALIZATIONS, Normalization, pixel_codes
+from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
 from clreplay.memory import ReplayMemory
 
 
@@ -221,15 +221,5 @@ def _as_pixel_codes(images: Tensor, wanted: Normalization | str | None) -> tuple
     if wanted is not None and not isinstance(wanted, Normalization):
         raise ValueError(f"normalization must be a Normalization, a name or None, got {type(wanted).__name__}")
     if images.dtype == torch.uint8:
-        return images, wanted or _own_normalization(images)
+        return images, wanted or measured_normalization(images)
     return pixel_codes(images, wanted)
-
-
-def _own_normalization(images: Tensor) -> Normalization:
-    """Mean and deviation of these very images, exactly, from the histogram of every channel."""
-    levels = torch.arange(256, dtype=torch.float64)
-    counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.cpu().unbind(1)]).double()
-    share = counts / counts.sum(1, keepdim=True)
-    mean = share @ levels
-    deviation = (share @ levels.square() - mean.square()).clamp_min(1e-6).sqrt()
-    return Normalization(tuple((mean / 255).tolist()), tuple((deviation / 255).tolist()))

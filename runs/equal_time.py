@@ -1,0 +1,124 @@
+#!/usr/bin/env python
+"""Compare memories that were each given the same time to condense, on one step of all classes.
+
+    python runs/equal_time.py --dataset cifar10 --images-per-class 10 --seconds 60 --memory random dm ddm
+
+Every condenser is tried for a few seconds, and its number of iterations (or updates) set so that it takes
+about the time asked for on this machine; the run's settings.yaml records the number, and results.csv the
+seconds it took. Memories that are selected, not condensed, keep their preset's length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+from clreplay.condensation import RealImages
+from clreplay.continual import run
+from clreplay.experiment import ContinualSettings, Plan, plan
+from clreplay.recipes import Recipe, parse_set
+
+LENGTHS = ("iterations", "updates")
+SELECTIONS = ("random", "herding", "forgetting")
+PLENTY = 10**6
+"""Iterations of a trial, which is stopped long before."""
+
+
+class _Enough(Exception):
+    """The trial has gone on for long enough."""
+
+
+def seconds_an_iteration(made: Plan, recipe: Recipe, length: str, trial_seconds: float) -> float:
+    """Of a condenser on all classes of the data set, after its first iteration."""
+    settings = recipe.settings(
+        made.settings.preset,
+        {**_own(made, recipe), length: PLENTY},
+        made.settings.dataset,
+        made.settings.images_per_class,
+    )
+    data = made.data.train
+    real = RealImages(data.images, data.labels, made.data.normalization)
+    counts = dict.fromkeys(real.classes, made.settings.images_per_class)
+    settings = recipe.method.settle(settings, real, counts, made.device)
+    first: list[float] = []
+    found = 0.0
+
+    def progress(done: int, total: int, unit: str) -> None:
+        nonlocal found
+        if not first:
+            first.extend((done, time.perf_counter()))
+            return
+        passed = time.perf_counter() - first[1]
+        if passed > trial_seconds and done > first[0]:
+            found = passed / (done - first[0])
+            raise _Enough
+
+    try:
+        recipe.method.condense(real, counts, settings, seed=0, device=made.device, progress=progress)
+    except _Enough:
+        return found
+    raise RuntimeError(f"the trial of {recipe.name} ended before it was timed")
+
+
+def _own(made: Plan, recipe: Recipe) -> dict[str, Any]:
+    """Overrides meant for one memory, without its name."""
+    prefix = f"{recipe.name}."
+    return {key.removeprefix(prefix): value for key, value in made.settings.overrides.items() if key.startswith(prefix)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Time, choose lengths, run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--memory", nargs="+", required=True, metavar="NAME")
+    add("--dataset", default="cifar10")
+    add("--images-per-class", type=int, default=10, metavar="N")
+    add("--seconds", type=float, default=60.0, help="of condensing, a memory (default: 60)")
+    add("--preset", choices=("cpu", "smoke", "paper"), default="cpu")
+    add("--networks", type=int, default=3)
+    add("--device", default="cpu")
+    add("--data-root", metavar="DIR")
+    add("--seed", type=int, default=0)
+    add("--set", nargs="+", action="extend", default=[], metavar="MEMORY.KEY=VALUE", dest="overrides")
+    add("--out", metavar="DIR")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    settings = ContinualSettings(
+        dataset=options.dataset,
+        memories=tuple(options.memory),
+        images_per_class=options.images_per_class,
+        steps=1,
+        class_orders=1,
+        networks=options.networks,
+        seed=options.seed,
+        preset=options.preset,
+        host="none",
+        device=options.device,
+        data_root=options.data_root,
+        overrides=parse_set(options.overrides),
+    )
+    try:
+        made = plan(settings)
+        lengths = {}
+        for recipe in made.recipes:
+            length = next((name for name in LENGTHS if name in recipe.keys()), None)
+            if recipe.name in SELECTIONS or length is None:
+                continue
+            each = seconds_an_iteration(made, recipe, length, options.seconds / 8)
+            lengths[f"{recipe.name}.{length}"] = max(1, round(options.seconds / each))
+            print(
+                f"{recipe.label}: {each:.3g} s an iteration, {length}={lengths[f'{recipe.name}.{length}']}", flush=True
+            )
+        run(replace(settings, overrides={**settings.overrides, **lengths}), options.out)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
