@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``."""
+    """``$CLREPLAY_CACHE``, or ``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``."""
+    if own := os.environ.get("CLREPLAY_CACHE"):
+        return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clreplay"
 
 

@@ -26,6 +26,7 @@ def fixed_seeds():
 @pytest.fixture(autouse=True)
 def no_cache_but_the_test_s_own(monkeypatch, tmp_path_factory):
     """Condensed classes of one test must not serve another, nor fill the user's cache."""
+    monkeypatch.delenv("CLREPLAY_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

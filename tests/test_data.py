@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from clreplay.data import Dataset, ImageSet, Normalization, data_root, load_dataset
+from clreplay.data import Dataset, ImageSet, Normalization, data_root, load_dataset, loading, register_dataset, registry
 
 # --- ImageSet and Dataset ---------------------------------------------------------------------------------------
 
@@ -75,15 +75,47 @@ def test_a_dataset_names_what_does_not_fit():
 # --- names and places -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "meant"), [("CIFAR-100", "cifar100"), ("cifar_10", "cifar10"), ("digit", "digits")])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CIFAR-100", "cifar100"),
+        ("cifar_10", "cifar10"),
+        ("digit", "digits"),
+        ("Tiny-ImageNet", "tinyimagenet"),
+        ("image woof", "imagewoof"),
+    ],
+)
 def test_an_unknown_name_is_answered_with_the_known_ones(name, meant):
-    with pytest.raises(ValueError, match=f"cifar10, cifar100, digits, got '{name}'; did you mean '{meant}'"):
+    known = "cifar10, cifar100, digits, fashionmnist, imagenet, .*, tinyimagenet, folder:PATH"
+    with pytest.raises(ValueError, match=f"{known}, got '{name}'; did you mean '{meant}'"):
         load_dataset(name)
 
 
 def test_a_name_close_to_nothing_gets_no_suggestion():
-    with pytest.raises(ValueError, match="got 'imagenet'$"):
-        load_dataset("imagenet")
+    with pytest.raises(ValueError, match="got 'zebras'$"):
+        load_dataset("zebras")
+
+
+def test_a_data_set_of_ones_own_is_registered_under_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "DATASETS", registry.DATASETS.copy())
+    monkeypatch.setattr(loading, "DATASETS", registry.DATASETS)
+    made = Dataset("toy", image_set(), image_set(), ("a", "b", "c"), Normalization((0.5,) * 3, (0.5,) * 3), "Made.")
+
+    @register_dataset("toy")
+    def load_toy(name, root, *, download, channels):
+        assert (name, root, download, channels) == ("toy", tmp_path, False, 3)
+        return made
+
+    assert load_dataset("toy", tmp_path, download=False, channels=3) is made
+    with pytest.raises(ValueError, match="did you mean 'toy'"):
+        load_dataset("toys")
+
+
+def test_a_name_that_is_taken_or_written_otherwise_is_refused():
+    with pytest.raises(ValueError, match="name 'cifar10' is taken by clreplay.data.cifar"):
+        register_dataset("cifar10")
+    with pytest.raises(ValueError, match="lower-case letters and digits, got 'My-Set'; write 'myset'"):
+        register_dataset("My-Set")
 
 
 def test_cifar_has_three_channels(tmp_path):

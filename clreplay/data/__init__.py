@@ -3,8 +3,15 @@
 from clreplay.data.digits import load_digits
 from clreplay.data.errors import DataNotFoundError, InvalidDataError
 from clreplay.data.imageset import Dataset, ImageSet
-from clreplay.data.loading import DATASETS, data_root, load_dataset
-from clreplay.data.normalization import NORMALIZATIONS, Normalization, pixel_codes, recognise_pixels
+from clreplay.data.loading import data_root, load_dataset
+from clreplay.data.normalization import (
+    NORMALIZATIONS,
+    Normalization,
+    measured_normalization,
+    pixel_codes,
+    recognise_pixels,
+)
+from clreplay.data.registry import DATASETS, register_dataset
 
 __all__ = [
     "DATASETS",
@@ -17,6 +24,8 @@ __all__ = [
     "data_root",
     "load_dataset",
     "load_digits",
+    "measured_normalization",
     "pixel_codes",
     "recognise_pixels",
+    "register_dataset",
 ]

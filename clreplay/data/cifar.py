@@ -2,10 +2,6 @@
 
 import logging
 import os
-import socket
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +10,14 @@ import numpy as np
 import torch
 
 from clreplay.data import parquet
-from clreplay.data.errors import DataNotFoundError, InvalidDataError
+from clreplay.data.errors import InvalidDataError
+from clreplay.data.finding import first_copy, listed, network_timeout, staging
 from clreplay.data.imageset import Dataset, ImageSet
 from clreplay.data.normalization import NORMALIZATIONS
+from clreplay.data.registry import check_channels, register_dataset
 
 _logger = logging.getLogger(__name__)
 _SIZE = 32
-# A server that accepts and then says nothing would otherwise hang the run for good.
-_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,8 @@ SPECS = {
 }
 
 
-def load_cifar(name: str, root: Path, *, download: bool) -> Dataset:
+@register_dataset("cifar10", "cifar100")
+def load_cifar(name: str, root: Path, *, download: bool, channels: int | None = None) -> Dataset:
     """The first complete copy of `name` at or under `root`, else torchvision's download into it.
 
     Raises:
@@ -77,20 +74,16 @@ def load_cifar(name: str, root: Path, *, download: bool) -> Dataset:
         InvalidDataError: a copy is there but damaged, incomplete or not the official set.
         ImportError: a copy is there whose format needs a package that is not installed.
     """
+    check_channels(name, channels, (3,))
     spec = SPECS[name]
-    tried = []
-    for attempt in (_from_torchvision_folder, _from_parquet):
-        found = attempt(spec, root)
-        if isinstance(found, Dataset):
-            return found
-        tried.append(found)
-    if not download:
-        raise _not_found(spec, root, [*tried, "download: not tried, because download=False"])
-    try:
-        return _from_download(spec, root)
-    except Exception as error:  # whatever went wrong, the reader needs the same answer
-        tried.append(f"download with torchvision into {root.absolute()}: {type(error).__name__}: {error}")
-        raise _not_found(spec, root, tried) from error
+    return first_copy(
+        spec.title,
+        root,
+        [lambda: _from_torchvision_folder(spec, root), lambda: _from_parquet(spec, root)],
+        lambda: _from_download(spec, root),
+        download=download,
+        ways_out=[f"put {spec.archive} into {root.absolute()}; it is unpacked at the next start"],
+    )
 
 
 # --- torchvision's folder ---------------------------------------------------------------------------------------
@@ -103,7 +96,7 @@ def _from_torchvision_folder(spec: CifarSpec, root: Path) -> Dataset | str:
     for parent in parents:
         if (parent / spec.folder).is_dir():
             return _read_torchvision(spec, parent)
-    return f"torchvision's folder {spec.folder}: in none of {_listed(parents)}"
+    return f"torchvision's folder {spec.folder}: in none of {listed(parents)}"
 
 
 def _read_torchvision(spec: CifarSpec, parent: Path) -> Dataset:
@@ -169,7 +162,7 @@ def _from_parquet(spec: CifarSpec, root: Path) -> Dataset | str:
             present = ", ".join(path.name for paths in files.values() for path in paths)
             raise InvalidDataError(f"{folder} has {present} but no {absent[0]}-*.parquet; {spec.title} needs both")
         return _read_parquet(spec, folder, opened)
-    return f"Parquet files train-*.parquet and test-*.parquet of {spec.title}: in none of {_listed([*named, *shared])}"
+    return f"Parquet files train-*.parquet and test-*.parquet of {spec.title}: in none of {listed([*named, *shared])}"
 
 
 def _read_parquet(spec: CifarSpec, folder: Path, opened: dict[str, parquet.ParquetSplit]) -> Dataset:
@@ -195,45 +188,22 @@ def _from_download(spec: CifarSpec, root: Path) -> Dataset:
     from torchvision.datasets.utils import check_integrity, extract_archive
 
     target = root / spec.folder
-    with _staging(root) as staging, _network_timeout():
+    with staging(root) as folder, network_timeout():
         archive = root / spec.archive
         if check_integrity(archive, dataset_class.tgz_md5):  # brought by hand, or by an earlier torchvision
             _logger.info("unpacking %s", archive)
-            extract_archive(archive, staging)
+            extract_archive(archive, folder)
         else:
             _logger.info("downloading %s into %s", spec.title, root.absolute())
-            dataset_class(staging, download=True)
-        dataset = _read_torchvision(spec, staging)
+            dataset_class(folder, download=True)
+        dataset = _read_torchvision(spec, folder)
         try:
             # In one step, so that a broken-off or a simultaneous run never leaves half a folder.
-            os.replace(staging / spec.folder, target)
+            os.replace(folder / spec.folder, target)
         except OSError:
             if not target.is_dir():  # else another run was faster with the same files
                 raise
     return replace(dataset, source=f"{spec.title} downloaded with torchvision into {target.absolute()}.")
-
-
-@contextmanager
-def _staging(root: Path) -> Iterator[Path]:
-    existed = root.exists()
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as staging:
-            yield Path(staging)
-    except BaseException:
-        if not existed and not any(root.iterdir()):
-            root.rmdir()
-        raise
-
-
-@contextmanager
-def _network_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 # --- shared -----------------------------------------------------------------------------------------------------
@@ -262,20 +232,3 @@ def _check_labels(spec: CifarSpec, split: str, labels: np.ndarray, where: str) -
 
 def _dataset(spec: CifarSpec, splits: dict[str, ImageSet], class_names: tuple[str, ...], source: str) -> Dataset:
     return Dataset(spec.name, splits["train"], splits["test"], class_names, NORMALIZATIONS[spec.name], source)
-
-
-def _listed(folders: list[Path]) -> str:
-    return ", ".join(str(folder.absolute()) for folder in folders)
-
-
-def _not_found(spec: CifarSpec, root: Path, tried: list[str]) -> DataNotFoundError:
-    lines = [
-        f"{spec.title} was not found at {root.absolute()}. Tried:",
-        *(f"  - {attempt}" for attempt in tried),
-        "Ways out:",
-        "  - point --data-root (root=... in Python) or the environment variable CLREPLAY_DATA "
-        "at a folder with the data",
-        f"  - put {spec.archive} into {root.absolute()}; it is unpacked at the next start",
-        "  - run the same experiment offline: python runs/digits_5step.py --memory ddm",
-    ]
-    return DataNotFoundError("\n".join(lines))

@@ -1,10 +1,13 @@
 """The handwritten digits shipped with scikit-learn: real images that need no download."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from clreplay.data.imageset import Dataset, ImageSet
 from clreplay.data.normalization import NORMALIZATIONS
+from clreplay.data.registry import check_channels, register_dataset
 
 _CLASSES = 10
 _SIZE = 32
@@ -25,9 +28,7 @@ def load_digits(channels: int | None = None) -> Dataset:
         ValueError: another number of channels.
         ImportError: scikit-learn is not installed.
     """
-    channels = 1 if channels is None else channels
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3 for digits, got {channels}")
+    channels = check_channels("digits", channels, (1, 3))
     try:
         from sklearn import datasets
     except ImportError as error:
@@ -44,6 +45,11 @@ def load_digits(channels: int | None = None) -> Dataset:
         normalization=NORMALIZATIONS["digits"].expand(channels),
         source="The handwritten digits shipped with scikit-learn, enlarged from 8x8 to 32x32.",
     )
+
+
+@register_dataset("digits")
+def _load(name: str, root: Path, *, download: bool, channels: int | None) -> Dataset:
+    return load_digits(channels)  # shipped with scikit-learn: nothing to look for
 
 
 def _enlarge(grey: np.ndarray) -> torch.Tensor:

@@ -24,7 +24,7 @@ class Target:
     """What every image of a set is brought to.
 
     Args:
-        size: height and width in pixels.
+        size: height and width in pixels; 0 stands for those of the first training image until it is known.
         channels: 3 for colour, 1 for grey.
         resize: whether images of other sizes are resized, both sides to `size` without keeping the aspect, as
             torchvision's `Resize((size, size))` does before its centre crop finds nothing left to crop. Otherwise
@@ -74,10 +74,12 @@ def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
     return pixels[None] if target.channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def image_side(encoded: bytes) -> tuple[int, int]:
+def image_side(encoded: bytes | None) -> tuple[int, int]:
     """Width and height of an encoded image; its pixels are not decoded."""
     from PIL import Image
 
+    if encoded is None:
+        raise ValueError("no image bytes, only a path")
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         return image.size
 
@@ -155,6 +157,7 @@ def decode_batch(batch: Batch, target: Target) -> tuple[tuple[int, ...], np.ndar
 
     Raises:
         InvalidDataError: an image cannot be used; its file (and row or member) is named.
+        MemoryError: there was too little memory for one.
     """
     pixels = np.empty((len(batch.rows), *target.shape), dtype=np.uint8)
     for out, (name, encoded) in zip(pixels, batch.images(), strict=True):
@@ -162,6 +165,8 @@ def decode_batch(batch: Batch, target: Target) -> tuple[tuple[int, ...], np.ndar
             out[...] = decode_image(encoded, target)
         except UnfitImageError as error:
             raise InvalidDataError(f"{name}: {error}") from error
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
             raise InvalidDataError(f"{name}: {error}; fetch the file again") from error
     return batch.rows, pixels

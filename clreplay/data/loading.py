@@ -1,14 +1,13 @@
 """The one door to the data sets: by name, from where the user keeps data."""
 
-import difflib
 import os
 from pathlib import Path
 
-from clreplay.data.cifar import load_cifar
-from clreplay.data.digits import load_digits
+# Imported for what they register.
+from clreplay.data import cifar, digits, torchvision_sets, tinyimagenet, imagenet, imagenette  # isort: skip  # noqa: F401
+from clreplay.data.any_folder import FOLDER, load_folder
 from clreplay.data.imageset import Dataset
-
-DATASETS = ("cifar10", "cifar100", "digits")
+from clreplay.data.registry import DATASETS, suggestion
 
 
 def data_root(root: str | Path | None) -> Path:
@@ -21,34 +20,33 @@ def data_root(root: str | Path | None) -> Path:
 def load_dataset(
     name: str, root: str | Path | None = None, *, download: bool = True, channels: int | None = None
 ) -> Dataset:
-    """Load a data set into memory, once, as `uint8`; rows keep the order of the files.
+    """Load a data set as `uint8`.
 
-    CIFAR is taken from the first of: torchvision's folder (`cifar-10-batches-py`, `cifar-100-python`) in the
-    root; Parquet shards with encoded images (`<root>/<name>/`, `<root>/`, each also with `data/` below);
-    torchvision's download into the root. The digits are part of scikit-learn and need no root.
+    A copy is looked for in the root: in the layout it is published in (torchvision's folders, archives as they are
+    downloaded, class folders), as Parquet shards with encoded images, and as class folders `<root>/<name>/train/` and
+    `test/` or `val/`. Where there is none it is downloaded, if it has a public address. CIFAR, the digits and
+    torchvision's files are read into memory, rows in the order of the files; images that must be decoded first are
+    decoded once, in parallel, into a file of the user's cache that later loads map without reading it.
 
     Args:
-        name: one of `DATASETS`.
-        root: folder with the data; see `data_root`.
-        download: whether CIFAR may be fetched when no copy is found.
-        channels: for digits 1 (default) or 3; CIFAR has 3.
+        name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
+            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64.
+        root: folder with the data; see `data_root`. `PATH` does not count from it.
+        download: whether the data set may be fetched when no copy is found.
+        channels: 3, or 1 for grey sets (MNIST, FashionMNIST, the digits, which have 1 by default) and folders
+            (which have 3).
 
     Raises:
         ValueError: unknown name, or channels the data set does not have.
         DataNotFoundError: no copy and no download; the message lists what was tried and the ways out.
-        InvalidDataError: a copy is there but damaged, incomplete or not the official set.
+        InvalidDataError: a copy is there but damaged, incomplete or not the official set; the file is named.
         ImportError: a package that the found format needs is missing.
+        OSError: the cache of decoded images cannot be written.
     """
+    if isinstance(name, str) and name.startswith(FOLDER):
+        return load_folder(name, channels=channels)
     if name not in DATASETS:
-        raise ValueError(f"name must be one of {', '.join(DATASETS)}, got {name!r}{_suggestion(name)}")
-    if name == "digits":
-        return load_digits(channels)
-    if channels not in (None, 3):
-        raise ValueError(f"channels must be 3 for {name}, got {channels}; leave it out")
-    return load_cifar(name, data_root(root), download=download)
-
-
-def _suggestion(name: object) -> str:
-    plain = "".join(letter for letter in str(name).lower() if letter.isalnum())
-    close = difflib.get_close_matches(plain, DATASETS, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"name must be one of {', '.join(sorted(DATASETS))}, {FOLDER}PATH, got {name!r}{suggestion(name)}"
+        )
+    return DATASETS[name](name, data_root(root), download=download, channels=channels)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 # Images per step of `invert`: bounds its temporary memory and lets a mismatch end it early.
 _CHUNK = 2048
+# Pixel codes that `measured_normalization` counts at a time; counting takes eight bytes for each.
+_MEASURED_AT_ONCE = 1 << 24
 # Images that `recognise_pixels` looks at before it reads everything.
 _GLANCE = 4
 
@@ -141,6 +143,23 @@ NORMALIZATIONS: dict[str, Normalization] = {
     "avalanche_fashionmnist": Normalization((0.2860,), (0.3530,)),
     "avalanche_tinyimagenet": _CIFAR10,
 }
+
+
+def measured_normalization(images: Tensor) -> Normalization:
+    """Mean and deviation of these very images, exactly, from the histogram of every channel.
+
+    Args:
+        images: uint8 (n, c, h, w), on any device; may be mapped from a file larger than memory.
+    """
+    step = max(1, _MEASURED_AT_ONCE // max(1, images[:1].numel()))
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for chunk in images.split(step):
+        counts += torch.stack([torch.bincount(c.flatten(), minlength=256) for c in chunk.cpu().unbind(1)])
+    levels = torch.arange(256, dtype=torch.float64)
+    share = counts.double() / counts.double().sum(1, keepdim=True)
+    mean = share @ levels
+    deviation = (share @ levels.square() - mean.square()).clamp_min(1e-6).sqrt()
+    return Normalization(tuple((mean / 255).tolist()), tuple((deviation / 255).tolist()))
 
 
 def recognise_pixels(images: Tensor) -> tuple[Tensor, Normalization] | None:

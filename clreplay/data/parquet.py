@@ -1,6 +1,6 @@
 """Read image classification splits from Parquet shards in the layout of the Hugging Face hub."""
 
-import io
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from clreplay.data.errors import InvalidDataError
+from clreplay.data.image_files import BytesBatch, Target, decode_batch
 
 _IMAGE_COLUMNS = ("img", "image")
 # Older conversions add a hash: train-00000-of-00001-2a1df75c6bce91ab.parquet
 _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)(?:-(?P<number>\d+)-of-(?P<total>\d+)(?:-[0-9a-f]+)?)?\.parquet")
-_FORMATS = ("WEBP", "PNG", "JPEG", "BMP")
+_NUMBER_NAME = re.compile(r"(?P<number>\d+)\.parquet")
 # Rows read at a time: the encoded bytes of a whole split need not be held beside its pixels.
-_BATCH_ROWS = 2000
+_BATCH_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,18 @@ class ParquetSplit:
 def find_shards(folder: Path, split: str) -> tuple[Path, ...]:
     """The shards of `split` in `folder`, in order; empty if there is none.
 
+    They are named `train-00000-of-00002.parquet` or, whole, `train.parquet`, or numbered in a folder of their own,
+    `train/0000.parquet`, as in the hub's converted branches.
+
     Raises:
         InvalidDataError: a shard number is missing or there twice, or a file name fits no numbering.
     """
-    files = sorted(path for path in folder.glob(f"{split}*.parquet") if path.is_file())
+    # `validation.parquet` begins like `val` but is another split's.
+    files = sorted(
+        path for path in folder.glob(f"{split}*.parquet") if path.is_file() and not path.name[len(split)].islower()
+    )
     if not files:
-        return ()
+        return _numbered_shards(folder / split)
     numbered: dict[int, Path] = {}
     totals = set()
     for path in files:
@@ -99,27 +106,69 @@ def read_labels(split: ParquetSplit) -> np.ndarray:
 
 
 def read_images(split: ParquetSplit, size: int) -> np.ndarray:
-    """Decoded images in row order, uint8 (n, 3, size, size).
+    """Decoded images in row order, uint8 (n, 3, size, size), in memory and without the cache.
 
     Raises:
         InvalidDataError: a shard cannot be read; bytes cannot be decoded or give another size (file and row named).
     """
-    images = np.empty((split.rows, 3, size, size), dtype=np.uint8)
-    filled = 0
-    for path in split.files:
-        first = filled
-        with _reading(path):
-            for batch in _open(path).iter_batches(_BATCH_ROWS, columns=[f"{split.image_column}.bytes"]):
-                # One thread: Pillow holds the interpreter's lock for most of so small an image, and two
-                # threads took longer than one (1.0 s against 0.9 s for 10,000 WebP, 1.5 s against 0.7 s for PNG).
-                for encoded in batch.column(0).flatten()[0].to_pylist():
-                    _decode_row(path, filled - first, encoded, images[filled])
-                    filled += 1
+    target = Target(size)
+    images = np.empty((split.rows, *target.shape), dtype=np.uint8)
+    # One thread: Pillow holds the interpreter's lock for most of so small an image, and two threads took longer
+    # than one (1.0 s against 0.9 s for 10,000 WebP, 1.5 s against 0.7 s for PNG).
+    for batch in ParquetRows(split, np.arange(split.rows)).batches():
+        rows, pixels = decode_batch(batch, target)
+        images[list(rows)] = pixels
     return images
 
 
-def read_class_names(folder: Path, split: ParquetSplit, num_classes: int) -> tuple[str, ...]:
-    """Class names from `classes.json` beside the shards, else from the hub's metadata in them, else numbers.
+class ParquetRows:
+    """Some rows of a split, not decoded yet.
+
+    Args:
+        rows: their numbers in the split, ascending.
+    """
+
+    def __init__(self, split: ParquetSplit, rows: np.ndarray) -> None:
+        self.where = str(split.files[0].absolute().parent)
+        self._split, self._rows = split, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fingerprint(self) -> Iterator[tuple[Any, ...]]:
+        """Names, sizes and times of change of the shards, and a hash of the rows."""
+        for path in self._split.files:
+            state = path.stat()
+            yield path.name, state.st_size, state.st_mtime_ns
+        yield self._split.image_column, hashlib.blake2b(self._rows.astype("<i8").tobytes(), digest_size=12).hexdigest()
+
+    def batches(self) -> Iterator[BytesBatch]:
+        """Every chosen row once, read here: row groups differ too much in size to be shared out.
+
+        Raises:
+            InvalidDataError: a shard cannot be read.
+        """
+        places = np.full(self._split.rows, -1)
+        places[self._rows] = np.arange(len(self._rows))
+        before = 0
+        for path in self._split.files:
+            row = 0
+            with _reading(path):
+                shard = _open(path)
+                for batch in shard.iter_batches(_BATCH_ROWS, columns=[f"{self._split.image_column}.bytes"]):
+                    wanted = np.flatnonzero(places[before + row : before + row + len(batch)] >= 0)
+                    data = batch.column(0).flatten()[0].take(wanted).to_pylist() if len(wanted) else []
+                    if data:
+                        names = tuple(f"{path} row {row + number} (counted from 0)" for number in wanted.tolist())
+                        yield BytesBatch(tuple(places[before + row + wanted].tolist()), names, tuple(data))
+                    row += len(batch)
+            before += row
+
+
+def read_class_names(
+    folder: Path, split: ParquetSplit, num_classes: int, otherwise: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Class names from `classes.json` beside the shards, else from the hub's metadata, else as given, or numbers.
 
     `classes.json` holds a list of names, or an object with such a list under `classes` or the label column's name.
 
@@ -138,7 +187,19 @@ def read_class_names(folder: Path, split: ParquetSplit, num_classes: int) -> tup
             raise InvalidDataError(f"{path} must hold a list of {num_classes} class names under 'classes'")
         return tuple(content)
     names = _metadata_names(split)
-    return tuple(names) if _are_names(names, num_classes) else tuple(str(label) for label in range(num_classes))
+    if _are_names(names, num_classes):
+        return tuple(names)
+    return otherwise or tuple(str(label) for label in range(num_classes))
+
+
+def _numbered_shards(folder: Path) -> tuple[Path, ...]:
+    numbered = {}
+    for path in folder.glob("*.parquet"):
+        if match := _NUMBER_NAME.fullmatch(path.name):
+            numbered[int(match["number"])] = path
+    if missing := sorted(set(range(max(numbered, default=-1) + 1)) - set(numbered)):
+        raise InvalidDataError(f"{folder} has a shard number {max(numbered)} but none number {missing[0]}")
+    return tuple(numbered[number] for number in sorted(numbered))
 
 
 def _check_numbers(folder: Path, split: str, numbers: set[int], totals: set[int]) -> None:
@@ -164,26 +225,6 @@ def _check_types(path: Path, schema: Any, image_column: str, label_column: str) 
         raise InvalidDataError(f"{path} column {image_column} must be a struct with a field bytes, got {image_type}")
     if not types.is_integer(label_type):
         raise InvalidDataError(f"{path} column {label_column} must hold integers, got {label_type}")
-
-
-def _decode_row(path: Path, row: int, encoded: bytes | None, out: np.ndarray) -> None:
-    try:
-        _decode(encoded, out)
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
-        raise InvalidDataError(f"{path} row {row} (counted from 0): {error}; fetch the file again") from error
-
-
-def _decode(encoded: bytes | None, out: np.ndarray) -> None:
-    from PIL import Image
-
-    if encoded is None:
-        raise ValueError("no image bytes, only a path")
-    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-        height, width = out.shape[1:]
-        if image.size != (width, height):
-            raise ValueError(f"image must be {width}x{height}, got {image.size[0]}x{image.size[1]}")
-        pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    out[...] = pixels.transpose(2, 0, 1)
 
 
 def _open(path: Path) -> Any:

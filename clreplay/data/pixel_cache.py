@@ -15,7 +15,7 @@ import math
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -33,6 +33,7 @@ _logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised whenever a change of the code changes decoded pixels."""
+_ELSEWHERE = "set CLREPLAY_CACHE to a folder elsewhere"
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's number; Python has the name since 3.13
 
 
@@ -87,7 +88,7 @@ def map_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
         with path.open("rb") as file:
             start = _check_header(file, shape)
             mapped = _map(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, EOFError) as error:
         _logger.warning("decoding again, because %s is damaged: %s", path, error)
@@ -127,18 +128,24 @@ def _key(encoded: Encoded, target: Target) -> str:
 
 
 def _decode_into(path: Path, name: str, encoded: Encoded, target: Target) -> None:
-    _make_folder(path.parent)
-    with _sole_writer(path) as partial:
-        if partial is None:  # another process was faster
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"decoded images cannot be kept ({error.strerror}); {_ELSEWHERE}"
+        raise OSError(error.errno, message, str(path.parent)) from error
+    shape = (len(encoded), *target.shape)
+    with _sole_writer(path, lambda: map_images(path, shape) is not None) as writer:
+        if writer is None:
             return
-        _check_room(path.parent, len(encoded) * math.prod(target.shape))
+        file, partial = writer
+        _check_room(path.parent, math.prod(shape))
         try:
-            _write(partial, name, encoded, target)
+            _write(file, name, encoded, target)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise OSError(errno.ENOSPC, f"the disk is full; {_elsewhere(path.parent)}", str(path.parent)) from error
-        os.replace(partial.name, path)
+            raise OSError(errno.ENOSPC, f"the disk is full; {_ELSEWHERE}", str(path.parent)) from error
+        partial.replace(path)
 
 
 def _write(file: BinaryIO, name: str, encoded: Encoded, target: Target) -> None:
@@ -164,28 +171,67 @@ def _write(file: BinaryIO, name: str, encoded: Encoded, target: Target) -> None:
 
 
 @contextmanager
-def _sole_writer(path: Path, is_written: Callable[[], bool]) -> Iterator[BinaryIO | None]:
-    """An empty file beside `path` that no other process writes to; None where another has written `path` meanwhile.
+def _sole_writer(path: Path, is_written: Callable[[], bool]) -> Iterator[tuple[BinaryIO, Path] | None]:
+    """An empty file beside `path` that no other process writes to; None where another wrote `path` meanwhile.
 
-    The file itself is locked, and a lock ends with its process: one that is killed leaves a file that the next one
-    takes over. What is not renamed to `path` is removed.
+    The file itself is locked, and a lock ends with its process: one that was killed leaves a file that the next one
+    takes over. What has not been renamed at the end is removed.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    file = _open(partial)
-    while not _lock(file, path) or not _is_at(file, partial):
-        file.close()
-        if not _has_locks(path.parent):  # a file of its own, then, and whoever renames last wins
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            file = _open(partial)
-            break
-        file = _open(partial)  # the one that was waited for has been renamed or removed
+    file, partial = _locked(path)
     try:
         if is_written():
             yield None
         else:
             file.truncate(0)
-            yield file
+            yield file, partial
     finally:
         if _is_at(file, partial):
             partial.unlink()
         file.close()
+
+
+def _locked(path: Path) -> tuple[BinaryIO, Path]:
+    partial = path.with_name(f"{path.name}.partial")
+    while True:
+        file = _open(partial)
+        if not _lock(file, path):  # no locks on this disk: a file of its own, and whoever renames last wins
+            file.close()
+            partial.unlink(missing_ok=True)
+            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            return _open(partial), partial
+        if _is_at(file, partial):
+            return file, partial
+        file.close()  # the process that was waited for has renamed or removed it
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+
+
+def _lock(file: BinaryIO, path: Path) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _logger.warning("waiting for another process that decodes the same images into %s", path)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        message = f"decoded images need {needed / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f} MB; {_ELSEWHERE}"
+        raise OSError(errno.ENOSPC, message, str(folder))

@@ -25,7 +25,7 @@ class Loader(Protocol):
 
 
 DATASETS: dict[str, Loader] = {}
-"""Loaders by name, in the order they are told to people."""
+"""Loaders by name."""
 
 
 def register_dataset(*names: str) -> Callable[[Loader], Loader]:

@@ -8,6 +8,7 @@ import logging
 import os
 import tarfile
 import zipfile
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -126,13 +127,13 @@ class _Archive:
         self._paths = sorted(name[len(self._top) :] for name in shown)
 
     def folders(self, under: str) -> list[str]:
-        start = f"{under}/" if under else ""
-        inner = (path[len(start) :] for path in self._paths if path.startswith(start))
-        return sorted({path.split("/", 1)[0] for path in inner if "/" in path})
+        skip = len(under) + 1 if under else 0
+        return sorted({path[skip:].split("/", 1)[0] for path in self.files(under) if "/" in path[skip:]})
 
     def files(self, under: str) -> list[str]:
-        start = f"{under}/" if under else ""
-        return [path for path in self._paths if path.startswith(start)]
+        first = bisect_left(self._paths, f"{under}/") if under else 0
+        after = bisect_left(self._paths, f"{under}0") if under else None  # 0 comes right after / in ASCII
+        return self._paths[first:after]
 
     def fingerprint(self, paths: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         yield self._state
@@ -192,12 +193,12 @@ class TarTree(_Archive):
             yield BytesBatch(*zip(*found, strict=True))
 
     def _stream(self) -> Iterator[tuple[str, Any]]:
-        # Not tarfile's stream mode: it takes an archive that breaks off between two members for a whole one.
         try:
             with tarfile.open(self.where, "r:*") as archive:
                 for member in archive:
                     if member.isfile():
                         yield _member_name(member), archive.extractfile(member)
+                _check_end(archive)
         except Exception as error:  # gzip, lzma, zlib and tarfile each have their own kinds
             raise _damaged(Path(self.where), error) from error
 
@@ -213,6 +214,7 @@ def _tar_members(path: Path) -> list[str]:
     try:
         with tarfile.open(path, "r:*") as archive:
             members = [_member_name(member) for member in archive if member.isfile()]
+            _check_end(archive)
     except Exception as error:
         raise _damaged(path, error) from error
     partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
@@ -224,6 +226,14 @@ def _tar_members(path: Path) -> list[str]:
         _logger.warning("cannot keep the table of %s in %s: %s", path, kept.parent, error)
         partial.unlink(missing_ok=True)
     return members
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    # An archive that breaks off within the name of a member is a whole one to tarfile.
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("unexpected end of data")
 
 
 def _member_name(member: tarfile.TarInfo) -> str:
