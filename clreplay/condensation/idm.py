@@ -102,9 +102,7 @@ class IDM(Matching):
         return replace(super().run(progress, keep), decoding=DECODING)
 
 
-def settle_images(
-    settings: IDMSettings, real: RealImages, counts: dict[int, int], device: torch.device
-) -> IDMSettings:
+def settle_images(settings: IDMSettings, real: RealImages, counts: dict[int, int], device: torch.device) -> IDMSettings:
     """Settings without ``auto``, by trying image updates alone: the queue's training is the same in every way."""
     untrained = settle(IDM, replace(settings, queue_steps=0), real, counts, device)
     return replace(untrained, queue_steps=settings.queue_steps)

@@ -28,7 +28,7 @@ def attention_maps(maps: Tensor, power: float = 4.0) -> Tensor:
     Raises:
         ValueError: ``power`` is below 1, where the gradient at zero is infinite.
 
-    Source: DataDAM, eq. 2; p = 4 in the paper's table of settings, 1 in the authors' code.
+    Source: DataDAM; p = 4 in the paper's table of settings, 1 in the authors' code.
     """
     check_power(power)
     size = maps if power % 2 == 0 else maps.abs()
@@ -47,7 +47,7 @@ def check_power(power: float, name: str = "power") -> None:
 
 @dataclass(frozen=True)
 class AttentionMatching:
-    """Squared distance of set-averaged attention maps, summed over positions and layers (DataDAM, eq. 3).
+    """Squared distance of set-averaged attention maps, summed over positions and layers (DataDAM).
 
     The authors' total is 100 (L_att + lambda L_out) with lambda = 0.01, so the weight is 100 beside mean
     matching (their L_out) of weight 1.

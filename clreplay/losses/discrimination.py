@@ -16,7 +16,5 @@ def discrimination(real: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
 
     Returns:
         a scalar, **summed** over the real images as in the authors' code. It mixes the classes.
-
-    Source: CAFE, eqs. 5 and 6.
     """
     return F.cross_entropy(real @ centres.T, labels, reduction="sum")

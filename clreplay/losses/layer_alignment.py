@@ -25,7 +25,7 @@ class LayerAlignment:
         embedding: weight of the pooled map of the last block; the authors' code counts it once as a map and
             once more as a vector.
 
-    Source: CAFE, eq. 4; weights of the authors' code.
+    Source: CAFE; weights of the authors' code.
     """
 
     weight: float = 1.0
