@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests run on one thread each, so as many at once as there are cores; four of them need about 6 GB.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-all notebook clean
@@ -14,10 +16,10 @@ demo: $(INSTALLED)
 	$(BIN)/python runs/digits_5step.py --memory random ddm --out out/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 notebook: $(INSTALLED)
 	$(BIN)/python notebooks/refresh.py

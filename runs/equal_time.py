@@ -54,7 +54,8 @@ def seconds_an_iteration(made: Plan, recipe: Recipe, length: str, trial_seconds:
             return
         passed = time.perf_counter() - first[1]
         if passed > trial_seconds and done > first[0]:
-            found = passed / (done - first[0])
+            # A condenser tells progress in units of its own: the share of the whole is what counts.
+            found = passed / ((done - first[0]) / total * PLENTY)
             raise _Enough
 
     try:
