@@ -416,3 +416,11 @@ def test_a_folder_goes_through_the_class_incremental_run(pets, tmp_path, monkeyp
     settings = (run / "settings.yaml").read_text()
     assert yaml.safe_load(settings)["dataset"] == "folder-pets-16"
     assert str(tmp_path) not in settings
+
+
+def test_without_a_data_set_of_its_own_a_script_asks_for_one(capsys):
+    from clreplay.cli import continual_main
+
+    with pytest.raises(SystemExit):
+        continual_main(None, "", ["--memory", "random"])
+    assert "the following arguments are required: --dataset" in capsys.readouterr().err

@@ -9,33 +9,29 @@ The discrimination term and the training make classes depend on one another.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clreplay.allocator import keep_freed_memory
-from clreplay.augment import augment_classes, parse_strategy
+from clreplay.augment import augment_classes
 from clreplay.chance import BLOCK, generator
 from clreplay.condensation.cafe_settings import CafeSettings
 from clreplay.condensation.group import Group
+from clreplay.condensation.grouped import SteppedCondensation
 from clreplay.condensation.inner_training import train_further
 from clreplay.condensation.keeping import kept, load_kept
 from clreplay.condensation.methods import Condensed, Progress, register
 from clreplay.condensation.real import RealImages
-from clreplay.condensation.start import equal_groups
 from clreplay.condensation.steering import AccuracyWindow, RealAccuracy
 from clreplay.losses import LayerAlignment, discrimination
 from clreplay.losses.features import Features
-from clreplay.networks import FlatParameters
 
 RECORD_ROWS = 200
 
 
-class Cafe:
+class Cafe(SteppedCondensation):
     """One condensation in progress: all that it is, and how it goes one image step further.
 
     Its chance is keyed by iteration and image step, so between two steps the state is the synthetic images, their
@@ -52,30 +48,21 @@ class Cafe:
         ValueError: a class has fewer real images than are asked of it.
     """
 
+    settings: CafeSettings
+
     def __init__(
         self, real: RealImages, counts: dict[int, int], settings: CafeSettings, seed: int, device: torch.device
     ) -> None:
-        real.check_counts(counts)
-        self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
-        self.counts = {label: counts[label] for label in real.classes}
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.strategy = parse_strategy(settings.siamese_augment)
+        super().__init__(real, counts, settings, seed, device)
         self.alignment = LayerAlignment(
             earlier=settings.earlier_weight, last=settings.last_weight, embedding=settings.embedding_weight
         )
-        self.network = settings.build(len(real.classes), real.shape[0], real.shape[1]).to(self.device)
-        self.parameters = FlatParameters(self.network)
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=settings.lr_net)
-        self.groups = equal_groups(real, self.counts, settings.real_batch, settings.init, seed, self.device)
         # The network's outputs are the classes in the order of the groups.
         outputs = torch.arange(len(real.classes), device=self.device)
         self.outputs = outputs.split([len(group.labels) for group in self.groups])
         self.accuracy = RealAccuracy(self.groups, self.outputs, real.normalise, settings.accuracy_images, seed)
-        self.iteration = self.position = 0  # networks done with, and image steps with the one under way
-        self.epochs = 0  # that the network under way has trained
+        self.epochs = 0  # that the network under way has trained; an iteration is a network
         self.window = AccuracyWindow(settings.window)
-        self.record: list[dict[str, Any]] = []
         self._state = self._snapshot()
 
     # ------------------------------------------------------------------ one image step
@@ -203,77 +190,22 @@ class Cafe:
                 tick()
         return Condensed(self.images(), self.record)
 
-    def images(self) -> dict[int, Tensor]:
-        """The synthetic images of every class as they are now, (k, c, h, w)."""
-        by_label = {label: group.synthetic[i] for group in self.groups for i, label in enumerate(group.labels)}
-        return {label: by_label[label].detach().clone() for label in self.real.classes}
-
     def _note(self, values: dict[str, Tensor]) -> None:
         """A row of the record, of some networks only: their last image step, and how far the loops went."""
         total = self.settings.iterations
         if self.iteration % max(1, total // RECORD_ROWS) and self.iteration not in (1, total):
             return
-        flat = torch.cat([group.synthetic.flatten() for group in self.groups])
-        values = {**values, "image_std": flat.std(), "image_min": flat.min(), "image_max": flat.max()}
-        row = {name: float(value) for name, value in values.items()}
-        if not all(abs(value) < float("inf") for value in row.values()):
-            raise FloatingPointError(
-                f"condensation diverged at iteration {self.iteration} ({row}); "
-                f"lower lr_img (now {self.settings.lr_img}) or lr_net (now {self.settings.lr_net})"
-            )
-        loops = {"image_steps": self.position + 1, "epochs": self.epochs, "accuracy": self.window.values[-1]}
-        self.record = [*self.record, {"iteration": self.iteration, **row, **loops}]
+        accuracy = self.window.values[-1]
+        self._add_row(values, image_steps=self.position + 1, epochs=self.epochs, accuracy=accuracy)
 
     # ------------------------------------------------------------------ saving and going on
 
-    def _snapshot(self) -> dict[str, Any]:
-        """The state now; a step replaces tensors, so only the network has to be copied."""
-        tensors = {"network": self.parameters.buffer.clone()}
-        tensors.update({f"buffer.{name}": buffer.clone() for name, buffer in self.network.named_buffers()})
-        for group in self.groups:
-            for i, label in enumerate(group.labels):
-                tensors[f"{label}.image"], tensors[f"{label}.velocity"] = group.synthetic[i], group.velocity[i]
-        return {
-            "iteration": self.iteration,
-            "position": self.position,
-            "epochs": self.epochs,
-            "accuracies": list(self.window.values),
-            "record": self.record,
-            "tensors": tensors,
-        }
+    def _own_values(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "accuracies": list(self.window.values)}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state after the last whole step: with the same inputs it continues an unbroken run."""
-        tensors = {name: tensor.detach().clone() for name, tensor in self._state["tensors"].items()}
-        return {**self._state, "record": list(self._state["record"]), "tensors": tensors}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was taken.
-
-        Raises:
-            ValueError: a tensor is missing or has another shape; nothing is changed then.
-        """
-        saved = state["tensors"]
-        for name, tensor in self._state["tensors"].items():
-            if name not in saved or saved[name].shape != tensor.shape:
-                raise ValueError(f"the state does not fit: it has no {name} of {tuple(tensor.shape)}")
-        for group in self.groups:
-            group.synthetic, group.velocity = (
-                torch.stack([saved[f"{label}.{kind}"] for label in group.labels]).to(self.device)
-                for kind in ("image", "velocity")
-            )
-        self.parameters.buffer.copy_(saved["network"])
-        for name, buffer in self.network.named_buffers():
-            buffer.copy_(saved[f"buffer.{name}"])
-        self.iteration, self.position, self.epochs = state["iteration"], state["position"], state["epochs"]
+    def _take_own(self, state: dict[str, Any]) -> None:
+        self.epochs = state["epochs"]
         self.window = AccuracyWindow(self.settings.window, state["accuracies"])
-        self.record = list(state["record"])
-        self._state = self._snapshot()
-
-    def _identity(self) -> str:
-        """Names this condensation: classes, counts, settings, seed and kind of device."""
-        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
-        return json.dumps([classes, asdict(self.settings), self.seed, self.device.type])
 
 
 @register("cafe", CafeSettings)  # the discrimination term and the training mix the classes: not separable

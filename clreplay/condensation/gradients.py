@@ -10,34 +10,30 @@ the same outcome to float rounding.
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clreplay.allocator import keep_freed_memory
-from clreplay.augment import augment_classes, parse_strategy
+from clreplay.augment import augment_classes
 from clreplay.chance import BLOCK, generator
 from clreplay.condensation.class_gradients import class_gradients
 from clreplay.condensation.gradient_settings import GradientSettings
 from clreplay.condensation.group import Group
+from clreplay.condensation.grouped import SteppedCondensation
 from clreplay.condensation.inner_training import train_further
 from clreplay.condensation.keeping import kept, load_kept
 from clreplay.condensation.methods import Condensed, Progress, register
 from clreplay.condensation.real import RealImages
-from clreplay.condensation.start import equal_groups
 from clreplay.losses.gradient_distance import gradient_distance, is_compared
-from clreplay.networks import FlatParameters
 
 logger = logging.getLogger(__name__)
 RECORD_ROWS = 200
 
 
-class GradientMatching:
+class GradientMatching(SteppedCondensation):
     """One condensation in progress: all that it is, and how it goes one matching step further.
 
     Its chance is keyed by iteration and step, so between two steps the state is the synthetic images, their
@@ -55,6 +51,8 @@ class GradientMatching:
             published ones and none are published for so many images a class.
     """
 
+    settings: GradientSettings
+
     def __init__(
         self,
         real: RealImages,
@@ -63,19 +61,10 @@ class GradientMatching:
         seed: int,
         device: torch.device,
     ) -> None:
-        real.check_counts(counts)
-        self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
-        self.counts = {label: counts[label] for label in real.classes}
+        super().__init__(real, counts, settings, seed, device)
         self.steps, self.epochs = settings.loops(max(self.counts.values()))
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.strategy = parse_strategy(settings.siamese_augment)
-        self.network = settings.build(len(real.classes), real.shape[0], real.shape[1]).to(self.device)
-        self.parameters = FlatParameters(self.network)
         self.network.requires_grad_()  # views of the buffer still, trained in place
         self.compared = [n for n, p in self.network.named_parameters() if is_compared(p, settings.distance)]
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=settings.lr_net)
-        self.groups = equal_groups(real, self.counts, settings.real_batch, settings.init, seed, self.device)
         dtype = self.parameters.buffer.dtype
         for group in self.groups:
             group.synthetic, group.velocity = group.synthetic.to(dtype), group.velocity.to(dtype)
@@ -84,9 +73,7 @@ class GradientMatching:
         repeats = torch.tensor(list(self.counts.values()))
         self.labels = torch.arange(len(outputs)).repeat_interleave(repeats).to(self.device)
         self.classes_at_once = self._classes_at_once()
-        self.iteration = self.position = 0  # outer iterations done, and matching steps of the one under way
         self.distance = torch.zeros((), device=self.device, dtype=dtype)  # of the iteration under way, summed
-        self.record: list[dict[str, Any]] = []
         self._state = self._snapshot()
 
     # ------------------------------------------------------------------ one matching step
@@ -221,77 +208,24 @@ class GradientMatching:
         chosen = {"classes_at_once": self.classes_at_once, "outer_loops": self.steps, "inner_epochs": self.epochs}
         return Condensed(self.images(), self.record, chosen)
 
-    def images(self) -> dict[int, Tensor]:
-        """The synthetic images of every class as they are now, (k, c, h, w)."""
-        by_label = {label: group.synthetic[i] for group in self.groups for i, label in enumerate(group.labels)}
-        return {label: by_label[label].detach().clone() for label in self.real.classes}
-
     def _note(self) -> None:
         """A row of the record, of some iterations only: reading a number makes the host wait for the device."""
         total = self.settings.iterations
         if self.iteration % max(1, total // RECORD_ROWS) and self.iteration not in (1, total):
             return
-        flat = torch.cat([group.synthetic.flatten() for group in self.groups])
-        values = {"gradient_distance": self.distance, "image_std": flat.std()}
-        values.update(image_min=flat.min(), image_max=flat.max())
-        row = {name: float(value) for name, value in values.items()}
-        if not all(abs(value) < float("inf") for value in row.values()):
-            raise FloatingPointError(
-                f"condensation diverged at iteration {self.iteration} ({row}); "
-                f"lower lr_img (now {self.settings.lr_img}) or lr_net (now {self.settings.lr_net})"
-            )
-        self.record = [*self.record, {"iteration": self.iteration, **row}]
+        self._add_row({"gradient_distance": self.distance})
 
     # ------------------------------------------------------------------ saving and going on
 
-    def _snapshot(self) -> dict[str, Any]:
-        """The state now; a step replaces tensors, so only the network has to be copied."""
-        tensors = {"network": self.parameters.buffer.clone(), "distance": self.distance}
-        tensors.update({f"buffer.{name}": buffer.clone() for name, buffer in self.network.named_buffers()})
-        for group in self.groups:
-            for i, label in enumerate(group.labels):
-                tensors[f"{label}.image"], tensors[f"{label}.velocity"] = group.synthetic[i], group.velocity[i]
-        return {
-            "iteration": self.iteration,
-            "position": self.position,
-            "classes_at_once": self.classes_at_once,
-            "record": self.record,
-            "tensors": tensors,
-        }
+    def _own_values(self) -> dict[str, Any]:
+        return {"classes_at_once": self.classes_at_once}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state after the last whole step: with the same inputs it continues an unbroken run."""
-        state = self._state
-        tensors = {name: tensor.detach().clone() for name, tensor in state["tensors"].items()}
-        return {**state, "record": list(state["record"]), "tensors": tensors}
+    def _own_tensors(self) -> dict[str, Tensor]:
+        return {"distance": self.distance}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was taken.
-
-        Raises:
-            ValueError: a tensor is missing or has another shape; nothing is changed then.
-        """
-        saved = state["tensors"]
-        for name, tensor in self._state["tensors"].items():
-            if name not in saved or saved[name].shape != tensor.shape:
-                raise ValueError(f"the state does not fit: it has no {name} of {tuple(tensor.shape)}")
-        for group in self.groups:
-            group.synthetic, group.velocity = (
-                torch.stack([saved[f"{label}.{kind}"] for label in group.labels]).to(self.device)
-                for kind in ("image", "velocity")
-            )
-        self.parameters.buffer.copy_(saved["network"])
-        for name, buffer in self.network.named_buffers():
-            buffer.copy_(saved[f"buffer.{name}"])
-        self.distance = saved["distance"].to(self.device)
-        self.iteration, self.position = state["iteration"], state["position"]
-        self.classes_at_once, self.record = state["classes_at_once"], list(state["record"])
-        self._state = self._snapshot()
-
-    def _identity(self) -> str:
-        """Names this condensation: classes, counts, settings, seed and kind of device."""
-        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
-        return json.dumps([classes, asdict(self.settings), self.seed, self.device.type])
+    def _take_own(self, state: dict[str, Any]) -> None:
+        self.distance = state["tensors"]["distance"].to(self.device)
+        self.classes_at_once = state["classes_at_once"]
 
 
 @register("gradient_matching", GradientSettings)  # training on all images mixes the classes: not separable

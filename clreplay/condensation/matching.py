@@ -9,25 +9,23 @@ threads, with the same outcome (to float rounding): one at a time suits a CPU's 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clreplay.allocator import keep_freed_memory
-from clreplay.augment import augment_classes, parse_strategy
+from clreplay.augment import augment_classes
 from clreplay.chance import BLOCK
 from clreplay.condensation.calibration import settle
 from clreplay.condensation.class_threads import ClassThreads
 from clreplay.condensation.forward import Forward
 from clreplay.condensation.fresh_networks import FreshNetworks
 from clreplay.condensation.group import Group
+from clreplay.condensation.grouped import GroupedCondensation
 from clreplay.condensation.keeping import kept, load_kept
 from clreplay.condensation.matching_settings import MatchingSettings, terms_of
 from clreplay.condensation.methods import Condensed, Progress, register
@@ -41,7 +39,7 @@ RESIDENT_SHARE = 0.4
 """Of a GPU's free memory: what real images may take of it; beyond, batches come from the host."""
 
 
-class Matching:
+class Matching(GroupedCondensation):
     """One condensation in progress: all that it is, and how it goes one step further.
 
     The chance of iteration i is a function of (seed, class key, i), so the state is only the synthetic
@@ -58,6 +56,8 @@ class Matching:
         ValueError: a class has fewer real images than are asked of it.
     """
 
+    settings: MatchingSettings
+
     def __init__(
         self,
         real: RealImages,
@@ -66,18 +66,10 @@ class Matching:
         seed: int,
         device: torch.device,
     ) -> None:
-        real.check_counts(counts)
-        self.device = torch.device(device)
-        settings = settings.plain(self.device)
-        self.real, self.settings, self.seed = real, settings, seed
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.strategy = parse_strategy(settings.siamese_augment)
+        super().__init__(real, counts, settings, seed, device)
+        self.settings = settings = settings.plain(self.device)
         self.networks = self.make_networks()
         self.forward = Forward(self.networks.network, settings.kernels, settings.layout, settings.precision)
-        self.counts = {label: counts[label] for label in real.classes}
-        self.iteration = 0
-        self.record: list[dict[str, Any]] = []
         self.groups = self._make_groups()
         self._halved = False
         self._threads: ClassThreads | None = None
@@ -231,7 +223,7 @@ class Matching:
                     values = self.step()
                     # Reading a loss makes the host wait for the device: only now and then.
                     if self.iteration % every == 0 or self.iteration in (1, total):
-                        self._note(values)
+                        self._add_row(values)
                     if progress is not None:
                         progress(self.iteration, total, "iterations")
                     tick()
@@ -255,22 +247,6 @@ class Matching:
         if self._threads is not None:
             self._threads.close()
             self._threads = None
-
-    def images(self) -> dict[int, Tensor]:
-        """The synthetic images of every class as they are now, (k, c, h, w)."""
-        by_label = {label: group.synthetic[i] for group in self.groups for i, label in enumerate(group.labels)}
-        return {label: by_label[label].detach().clone() for label in self.real.classes}
-
-    def _note(self, values: dict[str, Tensor]) -> None:
-        flat = torch.cat([group.synthetic.flatten() for group in self.groups])
-        image_statistics = {"image_std": flat.std(), "image_min": flat.min(), "image_max": flat.max()}
-        row = {name: float(value) for name, value in {**values, **image_statistics}.items()}
-        if not all(abs(value) < float("inf") for value in row.values()):
-            raise FloatingPointError(
-                f"condensation diverged at iteration {self.iteration} ({row}); "
-                f"lower lr_img (now {self.settings.lr_img})"
-            )
-        self.record.append({"iteration": self.iteration, **row})
 
     # ------------------------------------------------------------------ saving and going on
 
@@ -310,11 +286,6 @@ class Matching:
             group.move(synthetic, velocity, state["iteration"], {})
             group.drawn_for = -1
         self.iteration, self.record = state["iteration"], list(state["record"])
-
-    def _identity(self) -> str:
-        """Names this condensation: classes, counts, settings, seed and kind of device."""
-        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
-        return json.dumps([classes, asdict(self.settings), self.seed, self.device.type])
 
     # ------------------------------------------------------------------ setting up
 

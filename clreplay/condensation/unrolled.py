@@ -11,9 +11,8 @@ and with it in the memory and its file.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from clreplay.allocator import keep_freed_memory
 from clreplay.chance import generator
+from clreplay.condensation.grouped import finite_row, identity_of
 from clreplay.condensation.keeping import kept, load_kept
 from clreplay.condensation.learned_training import step_batches, step_loss
 from clreplay.condensation.methods import Condensed, Progress, register
@@ -178,14 +178,8 @@ class Distillation:
         """With a row of the record, now and then: reading a number makes the host wait for the device."""
         if new.iteration % max(1, self.updates // RECORD_ROWS) and new.iteration not in (1, self.updates):
             return new
-        images = new.values[0]
-        measured = {"loss": loss, "image_std": images.std(), "image_min": images.min(), "image_max": images.max()}
-        row = {name: float(value) for name, value in measured.items()}
-        if not all(abs(value) < float("inf") for value in row.values()):
-            raise FloatingPointError(
-                f"condensation diverged at update {new.iteration} ({row}); lower step_size "
-                f"(now {self.settings.step_size}) or lr_img (now {self.settings.lr_img})"
-            )
+        when, lower = f"update {new.iteration}", ("step_size", "lr_img")
+        row = finite_row({"loss": loss}, new.values[0], when, self.settings, lower)
         return replace(new, record=(*new.record, {"iteration": new.iteration, **row}))
 
     # ------------------------------------------------------------------ the whole way
@@ -234,9 +228,7 @@ class Distillation:
         self.learned = Learned(*tensors, state["iteration"], tuple(state["record"]))
 
     def _identity(self) -> str:
-        """Names this distillation: classes, counts, settings, seed and kind of device."""
-        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
-        return json.dumps([classes, asdict(self.settings), self.seed, self.device.type])
+        return identity_of(self.real, self.counts, self.settings, self.seed, self.device)
 
     def _begin(self) -> Learned:
         init, seed = self.settings.init, self.seed

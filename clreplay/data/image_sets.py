@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,28 +16,13 @@ from clreplay.data.errors import InvalidDataError
 from clreplay.data.finding import fetch_file, first_copy, listed
 from clreplay.data.image_files import Batch, Target, image_side
 from clreplay.data.imageset import Dataset, ImageSet
+from clreplay.data.layouts import Layout, class_folders
 from clreplay.data.normalization import Normalization, measured_normalization
 from clreplay.data.pixel_cache import Encoded, cached_pixels
-from clreplay.data.trees import Tree, is_image, open_tree
+from clreplay.data.trees import Tree, open_tree
 
-Pairs = list[tuple[str, str]]
-"""Paths of images in a tree, each with the name of its class."""
 SPLITS = ("train", "test")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
-
-
-class Layout(NamedTuple):
-    """What a tree holds.
-
-    Attributes:
-        classes: names of the class folders, in label order.
-        pairs: the images of `train` and `test`.
-        folders: where each of the two is in the tree.
-    """
-
-    classes: tuple[str, ...]
-    pairs: Mapping[str, Pairs]
-    folders: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -164,66 +149,6 @@ class TreeSplit:
         return self._tree.batches(self._paths)
 
 
-def class_folders(tree: Tree, spec: ImageSpec) -> Layout:
-    """The usual layout: `train` and a test folder, each with a folder a class, images at any depth in it.
-
-    Raises:
-        InvalidDataError: a folder is missing, or there is one that the other split or the official set lacks.
-    """
-    folders = split_folders(tree, spec)
-    classes = spec.classes or tuple(class_names_in(tree, folders["train"]))
-    pairs = {split: folder_pairs(tree, folder, classes, spec) for split, folder in folders.items()}
-    return Layout(classes, pairs, folders)
-
-
-def split_folders(tree: Tree, spec: ImageSpec) -> dict[str, str]:
-    """Names of the folders of `train` and `test`.
-
-    Raises:
-        InvalidDataError: one is missing.
-    """
-    present = tree.folders("")
-    if "train" not in present:
-        raise InvalidDataError(f"{tree.where} must have a folder train, got {', '.join(present) or 'none'}")
-    for name in spec.test_folders:
-        if name in present:
-            return {"train": "train", "test": name}
-    raise InvalidDataError(f"{tree.where} has train but no folder {' or '.join(spec.test_folders)}; both are needed")
-
-
-def class_names_in(tree: Tree, folder: str) -> list[str]:
-    """Names of the class folders of a split.
-
-    Raises:
-        InvalidDataError: there are none.
-    """
-    names = tree.folders(folder)
-    if not names:
-        files = tree.files(folder)
-        found = f"files such as {Path(files[0]).name}" if files else "nothing"
-        cure = "; unpack it into a folder of that name" if files and files[0].endswith((".tar", ".zip")) else ""
-        raise InvalidDataError(f"{tree.where}/{folder} must have a folder a class, got {found}{cure}")
-    return names
-
-
-def folder_pairs(tree: Tree, folder: str, classes: tuple[str, ...], spec: ImageSpec) -> Pairs:
-    """The images in the class folders of a split.
-
-    Raises:
-        InvalidDataError: the class folders are not the classes.
-    """
-    present = class_names_in(tree, folder)
-    if missing := sorted(set(classes) - set(present)):
-        raise InvalidDataError(f"{tree.where}/{folder} has no folder {missing[0]}{_more(missing)}; copy it again")
-    # A set that is a part of another lies among the classes of the whole.
-    if spec.shard_labels is None and (unknown := sorted(set(present) - set(classes))):
-        raise InvalidDataError(
-            f"{tree.where}/{folder} has a folder {unknown[0]}{_more(unknown)} that is no class of {spec.title}; "
-            "move it away"
-        )
-    return [(path, name) for name in classes for path in tree.files(f"{folder}/{name}") if is_image(path)]
-
-
 def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
     """The data set in a tree.
 
@@ -330,7 +255,3 @@ def _of_first_image(encoded: Encoded, target: Target) -> Target:
     if width != height:
         raise InvalidDataError(f"{name}: image must be square, got {width}x{height}{target.hint}")
     return replace(target, size=width)
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -10,8 +10,9 @@ from typing import Any
 from clreplay.data.counts import Counts, even
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.image_files import Target
-from clreplay.data.image_sets import ImageSpec, Layout, Pairs, class_names_in, folder_pairs, load_images, split_folders
+from clreplay.data.image_sets import ImageSpec, load_images
 from clreplay.data.imageset import Dataset
+from clreplay.data.layouts import Layout, Pairs, class_names_in, folder_pairs, more, split_folders
 from clreplay.data.normalization import NORMALIZATIONS
 from clreplay.data.registry import check_channels, register_dataset
 from clreplay.data.trees import Tree, is_image
@@ -60,10 +61,7 @@ def _flat_pairs(tree: Tree, folder: str, classes: tuple[str, ...], spec: ImageSp
     answers = _answers(tree, folder)
     present = {PurePosixPath(path).stem for path in paths}
     if missing := sorted(name for name, wnid in answers.items() if wnid in classes and name not in present):
-        raise InvalidDataError(
-            f"{tree.where}/{folder}/{missing[0]}.JPEG is missing"
-            f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}; copy it again"
-        )
+        raise InvalidDataError(f"{tree.where}/{folder}/{missing[0]}.JPEG is missing{more(missing)}; copy it again")
     pairs = []
     for path in paths:
         wnid = answers.get(PurePosixPath(path).stem)

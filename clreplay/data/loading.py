@@ -46,7 +46,5 @@ def load_dataset(
     if isinstance(name, str) and name.startswith(FOLDER):
         return load_folder(name, channels=channels)
     if name not in DATASETS:
-        raise ValueError(
-            f"name must be one of {', '.join(sorted(DATASETS))}, {FOLDER}PATH, got {name!r}{suggestion(name)}"
-        )
+        raise ValueError(f"name must be one of {', '.join(DATASETS)}, {FOLDER}PATH, got {name!r}{suggestion(name)}")
     return DATASETS[name](name, data_root(root), download=download, channels=channels)

@@ -25,7 +25,7 @@ class Loader(Protocol):
 
 
 DATASETS: dict[str, Loader] = {}
-"""Loaders by name."""
+"""Loaders by name, in alphabetical order."""
 
 
 def register_dataset(*names: str) -> Callable[[Loader], Loader]:
@@ -49,6 +49,8 @@ def register_dataset(*names: str) -> Callable[[Loader], Loader]:
 
     def enter(loader: Loader) -> Loader:
         DATASETS.update(dict.fromkeys(names, loader))
+        for name in sorted(DATASETS):
+            DATASETS[name] = DATASETS.pop(name)
         return loader
 
     return enter

@@ -7,8 +7,9 @@ from pathlib import Path
 from clreplay.data.counts import even
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.image_files import Target
-from clreplay.data.image_sets import ImageSpec, Layout, Pairs, class_names_in, folder_pairs, load_images, split_folders
+from clreplay.data.image_sets import ImageSpec, load_images
 from clreplay.data.imageset import Dataset
+from clreplay.data.layouts import Layout, Pairs, class_names_in, folder_pairs, more, split_folders
 from clreplay.data.normalization import NORMALIZATIONS
 from clreplay.data.registry import check_channels, register_dataset
 from clreplay.data.trees import Tree, is_image
@@ -75,8 +76,7 @@ def _check_training_files(tree: Tree, pairs: Pairs, spec: ImageSpec) -> None:
         missing = [file for file in wanted if file not in files]
         if missing and len(missing) < len(wanted):  # all missing: another naming, and the number is checked later
             raise InvalidDataError(
-                f"{tree.where}/train/{name} lacks {missing[0]}"
-                f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; copy or fetch it again"
+                f"{tree.where}/train/{name} lacks {missing[0]}{more(missing)}; copy or fetch it again"
             )
 
 

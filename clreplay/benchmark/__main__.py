@@ -1,0 +1,8 @@
+"""``python -m clreplay.benchmark``: the same as ``runs/static_tables.py``."""
+
+import sys
+
+from clreplay.benchmark.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

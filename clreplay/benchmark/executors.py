@@ -1,0 +1,177 @@
+"""Who runs the units: processes of this machine through joblib. Anything else need only be an :class:`Executor`.
+
+An executor gets tasks and gives outcomes, in any order. It writes nothing: results go into the store in one place,
+by whoever reads the outcomes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from clreplay.benchmark.locks import claimed
+from clreplay.benchmark.specs import Place
+from clreplay.benchmark.store import Finished
+from clreplay.benchmark.units import Unit
+from clreplay.condensation.methods import Progress
+
+ATTEMPTS = 2
+"""Of units that fail for a reason that may pass, such as memory that others hold."""
+DEATH = "the process that ran it died (out of memory, or killed)"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit with all it needs: picklable, and the same wherever it runs.
+
+    Attributes:
+        unit: what to do.
+        place: where.
+        images: of the condensed set that it trains on, safetensors bytes by class.
+    """
+
+    unit: Unit
+    place: Place
+    images: Mapping[int, bytes] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: something finished, or the reason why not.
+
+    Attributes:
+        unit: what was to be done.
+        finished: what came out; None if nothing did.
+        reason: why nothing did, in one line.
+        attempts: how often it was tried.
+        elsewhere: another process of the machine is at it.
+    """
+
+    unit: Unit
+    finished: Finished | None = None
+    reason: str = ""
+    attempts: int = 1
+    elsewhere: bool = False
+
+
+class Executor(Protocol):
+    """Runs tasks, several at a time; takes them one by one, when there is room for another."""
+
+    jobs: int
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """The outcome of every task, in any order. A task that fails is an outcome, not an exception."""
+        ...
+
+
+def attempt(task: Task, progress: Progress | None = None) -> Outcome:
+    """Run one task here; what may pass is tried again, what is wrong with the task is not.
+
+    KeyboardInterrupt and its like go through.
+    """
+    with claimed(task.place.work, task.unit.keys[0]) as mine:
+        return _attempt(task, progress) if mine else Outcome(task.unit, elsewhere=True)
+
+
+def _attempt(task: Task, progress: Progress | None) -> Outcome:
+    for number in range(1, ATTEMPTS + 1):
+        try:
+            return Outcome(task.unit, task.unit.run(task.place, task.images, progress), attempts=number)
+        except (ValueError, FileNotFoundError, ArithmeticError, ImportError, TypeError, KeyError) as error:
+            return Outcome(task.unit, None, _reason(error), number)  # the same would happen again
+        except Exception as error:
+            reason = _reason(error)
+        gc.collect()  # out of the handler, whose traceback would keep the tensors alive
+        _free_gpu()
+    return Outcome(task.unit, None, reason, ATTEMPTS)
+
+
+class JoblibExecutor:
+    """Processes of this machine; with one job this very process.
+
+    Args:
+        jobs: how many at a time.
+        watch: gives the progress callback of a unit, in a context; only where units run in this process.
+
+    Raises:
+        ValueError: less than one job.
+    """
+
+    def __init__(self, jobs: int = 1, watch: Callable[[Unit], AbstractContextManager[Progress]] | None = None) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        self.jobs, self.watch = jobs, watch
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """The outcome of every task; if a process dies, what it may have been running is tried again by itself."""
+        tasks = iter(tasks)
+        if self.jobs == 1:
+            yield from map(self._here, tasks)
+            return
+        while True:
+            running: dict[int, Task] = {}
+            try:
+                for number, outcome in self._parallel(_noted(tasks, running)):
+                    del running[number]
+                    yield outcome
+                return
+            except _process_deaths():
+                suspects = list(running.values())
+            for task in suspects:
+                yield self._alone(task)
+
+    def _here(self, task: Task) -> Outcome:
+        with nullcontext() if self.watch is None else self.watch(task.unit) as progress:
+            return attempt(task, progress)
+
+    def _alone(self, task: Task) -> Outcome:
+        """In a process of its own, so that what kills it takes nothing else along."""
+        try:
+            for _, outcome in self._parallel([(0, task)]):
+                return outcome
+        except _process_deaths():
+            pass
+        return Outcome(task.unit, None, DEATH, 2)
+
+    def _parallel(self, numbered: Iterable[tuple[int, Task]]) -> Iterator[tuple[int, Outcome]]:
+        from joblib import Parallel, delayed, parallel_config
+
+        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=threads):
+            # No task ahead of time: it would be found to be done by somebody else when its turn comes.
+            pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=self.jobs)
+            yield from pool(delayed(_numbered)(number, task) for number, task in numbered)
+
+
+def _numbered(number: int, task: Task) -> tuple[int, Outcome]:
+    return number, attempt(task)
+
+
+def _noted(tasks: Iterator[Task], running: dict[int, Task]) -> Iterator[tuple[int, Task]]:
+    """Tasks as they are handed out, noted until their outcome is there."""
+    for number, task in enumerate(tasks):
+        running[number] = task
+        yield number, task
+
+
+def _process_deaths() -> type[BaseException]:
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    return BrokenProcessPool
+
+
+def _free_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _reason(error: BaseException) -> str:
+    """One line that says what went wrong."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]

@@ -1,0 +1,69 @@
+"""Data sets as units see them, and condensed sets as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from clreplay.condensation import RealImages
+from clreplay.data import Dataset, load_dataset
+from clreplay.memory import ReplayMemory
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A data set and the hash of all of it."""
+
+    set: Dataset
+    fingerprint: str
+
+    @cached_property
+    def real(self) -> RealImages:
+        """The training images class by class; made when a set is condensed, for it hashes every class."""
+        return RealImages(self.set.train.images, self.set.train.labels, self.set.normalization)
+
+
+@lru_cache(maxsize=1)
+def loaded(name: str, root: str | None) -> Loaded:
+    """A data set by name; the last one is kept, since the units that use it come together.
+
+    Raises:
+        as :func:`clreplay.data.load_dataset`.
+    """
+    data = load_dataset(name, root)
+    digest = hashlib.blake2b(str(data.normalization).encode(), digest_size=16)
+    for part in (data.train, data.test):
+        for tensor in (part.images, part.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return Loaded(data, digest.hexdigest())
+
+
+def packed(memory: ReplayMemory) -> dict[int, bytes]:
+    """Every class as safetensors bytes: a blob a class, since SQLite's have a limit."""
+    from safetensors.torch import save
+
+    return {
+        label: save({"images": slot.codes.contiguous()}, {"decoding": slot.decoding})
+        for label, slot in memory.slots.items()
+    }
+
+
+def unpacked(images: Mapping[int, bytes], data: Dataset, store: str) -> ReplayMemory:
+    """The memory that a learner gets, its condensed images held as ``store`` says."""
+    from safetensors.torch import load
+
+    tensors = {label: load(blob)["images"] for label, blob in images.items()}
+    (decoding,) = {_decoding(blob) for blob in images.values()}
+    memory = ReplayMemory(max(map(len, tensors.values())), normalization=data.normalization, store=store)
+    memory.add(tensors, decoding=decoding)
+    return memory
+
+
+def _decoding(blob: bytes) -> str:
+    """The decoder that the header of safetensors bytes names: a length in 8 bytes, then JSON."""
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    return header["__metadata__"]["decoding"]

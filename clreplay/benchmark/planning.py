@@ -1,0 +1,95 @@
+"""The plan of a grid: what has to be condensed and trained for every cell of it, or why nothing can be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from clreplay.benchmark.cells import FOLDER, SEARCH, WHOLE, Cell, select
+from clreplay.benchmark.grid import REPEATS, Grid, Planned, Trained
+from clreplay.benchmark.protocols import training_of
+from clreplay.benchmark.search import planned_search
+from clreplay.benchmark.sets import differences, sets_of
+from clreplay.benchmark.specs import SetSpec
+from clreplay.data import DATASETS
+from clreplay.recipes import Recipe, RecipeError, load_recipe, split_overrides
+
+
+def plan(grid: Grid) -> list[Planned]:
+    """Every cell of a grid with what has to be done for it; what cannot be done says why.
+
+    Raises:
+        ValueError: the grid itself is wrong: a name, a number, a setting that nothing has.
+    """
+    cells = select(
+        grid.table,
+        grid.datasets,
+        grid.images_per_class,
+        grid.methods,
+        grid.train_networks,
+        grid.test_networks,
+        tuple(DATASETS),
+    )
+    recipes, absent = _recipes(cells)
+    learner, by_recipe = split_overrides(grid.overrides, recipes.values())
+    training_of(grid.protocol, "ddm", "ConvNet", grid.preset, learner)  # a wrong setting is told now, not once a cell
+    stood_for = {name for cell in cells for name, _ in cell.overrides}
+    for key in grid.overrides:
+        if key.rpartition(".")[2] in stood_for and not key.startswith("train."):
+            raise ValueError(f"--set {key}: it is what the cells of table {grid.table} differ in; leave it out")
+    work = planned_search if grid.table == SEARCH else _planned
+    found, known = [], {}
+    for cell in cells:
+        same = replace(cell, metric="", published="", published_spread="", source="")
+        if same not in known:  # the metrics of a search share their work
+            try:
+                if cell.recipe in absent:
+                    raise RecipeError(absent[cell.recipe])
+                if cell.dataset not in DATASETS and not cell.dataset.startswith(FOLDER):
+                    raise ValueError(f"clreplay does not load {cell.dataset}; it loads {', '.join(DATASETS)}")
+                recipe = recipes.get(cell.recipe)
+                known[same] = work(grid, cell, recipe, by_recipe.get(recipe.name, {}) if recipe else {}, learner)
+            except ValueError as error:
+                known[same] = Planned(cell, problem=str(error).splitlines()[0])
+        found.append(replace(known[same], cell=cell))
+    return found
+
+
+def _planned(
+    grid: Grid, cell: Cell, recipe: Recipe | None, overrides: Mapping[str, Any], learner: Mapping[str, Any]
+) -> Planned:
+    sets, networks = grid.repeats(cell.recipe)
+    training = training_of(grid.protocol, cell.recipe, cell.test_network, grid.preset, learner)
+    paper = training_of(grid.protocol, cell.recipe, cell.test_network, "paper")
+    specs: Sequence[SetSpec | None] = [None]
+    reduced: list[str] = []
+    if recipe is not None:
+        specs, reduced = sets_of(grid, cell, recipe, overrides, sets)
+    who = "all real images" if recipe is None else "training"
+    reduced += differences(f"{who} ({training.settings.described()})", training.settings, paper.settings)
+    title = cell.method if recipe is None else f"{recipe.label}, IPC {cell.images_per_class}"
+    trained = [
+        Trained(grid, cell.dataset, spec, training, tuple((number, n) for n in range(networks)), title)
+        for number, spec in enumerate(specs)
+    ]
+    return Planned(cell, trained=tuple(trained), reduced=(*_fewer(grid, cell.recipe, sets, networks), *reduced))
+
+
+def _fewer(grid: Grid, recipe: str, sets: int, networks: int) -> list[str]:
+    if recipe == WHOLE:
+        return []
+    full = REPEATS["paper"]
+    fewer = sets < full[0] or networks < full[1]
+    return [f"sets x networks: {sets} x {networks} (paper {full[0]} x {full[1]})"] if fewer else []
+
+
+def _recipes(cells: Iterable[Cell]) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """The recipes that cells name, and why those that cannot be had cannot."""
+    recipes, absent = {}, {}
+    for name in dict.fromkeys(cell.recipe for cell in cells if cell.recipe != WHOLE):
+        try:
+            recipes[name] = load_recipe(name)
+        except RecipeError as error:
+            absent[name] = f"no memory of that name: {error}".splitlines()[0]
+    return recipes, absent

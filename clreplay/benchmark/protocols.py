@@ -1,0 +1,168 @@
+"""Evaluation protocols: how a network is trained on a condensed set, or on all real images, before it is tested.
+
+``common`` is the same for every method (DM's protocol: ``strategies/training.yaml``). ``authors`` trains on each
+method's images as its authors do, ``idc`` on everybody's as IDC's authors do. In all of them the last epoch of every
+network counts: authors who report the best of several test accuracies are not followed in that. Numbers of two
+protocols never stand in one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any
+
+from clreplay.benchmark.cells import WHOLE
+from clreplay.benchmark.cutmix import CutMixSettings, train_with_cutmix
+from clreplay.recipes import training_settings
+from clreplay.training import TrainingSettings, train
+from clreplay.typed import build
+
+PROTOCOLS = {
+    "common": "one evaluator for all methods: DM's protocol, last epoch",
+    "authors": "each method evaluated as its authors do, but always by the last epoch",
+    "idc": "all methods evaluated as IDC's authors do (CutMix, longer schedule), but by the last epoch",
+}
+NO_AUGMENTATION = {"epochs": 300, "augment": None}
+"""DC's protocol, from which the published coreset rows were copied as well."""
+AUTHORS: dict[str, dict[str, Any]] = {
+    "random": NO_AUGMENTATION,
+    "herding": NO_AUGMENTATION,
+    "forgetting": NO_AUGMENTATION,
+    "dc": NO_AUGMENTATION,
+    "datadam": {"epochs": 1800, "batch_size": 64},
+    "datadam+sm": {"epochs": 1800, "batch_size": 64},
+}
+"""What the authors do otherwise than DM; who is not named trains as DM does (DSA, CAFE+DSA, IDM on four times the
+images, DDM)."""
+IDC_LIKE = ("idc", "dance")
+"""Recipes whose authors evaluate as IDC's do."""
+WHOLE_EPOCHS = {"paper": {"epochs": 200}, "cpu": {"updates": 2000}, "smoke": {"updates": 20}}
+"""Length of a training on all real images, by preset. The papers do not say; the length is ours."""
+SEARCH_LENGTH: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "paper": ({"epochs": 200}, {"epochs": 200}),
+    "cpu": ({"updates": 60}, {"updates": 400}),
+    "smoke": ({"updates": 2}, {"updates": 2}),
+}
+"""Length of the architecture search's trainings, on condensed and on all real images, by preset (the paper's: 200)."""
+WHOLE_NETWORKS = 5
+"""Networks trained on all real images at most, unless told otherwise: there is no condensed set to repeat."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one network is trained; plain, so that it can be hashed and sent to another process.
+
+    Attributes:
+        loop: ``dm`` or ``cutmix``.
+        settings: of the loop, network included.
+    """
+
+    loop: str
+    settings: TrainingSettings
+
+    @property
+    def train(self) -> Callable[..., None]:
+        """The function that trains one network: :func:`clreplay.training.train` or its relative."""
+        return train if self.loop == "dm" else train_with_cutmix
+
+    def as_plain(self) -> dict[str, Any]:
+        """What identifies it, as JSON knows it."""
+        return {"loop": self.loop, **asdict(self.settings)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Training:
+        """The reverse of :meth:`as_plain`."""
+        values = {name: value for name, value in plain.items() if name != "loop"}
+        return cls(plain["loop"], build(_SETTINGS[plain["loop"]], values, "training"))
+
+
+_SETTINGS = {"dm": TrainingSettings, "cutmix": CutMixSettings}
+
+
+def training_of(
+    protocol: str, recipe: str, network: str, preset: str, overrides: Mapping[str, Any] | None = None
+) -> Training:
+    """How networks are trained on the images of one method.
+
+    Args:
+        protocol: a key of :data:`PROTOCOLS`.
+        recipe: the method's recipe, or :data:`clreplay.benchmark.cells.WHOLE`.
+        network: what is trained, by name.
+        preset: ``paper``, ``cpu`` or ``smoke``.
+        overrides: single settings of the learner.
+
+    Raises:
+        ValueError: a setting does not fit, or the authors' way cannot be gone.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    if protocol == "authors" and recipe == "dd":
+        raise ValueError(
+            "dd's authors train with the steps and step sizes that were learned with the images; "
+            "a set of images does not hold them"
+        )
+    given = {**dict(overrides or {}), **network_settings(network)}
+    by_idc = protocol == "idc" or (protocol == "authors" and recipe in IDC_LIKE)
+    settings = _idc_settings(preset, given) if by_idc else _learner(preset, given)
+    changes: dict[str, Any] = {}
+    if recipe == WHOLE:
+        changes = WHOLE_EPOCHS[preset]
+    elif protocol == "authors":
+        changes = _scaled(AUTHORS.get(recipe, {}), settings)
+    settings = replace(settings, **{name: value for name, value in changes.items() if name not in given})
+    return Training("cutmix" if by_idc else "dm", settings)
+
+
+def search_trainings(
+    options: Mapping[str, Any], preset: str, overrides: Mapping[str, Any] | None = None
+) -> tuple[Training, Training]:
+    """How one architecture of the search is trained on condensed images, and on all real ones.
+
+    Args:
+        options: of the ConvNet, see :func:`clreplay.networks.search_space`.
+        preset: ``paper``, ``cpu`` or ``smoke``.
+        overrides: single settings of the learner, for both.
+    """
+    given = dict(overrides or {})
+    first, second = (
+        Training("dm", _learner(preset, {"network": "convnet", **length, **given, **options}))
+        for length in SEARCH_LENGTH[preset]
+    )
+    return first, second
+
+
+def network_settings(network: str) -> dict[str, Any]:
+    """The settings that choose a network; those without a width want it left at its default by small presets."""
+    from clreplay.networks.table import find_network
+
+    entry = find_network(network)
+    return {"network": entry.name.lower(), **({} if "width" in entry.options() else {"width": 128})}
+
+
+@cache
+def _recipe(preset: str) -> dict[str, Any]:
+    """The learner's recipe, read once: a plan asks for it thousands of times."""
+    return asdict(training_settings(preset))
+
+
+def _learner(preset: str, given: Mapping[str, Any]) -> TrainingSettings:
+    """The learner's settings under a preset, with single settings changed."""
+    return build(TrainingSettings, {**_recipe(preset), **given}, "training")
+
+
+def _idc_settings(preset: str, given: Mapping[str, Any]) -> CutMixSettings:
+    """IDC's schedule, batches and augmentation; the rest, and the length under small presets, as everybody's."""
+    theirs = {name: getattr(CutMixSettings, name) for name in ("lr_drop", "batch_size", "augment", "mix")}
+    theirs.update({name: value for name, value in given.items() if name in theirs})
+    like = _learner(preset, {name: value for name, value in given.items() if name not in theirs})
+    return build(CutMixSettings, {**asdict(like), **theirs}, "training")
+
+
+def _scaled(changes: Mapping[str, Any], settings: TrainingSettings) -> dict[str, Any]:
+    """Authors' changes under a preset that counts updates: their length relative to DM's 1000 epochs."""
+    scaled = dict(changes)
+    if settings.updates is not None and "epochs" in scaled:
+        scaled["updates"] = max(1, round(settings.updates * scaled.pop("epochs") / 1000))
+    return scaled

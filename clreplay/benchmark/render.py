@@ -1,0 +1,254 @@
+"""Rendered tables: Markdown and LaTeX to read, CSV with everything; ours beside the published number."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from clreplay.benchmark.cells import SEARCH
+from clreplay.benchmark.published import NOTES, TITLES
+from clreplay.benchmark.results import MEASURED, PARTLY, Line
+
+CSV_COLUMNS = (
+    "table,dataset,images_per_class,method,train_network,test_network,variant,metric,ours,spread,published,"
+    "published_spread,difference,measured,wanted,condense_seconds,train_seconds,device,commit,settings,state,reason,"
+    "preset,protocol,store,reduced,source"
+).split(",")
+_METRICS = {
+    "accuracy": "accuracy, %",
+    "spearman_correlation": "Spearman correlation",
+    "time_cost": "minutes",
+    "storage": "images",
+}
+_DASH = "–"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What holds for a whole rendered table.
+
+    Attributes:
+        table: its name.
+        preset, protocol: of all cells; two protocols never stand in one table.
+        protocol_text: the protocol in words.
+        store: how condensed images were held before training.
+    """
+
+    table: str
+    preset: str
+    protocol: str
+    protocol_text: str
+    store: str = "float32"
+
+
+def markdown(lines: Sequence[Line], caption: Caption) -> str:
+    """A page: title, what is reduced, the table, notes."""
+    header, rows = _grid(lines)
+    texts = [f"# {TITLES[caption.table]}", ""]
+    texts += [*(f"{paragraph}\n" for paragraph in _paragraphs(lines, caption))]
+    texts += [_row(header), _row([":---" if i < _named(lines) else "---:" for i in range(len(header))])]
+    texts += [_row([_escaped_markdown(cell) for cell in row]) for row in rows]
+    texts += [""] + [f"- {note}" for note in _notes(lines, caption)]
+    return "\n".join(texts).rstrip() + "\n"
+
+
+def latex(lines: Sequence[Line], caption: Caption) -> str:
+    """A ``tabular`` with the same content, without packages; paragraphs and notes are comments above it."""
+    header, rows = _grid(lines)
+    named = _named(lines)
+    columns = "l" * named + "r" * (len(header) - named)
+    comments = [f"% {TITLES[caption.table]}", *(f"% {text}" for text in _paragraphs(lines, caption, ""))]
+    comments += [f"% {note}" for note in _notes(lines, caption)]
+    reduced = [r"\multicolumn{%d}{l}{\textbf{Reduced settings, not the paper's.}} \\" % len(header)]
+    body = [" & ".join(_escaped_latex(cell) for cell in row) + r" \\" for row in [header, *rows]]
+    top = [*comments, r"\begin{tabular}{%s}" % columns, r"\hline"]
+    shown = reduced if any(line.reduced for line in lines) else []
+    return "\n".join([*top, *shown, body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]) + "\n"
+
+
+def table_csv(lines: Sequence[Line], caption: Caption) -> str:
+    """One row a line, every column of :data:`CSV_COLUMNS`; what is not measured is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        cell = line.cell
+        writer.writerow(
+            {
+                "table": cell.table,
+                "dataset": cell.dataset,
+                "images_per_class": "whole" if cell.images_per_class is None else cell.images_per_class,
+                "method": cell.method,
+                "train_network": cell.train_network,
+                "test_network": cell.test_network,
+                "variant": "; ".join(f"{name}={value}" for name, value in line.variant),
+                "metric": cell.metric,
+                "ours": _plain(line.ours),
+                "spread": _plain(line.spread),
+                "published": cell.published,
+                "published_spread": cell.published_spread,
+                "difference": _plain(line.difference),
+                "measured": line.done,
+                "wanted": line.wanted,
+                "condense_seconds": _plain(line.condense_seconds),
+                "train_seconds": _plain(line.train_seconds),
+                "device": " + ".join(line.devices),
+                "commit": " + ".join(line.commits),
+                "settings": line.settings,
+                "state": line.state,
+                "reason": line.reason,
+                "preset": caption.preset,
+                "protocol": caption.protocol,
+                "store": caption.store,
+                "reduced": "; ".join(line.reduced),
+                "source": cell.source,
+            }
+        )
+    return out.getvalue()
+
+
+# ---------------------------------------------------------------- cells as text
+
+
+def _grid(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, the same for Markdown and LaTeX."""
+    variants = _variants(lines)
+    metric = ["metric"] if _several_metrics(lines) else []
+    header = ["data", "IPC", "method", "network", *variants, *metric, "ours", "published", "difference", "n"]
+    header += ["condensing, s", "training, s", "device", "commit", "settings"]
+    return header, [_cells(line, variants, bool(metric)) for line in lines]
+
+
+def _cells(line: Line, variants: Sequence[str], with_metric: bool) -> list[str]:
+    cell, shown = line.cell, dict(line.variant)
+    networks = cell.test_network
+    if cell.train_network != cell.test_network:
+        networks = f"{cell.train_network} → {cell.test_network}"
+    published = cell.published or _DASH
+    if cell.published and cell.published_spread:
+        published += f" ± {cell.published_spread}"
+    return [
+        cell.dataset,
+        "whole" if cell.images_per_class is None else str(cell.images_per_class),
+        cell.method,
+        networks,
+        *(shown.get(name, "") for name in variants),
+        *([_METRICS.get(cell.metric, cell.metric)] if with_metric else []),
+        _ours(line),
+        published,
+        _DASH if line.difference is None else f"{line.difference:+.{_digits(line)}f}",
+        f"{line.done}" if line.state == MEASURED else f"{line.done} of {line.wanted}",
+        _seconds(line.condense_seconds) if line.done else _DASH,
+        _seconds(line.train_seconds) if line.done else _DASH,
+        " + ".join(line.devices) or _DASH,
+        " + ".join(line.commits) or _DASH,
+        line.settings or _DASH,
+    ]
+
+
+def _ours(line: Line) -> str:
+    if line.ours is None:
+        return line.state if line.state != MEASURED else _DASH
+    digits = _digits(line)
+    spread = "" if line.spread is None else f" ± {line.spread:.{digits}f}"
+    return f"{line.ours:.{digits}f}{spread}" + (" (partly)" if line.state == PARTLY else "")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
+
+
+def _digits(line: Line) -> int:
+    return {"storage": 0, "time_cost": 1}.get(line.cell.metric, 2)
+
+
+def _variants(lines: Sequence[Line]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines for name, _ in line.variant))
+
+
+def _several_metrics(lines: Sequence[Line]) -> bool:
+    return any(line.cell.metric != "accuracy" for line in lines)
+
+
+def _named(lines: Sequence[Line]) -> int:
+    """Columns that hold names, not numbers."""
+    return 4 + len(_variants(lines)) + _several_metrics(lines)
+
+
+# ---------------------------------------------------------------- what stands around the table
+
+
+def _paragraphs(lines: Sequence[Line], caption: Caption, bold: str = "**") -> list[str]:
+    ours = "mean ± population standard deviation over n networks, accuracy in percent of the test images"
+    if caption.table == SEARCH:
+        ours = "n architectures, each trained once on the images and once on all real images"
+    texts = [
+        f"Ours: {ours}, after the last epoch. Published: DDM (WACV 2025). Protocol {caption.protocol}: "
+        f"{caption.protocol_text}. Preset {caption.preset}. Condensed images are held as {caption.store}."
+    ]
+    short = _reductions(lines)
+    if short:
+        texts.append(f"{bold}Reduced settings, not the paper's{bold}: {'; '.join(short)}.")
+    return texts
+
+
+def _reductions(lines: Sequence[Line]) -> list[str]:
+    """Every reduction once; those that do not hold for all lines say for whom."""
+    able = [line for line in lines if line.settings]
+    phrases = dict.fromkeys(phrase for line in able for phrase in line.reduced)
+    texts = []
+    for phrase in phrases:
+        budgets = list(dict.fromkeys(_budget(line) for line in able if phrase in line.reduced))
+        who = phrase.partition(":")[0]
+        of_who = list(dict.fromkeys(_budget(line) for line in able if _concerns(line, who)))
+        texts.append(phrase if budgets == of_who else f"{phrase} [{', '.join(budgets)}]")
+    return texts
+
+
+def _concerns(line: Line, who: str) -> bool:
+    return any(phrase.partition(":")[0] == who for phrase in line.reduced)
+
+
+def _budget(line: Line) -> str:
+    count = "whole" if line.cell.images_per_class is None else f"IPC {line.cell.images_per_class}"
+    return f"{line.cell.dataset} {count}"
+
+
+def _notes(lines: Sequence[Line], caption: Caption) -> list[str]:
+    notes = list(NOTES.get(caption.table, ()))
+    for reason, same in groupby(sorted((line for line in lines if line.reason), key=_reason), key=_reason):
+        cells = dict.fromkeys(_where(line) for line in same)
+        notes.append(f"{', '.join(cells)}: {reason}")
+    return notes
+
+
+def _reason(line: Line) -> str:
+    return line.reason if line.state == MEASURED else f"{line.state}: {line.reason}"
+
+
+def _where(line: Line) -> str:
+    variant = "".join(f" {name} {value}" for name, value in line.variant)
+    return f"{line.cell.method} {_budget(line)}{variant}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _escaped_markdown(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _escaped_latex(text: str) -> str:
+    for plain, escaped in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#")):
+        text = text.replace(plain, escaped)
+    for plain, escaped in (("±", r"$\pm$"), ("→", r"$\to$"), ("–", "--")):
+        text = text.replace(plain, escaped)
+    return text

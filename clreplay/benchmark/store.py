@@ -1,0 +1,298 @@
+"""One SQLite file that holds every finished piece of work, keyed by the hash of all that decides its outcome.
+
+Only finished work is there, each piece written in one transaction, so a run may be killed at any moment, and
+several processes may write. Condensed images stand in the same file, class by class, as safetensors bytes: what is
+copied or merged is one file, and images and the row that describes them cannot come apart. The journal is SQLite's
+plain one: no second file is needed once nobody writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+SECONDS_TO_WAIT = 120.0
+"""How long a writer waits for others to finish theirs."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS units (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL,
+    device TEXT NOT NULL, "commit" TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS images (
+    key TEXT NOT NULL, label INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (key, label));
+CREATE TABLE IF NOT EXISTS choices (
+    asked TEXT NOT NULL, device TEXT NOT NULL, chosen TEXT NOT NULL, PRIMARY KEY (asked, device, chosen));
+CREATE TABLE IF NOT EXISTS failures (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
+    created TEXT NOT NULL);
+"""
+_UNIT_COLUMNS = 'key, kind, settings, result, seconds, device, "commit", versions, created'
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """Hash of settings: 40 hex digits, the same whatever the order of the entries."""
+    text = json.dumps(settings, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished unit.
+
+    Attributes:
+        key: hash of ``settings``.
+        kind: ``set`` or ``network``.
+        settings: all that decides the outcome.
+        result: what came out, as JSON knows it.
+        seconds: of work.
+        device, commit, versions: where and with what.
+    """
+
+    key: str
+    kind: str
+    settings: dict[str, Any]
+    result: dict[str, Any]
+    seconds: float
+    device: str
+    commit: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one piece of work adds to a store, all of it or nothing.
+
+    Attributes:
+        dataset, fingerprint: the data that was used, and the hash of it.
+        rows: finished units.
+        images: of a condensed set, safetensors bytes by class, with the key of the set.
+        choice: what was chosen by measurement: key of the settings asked for, kind of device, and the settings chosen.
+    """
+
+    dataset: str
+    fingerprint: str
+    rows: Sequence[Row] = ()
+    images: tuple[str, dict[int, bytes]] | None = None
+    choice: tuple[str, str, dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit could not be finished, at its last attempt."""
+
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a store holds, read at once; images stay in the file.
+
+    Attributes:
+        units: finished rows by key.
+        choices: by key of the settings asked for: kind of device and chosen settings.
+        failures: by key.
+    """
+
+    units: dict[str, Row] = field(default_factory=dict)
+    choices: dict[str, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+
+class StoreError(ValueError):
+    """A file is no store, is of a later format, or holds results from other data."""
+
+
+class Store:
+    """Finished work in one file; made when it is first written to.
+
+    Args:
+        path: the file.
+
+    Raises:
+        StoreError: there is a file, and it is no store or of a later format.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.exists():
+            with self._reading() as connection:
+                _check(connection, self.path)
+
+    def read(self) -> Contents:
+        """All that is finished or has failed."""
+        contents = Contents()
+        if not self.path.exists():
+            return contents
+        with self._reading() as connection:
+            if not _begun(connection):
+                return contents
+            for values in connection.execute(f"SELECT {_UNIT_COLUMNS} FROM units"):
+                key, kind, settings, result, *rest, _ = values
+                contents.units[key] = Row(key, kind, json.loads(settings), json.loads(result), *rest)
+            query = "SELECT asked, device, chosen FROM choices ORDER BY asked, device, chosen"
+            for asked, device, chosen in connection.execute(query):
+                contents.choices.setdefault(asked, []).append((device, json.loads(chosen)))
+            for key, reason, attempts in connection.execute("SELECT key, reason, attempts FROM failures"):
+                contents.failures[key] = Failure(reason, attempts)
+        return contents
+
+    def has(self, keys: Iterable[str]) -> bool:
+        """Whether all these units are finished."""
+        if not self.path.exists():
+            return False
+        with self._reading() as connection:
+            query = "SELECT 1 FROM units WHERE key = ?"
+            return _begun(connection) and all(connection.execute(query, (key,)).fetchone() for key in keys)
+
+    def images(self, key: str) -> dict[int, bytes]:
+        """Safetensors bytes of a condensed set, by class.
+
+        Raises:
+            KeyError: the store has no such set.
+        """
+        with self._reading() as connection:
+            query = "SELECT label, data FROM images WHERE key = ? ORDER BY label"
+            found = dict(connection.execute(query, (key,)).fetchall())
+        if not found:
+            raise KeyError(f"{self.path} has no condensed set {key}")
+        return found
+
+    def add(self, finished: Finished) -> None:
+        """Take in a piece of work; what is there already stays.
+
+        Raises:
+            StoreError: the store's results for this data set come from other data.
+        """
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        with self._writing() as connection:
+            _same_data(connection, finished.dataset, finished.fingerprint, self.path)
+            for row in finished.rows:
+                texts = [json.dumps(part, sort_keys=True) for part in (row.settings, row.result)]
+                values = (row.key, row.kind, *texts, row.seconds, row.device, row.commit, row.versions, now)
+                connection.execute(f"INSERT OR IGNORE INTO units ({_UNIT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", values)
+                connection.execute("DELETE FROM failures WHERE key = ?", (row.key,))
+            if finished.images is not None:
+                key, by_class = finished.images
+                rows = [(key, label, data) for label, data in by_class.items()]
+                connection.executemany("INSERT OR IGNORE INTO images VALUES (?,?,?)", rows)
+            if finished.choice is not None:
+                asked, device, chosen = finished.choice
+                text = json.dumps(chosen, sort_keys=True)
+                connection.execute("INSERT OR IGNORE INTO choices VALUES (?,?,?)", (asked, device, text))
+                connection.execute("DELETE FROM failures WHERE key = ?", (asked,))
+
+    def fail(self, kind: str, settings: Mapping[str, Mapping[str, Any]], reason: str, attempts: int) -> None:
+        """Note why units could not be finished.
+
+        Args:
+            kind: what they are.
+            settings: by key.
+            reason: one line.
+            attempts: of this run; they are added to those before.
+        """
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        with self._writing() as connection:
+            for key, values in settings.items():
+                connection.execute(
+                    "INSERT INTO failures VALUES (?,?,?,?,?,?) ON CONFLICT (key) DO UPDATE SET "
+                    "reason = excluded.reason, attempts = attempts + excluded.attempts, created = excluded.created",
+                    (key, kind, json.dumps(values, sort_keys=True), reason, attempts, now),
+                )
+
+    def merge(self, other: str | Path) -> int:
+        """Take in all that another store holds; what both hold stays as it is here.
+
+        Returns:
+            finished units that are new.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreError: it is no store, or its results come from other data; nothing is changed then.
+        """
+        other = Path(other)
+        if not other.is_file():
+            raise FileNotFoundError(f"no store at {other}")
+        Store(other)
+        with self._writing(attached=other) as connection:
+            for name, fingerprint in connection.execute("SELECT name, fingerprint FROM other.datasets").fetchall():
+                _same_data(connection, name, fingerprint, self.path)
+            before = connection.execute("SELECT COUNT(*) FROM units").fetchone()[0]
+            for table in ("units", "images", "choices", "failures"):
+                connection.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM other.{table}")
+            connection.execute("DELETE FROM failures WHERE key IN (SELECT key FROM units)")
+            connection.execute("DELETE FROM failures WHERE key IN (SELECT asked FROM choices)")
+            return connection.execute("SELECT COUNT(*) FROM units").fetchone()[0] - before
+
+    # ------------------------------------------------------------------ connections
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = _connect(self.path)
+        try:
+            yield connection
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.path} cannot be read as a store ({error}); choose another --out") from error
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _writing(self, attached: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of the block's changes, or none."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = _connect(self.path)
+        try:
+            if attached is not None:
+                connection.execute("ATTACH DATABASE ? AS other", (str(attached),))
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            if connection.execute("SELECT COUNT(*) FROM format").fetchone()[0] == 0:
+                connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # A connection a call: tasks are handed out from threads of the executor, and a connection is bound to one.
+    return sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
+
+
+def _begun(connection: sqlite3.Connection) -> bool:
+    """Whether there is anything: a writer may have been killed before its first transaction was through."""
+    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    if not _begun(connection):
+        return
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'format'").fetchone():
+        raise StoreError(f"{path} is an SQLite file but not a store; choose another --out")
+    version = connection.execute("SELECT version FROM format").fetchone()[0]
+    if version > FORMAT:
+        raise StoreError(f"{path} is of format {version}, this clreplay knows {FORMAT}; update clreplay")
+
+
+def _same_data(connection: sqlite3.Connection, name: str, fingerprint: str, path: Path) -> None:
+    connection.execute("INSERT OR IGNORE INTO main.datasets VALUES (?, ?)", (name, fingerprint))
+    (held,) = connection.execute("SELECT fingerprint FROM main.datasets WHERE name = ?", (name,)).fetchone()
+    if held != fingerprint:
+        raise StoreError(
+            f"{path} holds results on {name} with the fingerprint {held}, but these images have {fingerprint}; "
+            "give the same data, or another --out"
+        )

@@ -1,0 +1,250 @@
+"""Units of work: pure functions from a picklable specification to finished rows, run anywhere.
+
+There are three kinds. *Choice*: what settings leave to the machine is measured once, so that every set of a cell is
+condensed in the same way. *Set*: one condensed (or selected) set. *Networks*: some networks trained on a set, or on
+all real images, and tested. A unit knows its keys without any data; it loads what it needs where it runs.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from clreplay.benchmark.holding import loaded, packed, unpacked
+from clreplay.benchmark.protocols import Training
+from clreplay.benchmark.specs import Place, SetSpec, plain
+from clreplay.benchmark.store import Finished, Row, key_of
+from clreplay.chance import key_seed
+from clreplay.condensation import condense_experience, default_device
+from clreplay.condensation.methods import Progress
+from clreplay.data import Dataset, Normalization
+from clreplay.memory import ReplayMemory
+from clreplay.native import processor
+from clreplay.networks import ConvNet, reinitialize
+from clreplay.recipes import load_recipe
+from clreplay.training import accuracy
+from clreplay.training_together import accuracies_together, train_together, worth_it
+
+TRAINING_ARITHMETIC = 1
+"""Raised whenever a change of the code changes how networks are trained or tested."""
+Images = Mapping[int, bytes]
+"""A condensed set: safetensors bytes by class."""
+
+
+class Unit:
+    """One piece of work.
+
+    Attributes:
+        kind: ``choice``, ``set`` or ``network``.
+        needs: key of the condensed set that :meth:`run` is to be given; None for none.
+        identities: by key, all that decides the outcome of what the unit finishes.
+    """
+
+    kind: ClassVar[str]
+    needs: str | None
+    identities: dict[str, dict[str, Any]]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of what the unit finishes."""
+        return tuple(self.identities)
+
+    def described(self) -> str:
+        """In words."""
+        raise NotImplementedError
+
+    def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
+        """Do it.
+
+        Args:
+            place: where.
+            images: of the set that it :attr:`needs`.
+            progress: told as the work goes on.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceUnit(Unit):
+    """Measure what the settings of a set leave to the machine."""
+
+    spec: SetSpec
+    kind = "choice"
+    needs = None
+
+    @cached_property
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """See :class:`Unit`."""
+        return {self.spec.asked_key: self.spec.asked}
+
+    def described(self) -> str:
+        """See :class:`Unit`."""
+        return f"{Path(self.spec.recipe).stem} on {self.spec.dataset}, measuring what is fastest"
+
+    def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
+        """The choice, for the kind of device that the place has."""
+        spec, data = self.spec, loaded(self.spec.dataset, place.data_root)
+        device, settings = default_device(place.device), spec.built()
+        counts = dict.fromkeys(data.real.classes, spec.images_per_class)
+        data.real.check_counts(counts)
+        settled = load_recipe(spec.recipe).method.settle(settings, data.real, counts, device)
+        before, after = asdict(settings), asdict(settled)
+        chosen = plain({name: value for name, value in after.items() if value != before[name]})
+        return Finished(spec.dataset, data.fingerprint, choice=(spec.asked_key, device.type, chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class SetUnit(Unit):
+    """Condense one set; a condensation that was stopped goes on where it saved itself last."""
+
+    spec: SetSpec
+    kind = "set"
+    needs = None
+
+    @cached_property
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """See :class:`Unit`."""
+        return {self.spec.key: self.spec.identity}
+
+    def described(self) -> str:
+        """See :class:`Unit`."""
+        spec = self.spec
+        return f"{Path(spec.recipe).stem} on {spec.dataset}, IPC {spec.images_per_class}, condensing"
+
+    def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
+        """The set, condensed images as floats: coding them is the learner's choice."""
+        spec, data = self.spec, loaded(self.spec.dataset, place.data_root)
+        memory = ReplayMemory(spec.images_per_class, normalization=data.set.normalization, store="float32")
+        seconds = condense_experience(
+            memory,
+            data.real,
+            load_recipe(spec.recipe).method.condense,
+            spec.built(),
+            seed=spec.seed,
+            device=default_device(place.device),
+            progress=progress,
+            keep=None if place.work is None else Path(place.work) / f"{spec.key}.progress",
+        )
+        result = {
+            "images": len(memory),
+            "images_decoded": len(memory.labels),
+            "last_record": memory.record[-1] if memory.record else {},
+            "chosen": plain(memory.info.get("chosen", {})),
+        }
+        row = _row(spec.key, self.kind, spec.identity, result, seconds, place)
+        return Finished(spec.dataset, data.fingerprint, (row,), (spec.key, packed(memory)))
+
+
+@dataclass(frozen=True, eq=False)
+class NetworksUnit(Unit):
+    """Train and test networks, each keyed by itself: which ones share a unit decides nothing.
+
+    Attributes:
+        dataset: name of the data.
+        needs: key of the condensed set; None trains on all real images.
+        training: how.
+        store: how condensed images are held before training, ``float32`` or ``uint8``.
+        seed: of all chance.
+        draws: of every network, the pair (number of the set, number of the network).
+        title: what the images are called.
+    """
+
+    dataset: str
+    needs: str | None
+    training: Training
+    store: str
+    seed: int
+    draws: tuple[tuple[int, int], ...]
+    title: str = ""
+    kind = "network"
+
+    @cached_property
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """See :class:`Unit`; one a network."""
+        common = {
+            "kind": "network",
+            "arithmetic": TRAINING_ARITHMETIC,
+            "dataset": self.dataset,
+            "set": self.needs,
+            "training": plain(self.training.as_plain()),
+            "store": self.store if self.needs else None,
+            "seed": self.seed,
+        }
+        every = ({**common, "draw": list(draw)} for draw in self.draws)
+        return {key_of(one): one for one in every}
+
+    def described(self) -> str:
+        """See :class:`Unit`."""
+        networks = "one network" if len(self.draws) == 1 else f"{len(self.draws)} networks"
+        return f"{self.title} on {self.dataset}, {networks} ({self.training.settings.described()})"
+
+    def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
+        """One row a network: its accuracy in percent on all test images, after the last epoch."""
+        data, device = loaded(self.dataset, place.data_root), default_device(place.device)
+        if self.needs is None:
+            train = data.set.train
+            x, y, normalization = train.images, train.labels, data.set.normalization
+        else:
+            memory = unpacked(images or {}, data.set, self.store)
+            x, y, normalization = memory.images, memory.labels, None
+        measured = self._measured(data.set, x.to(device), y.to(device), normalization, device, progress)
+        rows = [
+            _row(key, self.kind, identity, {"accuracy": value, "images": len(x)}, seconds, place)
+            for (key, identity), (value, seconds) in zip(self.identities.items(), measured)
+        ]
+        return Finished(self.dataset, data.fingerprint, rows)
+
+    def _measured(
+        self,
+        data: Dataset,
+        images: Tensor,
+        labels: Tensor,
+        normalization: Normalization | None,
+        device: torch.device,
+        progress: Progress | None,
+    ) -> list[tuple[float, float]]:
+        """Accuracy and training seconds of every network; where they train together, equal shares of the time."""
+        settings = self.training.settings
+        networks = [self._drawn(data, draw, device.type == "cpu").to(device) for draw in self.draws]
+        keys = [(self.seed, "static", "train", *draw) for draw in self.draws]
+        tell = None if progress is None else lambda done, total: progress(done, total, "epochs")
+        start = time.perf_counter()
+        if worth_it(device, len(networks)) and self.training.loop == "dm":
+            train_together(networks, images, labels, settings, keys, normalization, tell)
+            seconds = (time.perf_counter() - start) / len(networks)
+            values = accuracies_together(networks, data.test, data.normalization, device)
+            return [(value, seconds) for value in values]
+        measured = []
+        for network, key in zip(networks, keys):
+            start = time.perf_counter()
+            self.training.train(network, images, labels, settings, key, normalization, tell)
+            seconds = time.perf_counter() - start
+            measured.append((accuracy(network, data.test, data.normalization, device), seconds))
+        return measured
+
+    def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:
+        channels, size = data.train.images.shape[1:3]
+        network = self.training.settings.build(data.num_classes, channels, size)
+        reinitialize(network, key_seed(self.seed, "static", "weights", *draw))
+        return network.fuse() if fused and isinstance(network, ConvNet) else network
+
+
+def _row(key: str, kind: str, identity: dict[str, Any], result: dict[str, Any], seconds: float, place: Place) -> Row:
+    name = _device_name(default_device(place.device))
+    return Row(key, kind, identity, result, seconds, name, place.commit, f"torch {torch.__version__}")
+
+
+@cache
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    models = (line.partition(":")[2].strip() for line in processor().splitlines() if line.startswith("model name"))
+    return next(models, platform.machine())
