@@ -69,7 +69,8 @@ def memory_styles(memories: Iterable[str]) -> dict[str, Style]:
         colours = [*_rotated(spare, digest[0]), *reserved]
         markers = _rotated(MARKERS, digest[1])
         taken = list(chosen.values())
-        colour = next((c for c in colours if c not in {c for c, _ in taken}), colours[0])
+        used = [c for c, _ in taken]
+        colour = min(colours, key=used.count)  # the first that is free, then the first that is least used
         chosen[name] = colour, next((m for m in markers if m not in {m for _, m in taken}), markers[0])
     return {name: Style(OKABE_ITO[colour], marker) for name, (colour, marker) in chosen.items()}
 
@@ -155,7 +156,7 @@ def _line_figure(
         axes.set_xlim(seen[0] - 1, seen[0] + 1)
     plain_axes(axes, "classes seen", ylabel)
     if title:
-        axes.set_title(textwrap.fill(title, 60), loc="left", fontsize=12, fontweight="bold")
+        axes.set_title(textwrap.fill(title, 46), loc="left", fontsize=12, fontweight="bold")
     where = {"loc": "outside right upper"} if beside else {"loc": "outside lower left"}
     figure.legend(title=note, alignment="left", frameon=False, handlelength=3, fontsize=10, title_fontsize=9, **where)
     return saved(figure, path)

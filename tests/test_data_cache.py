@@ -312,7 +312,7 @@ def test_a_killed_decoding_leaves_no_half_cache_and_no_process_and_the_next_one_
 
 
 def test_ctrl_c_ends_the_other_processes_and_leaves_nothing(tmp_path, start):
-    stopped = start(0.01, jobs=2)
+    stopped = start(0.2, jobs=2)  # seconds of work left, however late the signal comes
     wait_for(lambda: len(marks(tmp_path)) > 4)
     stopped.send_signal(signal.SIGINT)
     _, told = stopped.communicate(timeout=120)
@@ -321,7 +321,7 @@ def test_ctrl_c_ends_the_other_processes_and_leaves_nothing(tmp_path, start):
 
 
 def test_two_processes_at_once_decode_once_and_see_the_same(pets, tmp_path, start, decoded, caplog):
-    other = start(0.01)
+    other = start(0.05)
     wait_for(lambda: marks(tmp_path))
     images = load(pets).train.images
     assert other.communicate(timeout=120)[0] == b"%d\n" % int(images.sum())
