@@ -19,8 +19,8 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
         nargs="+",
         default=["ddm"],
         metavar="NAME",
-        help="memories to compare, such as random herding dsa dm ddm: recipes in strategies/, or .yaml files, which may bring a "
-        "method of your own (default: ddm)",
+        help="memories to compare, such as random herding dsa dm ddm: recipes in strategies/, or .yaml files, "
+        "which may bring a method of your own (default: ddm)",
     )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
