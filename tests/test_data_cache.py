@@ -256,7 +256,8 @@ def test_a_cache_that_cannot_be_made_is_told(pets, tmp_path, monkeypatch):
 
 
 BEGIN = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 sys.path.insert(0, {tests!r})
 from clreplay.data import decoding_jobs, image_files, load_dataset
 decode = image_files.decode_image
