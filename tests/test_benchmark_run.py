@@ -123,13 +123,13 @@ def test_data_that_is_not_there_is_a_reason_too(tmp_path, monkeypatch):
     from clreplay.data import DataNotFoundError
 
     def gone(name, root):
-        raise DataNotFoundError(f"no {name} in {root}")
+        raise DataNotFoundError(f"No {name} in {root}. Tried:\n- this\n- that")
 
     monkeypatch.setattr(holding, "load_dataset", gone)
     holding.loaded.cache_clear()
     lines, _ = measured(tmp_path, quick(), data_root="/nowhere")
     assert [line.state for line in lines] == [FAILED] * 2
-    assert {line.reason for line in lines} == {"DataNotFoundError: no digits in /nowhere (attempts: 1)"}
+    assert {line.reason for line in lines} == {"DataNotFoundError: No digits in the data root. (attempts: 1)"}
     assert lines[0].ours is None
 
 

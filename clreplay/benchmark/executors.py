@@ -18,6 +18,7 @@ from clreplay.benchmark.specs import Place
 from clreplay.benchmark.store import Finished
 from clreplay.benchmark.units import Unit
 from clreplay.condensation.methods import Progress
+from clreplay.data import data_root
 
 ATTEMPTS = 2
 """Of units that fail for a reason that may pass, such as memory that others hold."""
@@ -82,9 +83,9 @@ def _attempt(task: Task, progress: Progress | None) -> Outcome:
         try:
             return Outcome(task.unit, task.unit.run(task.place, task.images, progress), attempts=number)
         except (ValueError, FileNotFoundError, ArithmeticError, ImportError, TypeError, KeyError) as error:
-            return Outcome(task.unit, None, _reason(error), number)  # the same would happen again
+            return Outcome(task.unit, None, _reason(error, task.place), number)  # the same would happen again
         except Exception as error:
-            reason = _reason(error)
+            reason = _reason(error, task.place)
         gc.collect()  # out of the handler, whose traceback would keep the tensors alive
         _free_gpu()
     return Outcome(task.unit, None, reason, ATTEMPTS)
@@ -171,7 +172,11 @@ def _free_gpu() -> None:
         torch.cuda.empty_cache()
 
 
-def _reason(error: BaseException) -> str:
-    """One line that says what went wrong."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
+def _reason(error: BaseException, place: Place) -> str:
+    """One line that says what went wrong, without a path that says something on this machine only."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    root = data_root(place.data_root)
+    text = lines[0].replace(str(root), "the data root") if root.is_absolute() else lines[0]
+    if len(lines) > 1 and text.endswith(":"):  # what it announces is on the lines that are left out
+        text = text[: text.rfind(". ") + 1] or text
+    return f"{type(error).__name__}: {text}"[:500]

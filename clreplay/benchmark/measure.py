@@ -26,6 +26,7 @@ class Tally:
     finished: int = 0
     failed: int = 0
     elsewhere: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
 
 class Measuring:
@@ -101,4 +102,7 @@ class Measuring:
                 reason = str(error)
         self.tally.failed += 1
         self.store.fail(unit.kind, unit.identities, reason, outcome.attempts)
-        self.reporter.line(f"  failed: {unit.described()}: {reason}")
+        told = f"  failed: {unit.described()}: {reason}"
+        if told not in self.tally.told:  # five sets that fail alike are one line
+            self.tally.told.add(told)
+            self.reporter.line(told)
