@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of all chance (default: 0)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides", help="change a setting")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--jobs", type=int, default=1, metavar="N", help="units of work at a time (default: 1)")
+    add("--jobs", type=int, metavar="N", help="units of work at a time (default: 1; on a cluster one a GPU, or a core)")
+    add("--cluster", metavar="WHERE", help="a Ray cluster: auto (the one here), local (a new one), or its address")
+    add("--shards", type=int, metavar="N", help="parts in which a set is condensed (default: to fill all jobs)")
     add("--data-root", metavar="DIR", help="where the data is (default: $CLREPLAY_DATA, then ./data)")
     add("--out", metavar="DIR", default="out/static_tables", help="folder of results (default: out/static_tables)")
     add("--merge", nargs="+", default=[], metavar="FILE", help="first take in what other stores hold")
@@ -80,30 +82,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from clreplay.benchmark.cells import SEARCH
-    from clreplay.benchmark.store import Store
+    from clreplay.benchmark.executors import JoblibExecutor
     from clreplay.condensation import default_device
+    from clreplay.reporting import Reporter
 
     tables = list(TITLES) if options.table == ["all"] else options.table
     if not tables and not options.merge:
         raise ValueError(f"--table must name one of {', '.join(TITLES)} (or all)")
-    # Looking must work where measuring does not: the device only names the preset then.
-    looking = options.status or options.render
-    device = options.device if looking and options.device != "auto" else str(default_device(_auto(options.device)))
     if options.architectures is not None and SEARCH not in tables:
         raise ValueError(f"--architectures belongs to table {SEARCH}; leave it out")
-    grids = [_grid(options, table, device) for table in tables]
-    from clreplay.benchmark.planning import plan
+    if not tables or options.status or options.render:
+        # Looking must work where measuring does not: the device only names the preset then.
+        device = options.device if options.device != "auto" else str(default_device())
+        return _tables(tables, options, device, None, Reporter())
+    if options.cluster is None:
+        reporter = Reporter()
+        executor = JoblibExecutor(1 if options.jobs is None else options.jobs, lambda unit: _progress(reporter, unit))
+        return _tables(tables, options, str(default_device(_auto(options.device))), executor, reporter)
+    from clreplay.benchmark.cluster import RayExecutor, connected, has_gpus
 
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device must be auto, cpu or cuda on a cluster, which chooses GPUs, got {options.device!r}")
+    with connected(options.cluster):
+        device = options.device if options.device != "auto" else "cuda" if has_gpus() else "cpu"
+        reporter, executor = Reporter(), RayExecutor(device, options.jobs)
+        reporter.line(f"Ray cluster: {executor.share.described()}")
+        return _tables(tables, options, device, executor, reporter)
+
+
+def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, executor: Any, reporter: Any) -> int:
+    """Show, or with an executor measure, all tables."""
+    from clreplay.benchmark.planning import plan
+    from clreplay.benchmark.store import Store
+
+    grids = [_grid(options, table, device) for table in tables]
     plans = [plan(grid) for grid in grids]
     store = Store(Path(options.out) / "store.sqlite")
     for other in options.merge:
-        print(f"merged {other}: {store.merge(other)} new unit(s)")
+        reporter.line(f"merged {other}: {store.merge(other)} new unit(s)")
     failed = 0
     for grid, planned in zip(grids, plans):
         if options.status:
-            _status(grid, planned, store, device, options.jobs)
+            _status(grid, planned, store, device, options.jobs or 1)
         else:
-            failed += _table(grid, planned, store, device, options)
+            failed += _table(grid, planned, store, device, options, executor, reporter)
     return 1 if failed else 0
 
 
@@ -115,23 +137,21 @@ def _status(grid: Any, planned: Any, store: Any, device: str, jobs: int) -> None
         print(text)
 
 
-def _table(grid: Any, planned: Any, store: Any, device: str, options: argparse.Namespace) -> int:
+def _table(
+    grid: Any, planned: Any, store: Any, device: str, options: argparse.Namespace, executor: Any, reporter: Any
+) -> int:
     """Measure (unless only rendering is asked for) and render one table; the number of cells that failed."""
-    from clreplay.benchmark.executors import JoblibExecutor
     from clreplay.benchmark.measure import Measuring
     from clreplay.benchmark.results import FAILED, lines_of
     from clreplay.benchmark.specs import Place
     from clreplay.benchmark.status import told
-    from clreplay.reporting import Reporter
     from clreplay.runfolder import commit
 
-    reporter = Reporter()
     out = Path(options.out)
-    if not options.render:
+    if executor is not None:
         reporter.line(f"{TITLES[grid.table]}; preset {grid.preset}, protocol {grid.protocol}, device {device}")
         place = Place(device, options.data_root, str(out / "work"), commit())
-        executor = JoblibExecutor(options.jobs, lambda unit: _progress(reporter, unit))
-        measuring = Measuring(planned, store, executor, place, reporter)
+        measuring = Measuring(planned, store, executor, place, reporter, options.shards)
         written = time.monotonic()
         for block in measuring.run():
             for line in block:

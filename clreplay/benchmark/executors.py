@@ -1,4 +1,4 @@
-"""Who runs the units: processes of this machine through joblib. Anything else need only be an :class:`Executor`.
+"""Who runs the units: processes of this machine through joblib; a cluster, through Ray, in :mod:`.cluster`.
 
 An executor gets tasks and gives outcomes, in any order. It writes nothing: results go into the store in one place,
 by whoever reads the outcomes.
@@ -10,7 +10,7 @@ import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clreplay.benchmark.locks import claimed
@@ -92,7 +92,7 @@ def _attempt(task: Task, progress: Progress | None) -> Outcome:
 
 
 class JoblibExecutor:
-    """Processes of this machine; with one job this very process.
+    """Processes of this machine; with one job this very process. Several jobs take its GPUs in turn.
 
     Args:
         jobs: how many at a time.
@@ -109,10 +109,10 @@ class JoblibExecutor:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """The outcome of every task; if a process dies, what it may have been running is tried again by itself."""
-        tasks = iter(tasks)
         if self.jobs == 1:
             yield from map(self._here, tasks)
             return
+        tasks = _in_turn(tasks)
         while True:
             running: dict[int, Task] = {}
             try:
@@ -150,6 +150,17 @@ class JoblibExecutor:
 
 def _numbered(number: int, task: Task) -> tuple[int, Outcome]:
     return number, attempt(task)
+
+
+def _in_turn(tasks: Iterable[Task]) -> Iterator[Task]:
+    """Tasks for any GPU, each with one of this machine's."""
+    import torch
+
+    for number, task in enumerate(tasks):
+        if task.place.device == "cuda" and torch.cuda.device_count() > 1:
+            device = f"cuda:{number % torch.cuda.device_count()}"
+            task = replace(task, place=replace(task.place, device=device))
+        yield task
 
 
 def _noted(tasks: Iterator[Task], running: dict[int, Task]) -> Iterator[tuple[int, Task]]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import torch
+
 from clreplay.condensation import RealImages
 from clreplay.data import Dataset, load_dataset
 from clreplay.memory import ReplayMemory
@@ -24,6 +26,15 @@ class Loaded:
     def real(self) -> RealImages:
         """The training images class by class; made when a set is condensed, for it hashes every class."""
         return RealImages(self.set.train.images, self.set.train.labels, self.set.normalization)
+
+    def shard(self, number: int, of: int) -> RealImages | None:
+        """One of ``of`` nearly equal parts of the classes, copied and hashed alone; None if it has no class."""
+        train = self.set.train
+        classes = torch.tensor_split(torch.unique(train.labels), of)[number]
+        if not len(classes):
+            return None
+        rows = torch.isin(train.labels, classes).nonzero().squeeze(1)
+        return RealImages(train.images[rows], train.labels[rows], self.set.normalization)
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,12 +12,17 @@ import torch
 from clreplay.benchmark.executors import Executor, Outcome, Task
 from clreplay.benchmark.grid import Planned
 from clreplay.benchmark.results import Line, lines_of
-from clreplay.benchmark.specs import Place
-from clreplay.benchmark.store import Contents, Store, StoreError
-from clreplay.benchmark.units import Unit
+from clreplay.benchmark.shards import ShardUnit, joined, sharded
+from clreplay.benchmark.specs import Place, SetSpec
+from clreplay.benchmark.store import Contents, Finished, Store, StoreError
+from clreplay.benchmark.units import NetworksUnit, Unit
 from clreplay.reporting import Reporter
 
-STAGES = ("choice_units", "set_units", "network_units")
+STAGES = {
+    "choice_units": "measuring what is fastest",
+    "set_units": "condensing",
+    "network_units": "training",
+}
 """In this order: a choice is what sets are condensed with, a set is what networks are trained on."""
 
 
@@ -38,13 +45,22 @@ class Measuring:
         executor: runs units.
         place: where they run.
         reporter: is told what comes out.
+        shards: of every set that can be condensed class by class; None makes as many as keep all jobs busy.
     """
 
     def __init__(
-        self, planned: Sequence[Planned], store: Store, executor: Executor, place: Place, reporter: Reporter
+        self,
+        planned: Sequence[Planned],
+        store: Store,
+        executor: Executor,
+        place: Place,
+        reporter: Reporter,
+        shards: int | None = None,
     ) -> None:
+        if shards is not None and shards < 1:
+            raise ValueError(f"shards must be at least 1, got {shards}")
         self.planned, self.store, self.executor = planned, store, executor
-        self.place, self.reporter, self.tally = place, reporter, Tally()
+        self.place, self.reporter, self.shards, self.tally = place, reporter, shards, Tally()
         self.device_type = torch.device(place.device).type
 
     def run(self) -> Iterator[list[Line]]:
@@ -71,21 +87,37 @@ class Measuring:
 
     def _stage(self, block: Sequence[Planned], stage: str) -> None:
         contents = self.store.read()
-        units: dict[tuple[str, ...], Unit] = {}
+        found: dict[tuple[str, ...], Unit] = {}
         for planned in block:
             for unit in getattr(planned, stage)(contents, self.device_type):
-                units.setdefault(unit.keys, unit)
-        for outcome in self.executor.run(self._tasks(list(units.values()), contents)):
-            self._take(outcome)
+                found.setdefault(unit.keys, unit)
+        units = list(found.values())
+        if stage == "set_units":  # a run may have been stopped when the last shard was there and the row was not
+            units = [unit for unit in units if not self._join(unit.spec, contents)]
+            units = sharded(units, contents, self.executor.jobs, self.shards)
+        elif stage == "network_units":
+            units = _spread(units, self.executor.jobs)
+        # One job tells of its unit as it goes on; of several, what is finished is counted.
+        several = self.executor.jobs > 1 and len(units) > 1
+        with self.reporter.task(STAGES[stage]) if several else nullcontext() as tell:
+            for done, outcome in enumerate(self.executor.run(self._tasks(units)), 1):
+                self._take(outcome)
+                if tell is not None:
+                    tell(done, len(units), "units")
 
-    def _tasks(self, units: Sequence[Unit], contents: Contents) -> Iterator[Task]:
+    def _tasks(self, units: Sequence[Unit]) -> Iterator[Task]:
         """Tasks as there is room for them; what somebody else has finished meanwhile is left out."""
-        gpus = torch.cuda.device_count() if self.place.device == "cuda" and self.executor.jobs > 1 else 0
-        for number, unit in enumerate(units):
-            if self.store.has(unit.keys):
-                continue
-            place = replace(self.place, device=f"cuda:{number % gpus}") if gpus > 1 else self.place
-            yield Task(unit, place, None if unit.needs is None else self.store.images(unit.needs))
+        for unit in units:
+            if not self.store.has(unit.keys):
+                yield Task(unit, self.place, None if unit.needs is None else self.store.images(unit.needs))
+
+    def _join(self, spec: SetSpec, contents: Contents) -> bool:
+        """Whether a set is finished now, since all of its shards are."""
+        row = joined(spec, contents)
+        if row is None:
+            return False
+        self.store.add(Finished(spec.dataset, self.store.fingerprint(spec.dataset), (row,)))
+        return True
 
     def _take(self, outcome: Outcome) -> None:
         unit = outcome.unit
@@ -97,12 +129,23 @@ class Measuring:
             try:
                 self.store.add(outcome.finished)
                 self.tally.finished += 1
+                if isinstance(unit, ShardUnit):
+                    self._join(unit.spec, self.store.read())
                 return
             except StoreError as error:
                 reason = str(error)
         self.tally.failed += 1
-        self.store.fail(unit.kind, unit.identities, reason, outcome.attempts)
+        self.store.fail(unit.kind, unit.failing, reason, outcome.attempts)
         told = f"  failed: {unit.described()}: {reason}"
         if told not in self.tally.told:  # five sets that fail alike are one line
             self.tally.told.add(told)
             self.reporter.line(told)
+
+
+def _spread(units: Sequence[NetworksUnit], jobs: int) -> list[NetworksUnit]:
+    """Units of fewer networks, where there are fewer units than jobs: each network is keyed by itself."""
+    networks = sum(len(unit.draws) for unit in units)
+    together = max(1, math.ceil(networks / jobs))
+    return [
+        replace(unit, draws=unit.draws[i : i + together]) for unit in units for i in range(0, len(unit.draws), together)
+    ]

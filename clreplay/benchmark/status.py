@@ -82,9 +82,11 @@ def _mean_seconds(contents: Contents) -> tuple[dict[str, float], dict[str, float
     for row in contents.units.values():
         if row.kind == "set":
             name = key_of({name: value for name, value in row.settings.items() if name != "seed"})
-        else:
+        elif row.kind == "network":
             made = contents.units.get(row.settings["set"] or "")
             name = _like(row.settings, made is not None and made.settings["images_per_class"])
+        else:
+            continue  # a shard: its set counts when it is whole
         found.setdefault((row.kind, name), []).append(row.seconds)
     means = {key: sum(seconds) / len(seconds) for key, seconds in found.items()}
     return tuple(

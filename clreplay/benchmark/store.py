@@ -50,7 +50,7 @@ class Row:
 
     Attributes:
         key: hash of ``settings``.
-        kind: ``set`` or ``network``.
+        kind: ``set``, ``shard`` or ``network``.
         settings: all that decides the outcome.
         result: what came out, as JSON knows it.
         seconds: of work.
@@ -153,6 +153,19 @@ class Store:
         with self._reading() as connection:
             query = "SELECT 1 FROM units WHERE key = ?"
             return _begun(connection) and all(connection.execute(query, (key,)).fetchone() for key in keys)
+
+    def fingerprint(self, dataset: str) -> str:
+        """Hash of the data behind the results on a data set.
+
+        Raises:
+            KeyError: the store has none on it.
+        """
+        with self._reading() as connection:
+            query = "SELECT fingerprint FROM datasets WHERE name = ?"
+            found = connection.execute(query, (dataset,)).fetchone()
+        if found is None:
+            raise KeyError(f"{self.path} has no results on {dataset}")
+        return found[0]
 
     def images(self, key: str) -> dict[int, bytes]:
         """Safetensors bytes of a condensed set, by class.

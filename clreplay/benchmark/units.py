@@ -1,8 +1,9 @@
 """Units of work: pure functions from a picklable specification to finished rows, run anywhere.
 
 There are three kinds. *Choice*: what settings leave to the machine is measured once, so that every set of a cell is
-condensed in the same way. *Set*: one condensed (or selected) set. *Networks*: some networks trained on a set, or on
-all real images, and tested. A unit knows its keys without any data; it loads what it needs where it runs.
+condensed in the same way. *Set*: one condensed (or selected) set; :mod:`.shards` cuts it into some classes each.
+*Networks*: some networks trained on a set, or on all real images, and tested. A unit knows its keys without any data;
+it loads what it needs where it runs.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from clreplay.benchmark.holding import loaded, packed, unpacked
+from clreplay.benchmark.holding import Loaded, loaded, packed, unpacked
 from clreplay.benchmark.protocols import Training
 from clreplay.benchmark.specs import Place, SetSpec, plain
 from clreplay.benchmark.store import Finished, Row, key_of
 from clreplay.chance import key_seed
-from clreplay.condensation import condense_experience, default_device
+from clreplay.condensation import RealImages, condense_experience, default_device
 from clreplay.condensation.methods import Progress
 from clreplay.data import Dataset, Normalization
 from clreplay.memory import ReplayMemory
@@ -43,7 +44,7 @@ class Unit:
     """One piece of work.
 
     Attributes:
-        kind: ``choice``, ``set`` or ``network``.
+        kind: ``choice``, ``set``, ``shard`` or ``network``.
         needs: key of the condensed set that :meth:`run` is to be given; None for none.
         identities: by key, all that decides the outcome of what the unit finishes.
     """
@@ -56,6 +57,11 @@ class Unit:
     def keys(self) -> tuple[str, ...]:
         """Of what the unit finishes."""
         return tuple(self.identities)
+
+    @property
+    def failing(self) -> dict[str, dict[str, Any]]:
+        """By key, what is noted as failed if this fails."""
+        return self.identities
 
     def described(self) -> str:
         """In words."""
@@ -121,17 +127,25 @@ class SetUnit(Unit):
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The set, condensed images as floats: coding them is the learner's choice."""
-        spec, data = self.spec, loaded(self.spec.dataset, place.data_root)
+        data = loaded(self.spec.dataset, place.data_root)
+        return self._condense(data, data.real, place, progress)
+
+    def _condense(self, data: Loaded, real: RealImages, place: Place, progress: Progress | None) -> Finished:
+        """The classes of ``real``, as the one row that this unit finishes; their images under the key of the set."""
+        spec, ((key, identity),) = self.spec, self.identities.items()
+        method = load_recipe(spec.recipe).method
+        if method.code != spec.code:
+            raise ValueError(f"{spec.recipe} names other code here than where the run was started; copy its files")
         memory = ReplayMemory(spec.images_per_class, normalization=data.set.normalization, store="float32")
         seconds = condense_experience(
             memory,
-            data.real,
-            load_recipe(spec.recipe).method.condense,
+            real,
+            method.condense,
             spec.built(),
             seed=spec.seed,
             device=default_device(place.device),
             progress=progress,
-            keep=None if place.work is None else Path(place.work) / f"{spec.key}.progress",
+            keep=None if place.work is None else Path(place.work) / f"{key}.progress",
         )
         result = {
             "images": len(memory),
@@ -139,7 +153,7 @@ class SetUnit(Unit):
             "last_record": memory.record[-1] if memory.record else {},
             "chosen": plain(memory.info.get("chosen", {})),
         }
-        row = _row(spec.key, self.kind, spec.identity, result, seconds, place)
+        row = finished_row(key, self.kind, identity, result, seconds, place)
         return Finished(spec.dataset, data.fingerprint, (row,), (spec.key, packed(memory)))
 
 
@@ -197,7 +211,7 @@ class NetworksUnit(Unit):
             x, y, normalization = memory.images, memory.labels, None
         measured = self._measured(data.set, x.to(device), y.to(device), normalization, device, progress)
         rows = [
-            _row(key, self.kind, identity, {"accuracy": value, "images": len(x)}, seconds, place)
+            finished_row(key, self.kind, identity, {"accuracy": value, "images": len(x)}, seconds, place)
             for (key, identity), (value, seconds) in zip(self.identities.items(), measured)
         ]
         return Finished(self.dataset, data.fingerprint, rows)
@@ -237,7 +251,10 @@ class NetworksUnit(Unit):
         return network.fuse() if fused and isinstance(network, ConvNet) else network
 
 
-def _row(key: str, kind: str, identity: dict[str, Any], result: dict[str, Any], seconds: float, place: Place) -> Row:
+def finished_row(
+    key: str, kind: str, identity: dict[str, Any], result: dict[str, Any], seconds: float, place: Place
+) -> Row:
+    """A row made here and now: the device, the commit and the version are those of this process."""
     name = _device_name(default_device(place.device))
     return Row(key, kind, identity, result, seconds, name, place.commit, f"torch {torch.__version__}")
 
