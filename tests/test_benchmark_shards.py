@@ -1,5 +1,6 @@
 """Sets made in shards of their classes: the same set, whoever makes which part and however often it is stopped."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from clreplay.benchmark.holding import loaded
 from clreplay.benchmark.measure import Measuring, _spread
 from clreplay.benchmark.planning import plan
 from clreplay.benchmark.results import FAILED, MEASURED, lines_of
-from clreplay.benchmark.shards import ShardUnit, joined, sharded
+from clreplay.benchmark.shards import ShardUnit, even_parts, joined, sharded
 from clreplay.benchmark.specs import Place
 from clreplay.benchmark.store import Contents, Store
 from clreplay.benchmark.units import SetUnit
@@ -121,9 +122,17 @@ def test_a_set_is_whole_when_its_last_shard_is_there_and_not_before():
     assert sorted(both.split(" + ")) == sorted([row.device, "another machine"])
 
 
+@given(units=st.integers(1, 60), jobs=st.integers(1, 40))
+def test_jobs_end_together_and_units_are_not_cut_finer_than_that_takes(units, jobs):
+    parts = even_parts(units, jobs)
+    rounds = [math.ceil(units * n / jobs) / n for n in range(1, parts + 1)]  # in units of one whole unit's time
+    assert rounds[-1] <= 1.1 * units / jobs < min([*rounds[:-1], math.inf])
+    assert parts <= jobs
+
+
 def test_there_are_as_many_shards_as_keep_all_jobs_busy():
     units = set_units(sets=3)
-    for jobs, of in ((1, 1), (3, 1), (4, 2), (8, 3)):
+    for jobs, of in ((1, 1), (2, 2), (3, 1), (4, 4), (6, 2), (8, 5)):
         found = sharded(units, Contents(), jobs)
         assert len(found) == 3 * of and {type(unit) for unit in found} == ({SetUnit} if of == 1 else {ShardUnit})
     assert len(sharded(units, Contents(), 1, asked=5)) == 15

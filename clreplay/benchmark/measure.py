@@ -12,7 +12,7 @@ import torch
 from clreplay.benchmark.executors import Executor, Outcome, Task
 from clreplay.benchmark.grid import Planned
 from clreplay.benchmark.results import Line, lines_of
-from clreplay.benchmark.shards import ShardUnit, joined, sharded
+from clreplay.benchmark.shards import ShardUnit, even_parts, joined, sharded
 from clreplay.benchmark.specs import Place, SetSpec
 from clreplay.benchmark.store import Contents, Finished, Store, StoreError
 from clreplay.benchmark.units import NetworksUnit, Unit
@@ -143,9 +143,11 @@ class Measuring:
 
 
 def _spread(units: Sequence[NetworksUnit], jobs: int) -> list[NetworksUnit]:
-    """Units of fewer networks, where there are fewer units than jobs: each network is keyed by itself."""
-    networks = sum(len(unit.draws) for unit in units)
-    together = max(1, math.ceil(networks / jobs))
+    """Units of fewer networks, where some jobs would be idle: each network is keyed by itself."""
+    parts = even_parts(len(units), jobs)
     return [
-        replace(unit, draws=unit.draws[i : i + together]) for unit in units for i in range(0, len(unit.draws), together)
+        replace(unit, draws=unit.draws[start : start + together])
+        for unit in units
+        for together in (math.ceil(len(unit.draws) / parts),)
+        for start in range(0, len(unit.draws), together)
     ]

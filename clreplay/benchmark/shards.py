@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from clreplay.benchmark.holding import loaded
@@ -68,9 +69,9 @@ def sharded(units: Sequence[SetUnit], contents: Contents, jobs: int, asked: int 
         units: of sets that are not finished.
         contents: of the store; the number of shards of a set that was begun stays.
         jobs: units of work at a time.
-        asked: shards of every set; None makes as many units as there are jobs.
+        asked: shards of every set; None chooses, see :func:`even_parts`.
     """
-    wanted = max(1, math.ceil(jobs / len(units)) if asked is None else asked) if units else 1
+    wanted = even_parts(len(units), jobs) if asked is None else asked
     found: list[Unit] = []
     for unit in units:
         begun = _begun(unit.spec, contents)
@@ -78,6 +79,12 @@ def sharded(units: Sequence[SetUnit], contents: Contents, jobs: int, asked: int 
         shards = [ShardUnit(unit.spec, number, of) for number in range(of)] if of > 1 else [unit]
         found += [shard for shard in shards if shard.keys[0] not in contents.units]
     return found
+
+
+def even_parts(units: int, jobs: int) -> int:
+    """The fewest parts of each of some equal units with which jobs end together, to within a tenth of the time."""
+    ideal = units / jobs
+    return next(parts for parts in count(1) if math.ceil(units * parts / jobs) / parts <= 1.1 * ideal)
 
 
 def joined(spec: SetSpec, contents: Contents) -> Row | None:
