@@ -83,10 +83,13 @@ def test_a_machine_keeps_work_under_way_on_its_own_disk_where_the_run_s_is_not_s
 
 def test_paths_are_sent_as_every_machine_understands_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLREPLAY_DATA", raising=False)
     sent = cluster._anywhere(Task(None, Place("cpu", data_root="data", work="out/work"), {0: b"image"}))
     assert sent.place == Place("cpu", str(tmp_path / "data"), str(tmp_path / "out" / "work"))
     assert sent.images is None and (tmp_path / "out" / "work").is_dir()
     assert cluster._anywhere(Task(None, HERE)).place == HERE
+    monkeypatch.setenv("CLREPLAY_DATA", "from the environment")
+    assert cluster._anywhere(Task(None, HERE)).place.data_root == str(tmp_path / "from the environment")
 
 
 # ---------------------------------------------------------------- mistakes

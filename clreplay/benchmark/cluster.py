@@ -136,7 +136,9 @@ class _Held:
 def _anywhere(task: Task) -> Task:
     """The task without its images, its paths as every machine understands them."""
     place = task.place
-    root = None if place.data_root is None else str(Path(place.data_root).expanduser().absolute())
+    # Named here, by flag or environment, it counts everywhere; else every machine looks where it is told to.
+    root = place.data_root or os.environ.get("CLREPLAY_DATA")
+    root = None if root is None else str(Path(root).expanduser().absolute())
     work = None if place.work is None else str(Path(place.work).absolute())
     if work is not None:
         Path(work).mkdir(parents=True, exist_ok=True)  # machines that see it share this disk
