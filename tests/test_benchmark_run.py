@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clreplay.benchmark import measure
+from clreplay.benchmark import connections, measure
 from clreplay.benchmark.command import main
 from clreplay.benchmark.executors import JoblibExecutor
 from clreplay.benchmark.grid import Grid
@@ -150,6 +150,29 @@ def test_results_of_other_data_never_meet(tmp_path, monkeypatch):
     holding.loaded.cache_clear()
     assert lines[0].state == PARTLY and lines[0].done == 1
     assert "give the same data, or another --out" in lines[0].reason and run.tally.failed == 1
+
+
+def test_a_run_ends_where_its_results_cannot_be_kept(tmp_path, monkeypatch, capsys):
+    """It would go on for hours, and lose all that it does."""
+    flags = ["--method", "random", "--preset", "smoke", "--sets", "3", "--networks", "1", *SET_QUICK]
+    assert run_main(tmp_path, "--ipc", "1", *flags) == 0
+    store = Store(tmp_path / "out" / "store.sqlite")
+    before, connect = store.read(), connections._connect
+
+    def limited(path):
+        connection = connect(path)
+        connection.execute("PRAGMA max_page_count = 1")  # at least what there is
+        return connection
+
+    monkeypatch.setattr(connections, "_connect", limited)
+    capsys.readouterr()
+    assert run_main(tmp_path, "--ipc", "90", *flags) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "disk is full); make room there" in said.err
+    assert said.err.count("\n") == 1 and "failed" not in said.out
+    monkeypatch.undo()
+    assert store.read() == before
+    assert run_main(tmp_path, "--ipc", "90", *flags) == 0  # with room the same command goes on
 
 
 def test_two_runs_share_the_work(tmp_path):

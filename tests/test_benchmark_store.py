@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from clreplay.benchmark import connections
 from clreplay.benchmark.store import FORMAT, Contents, Failure, Finished, Row, Store, StoreError, key_of
 
 
@@ -156,6 +157,94 @@ def test_merging_what_does_not_fit_changes_nothing(store, tmp_path):
     with pytest.raises(FileNotFoundError, match="no store at"):
         store.merge(tmp_path / "nowhere")
     assert everything(store) == before and not (tmp_path / "nowhere").exists()
+
+
+def test_merging_an_empty_file_brings_nothing_and_makes_nothing(store, tmp_path):
+    (tmp_path / "empty").touch()
+    assert store.merge(tmp_path / "empty") == 0 and not store.path.exists()
+    store.add(piece("a"))
+    before = everything(store)
+    assert store.merge(tmp_path / "empty") == 0 and everything(store) == before
+
+
+def test_a_store_is_not_merged_into_itself_whatever_it_is_called(store, tmp_path):
+    store.add(piece("a"))
+    (tmp_path / "link").symlink_to(store.path)
+    for name in (store.path, tmp_path / "link"):
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match=f"--merge {name} is the store itself; name another"):
+            store.merge(name)
+        assert time.monotonic() - begun < 5  # not after waiting for the lock that it holds
+
+
+def test_merging_a_store_with_a_part_missing_is_told_and_changes_nothing(store, tmp_path):
+    store.add(piece("a"))
+    before = everything(store)
+    other = Store(tmp_path / "other")
+    other.add(piece("b"))
+    with sqlite3.connect(other.path) as connection:
+        connection.execute("DROP TABLE choices")
+    with pytest.raises(StoreError, match="other cannot be merged into .*no such table: other.choices.*leave it out"):
+        store.merge(other.path)
+    assert everything(store) == before
+
+
+# ---------------------------------------------------------------- a file that cannot be written
+
+
+@pytest.fixture
+def full_disk(store, monkeypatch):
+    """Room for what the store holds and no more."""
+    store.add(piece("a", images=("s1", {0: b"1"})))
+    with sqlite3.connect(store.path) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connect = connections._connect
+
+    def limited(path):
+        connection = connect(path)
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(connections, "_connect", limited)
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_the_store_as_it_was(store, full_disk):
+    before = everything(store)
+    large = {label: bytes(50_000) for label in range(10)}
+    with pytest.raises(StoreError, match=r"store.sqlite cannot be written \(.*disk is full\); make room there") as told:
+        store.add(piece("b", images=("s2", large)))
+    assert "\n" not in str(told.value) and isinstance(told.value.__cause__, sqlite3.Error)
+    assert everything(store) == before
+    store.add(piece("c"))  # what fits still goes in
+    assert store.has([row("c").key])
+
+
+def test_a_merge_that_fills_the_disk_leaves_the_store_as_it_was(store, full_disk, tmp_path):
+    before = everything(store)
+    with sqlite3.connect(tmp_path / "other") as connection:
+        for statement in connections._SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
+        connection.execute("INSERT INTO images VALUES ('s2', 0, ?)", (bytes(500_000),))
+    with pytest.raises(StoreError, match=r"other cannot be merged into .*\(.*disk is full\); make room there"):
+        store.merge(tmp_path / "other")
+    assert everything(store) == before
+
+
+def test_a_store_that_another_one_holds_is_told_after_a_while(store, monkeypatch):
+    store.add(piece("a"))
+    monkeypatch.setattr(connections, "SECONDS_TO_WAIT", 0.1)
+    holder = sqlite3.connect(store.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"cannot be written \(database is locked\); another process writes to it"):
+        store.fail("network", {"b": {}}, "why", 1)
+    holder.close()
+    assert store.read().failures == {}
+
+
+def test_a_folder_in_place_of_the_store_is_told(tmp_path):
+    with pytest.raises(StoreError, match=r"cannot be read as a store \(unable to open.*choose another --out"):
+        Store(tmp_path)
 
 
 # ---------------------------------------------------------------- several writers, and sudden death

@@ -14,7 +14,7 @@ from clreplay.benchmark.grid import Planned
 from clreplay.benchmark.results import Line, lines_of
 from clreplay.benchmark.shards import ShardUnit, even_parts, joined, sharded
 from clreplay.benchmark.specs import Place, SetSpec
-from clreplay.benchmark.store import Contents, Finished, Store, StoreError
+from clreplay.benchmark.store import Contents, Finished, OtherDataError, Store
 from clreplay.benchmark.units import NetworksUnit, Unit
 from clreplay.reporting import Reporter
 
@@ -132,7 +132,7 @@ class Measuring:
                 if isinstance(unit, ShardUnit):
                     self._join(unit.spec, self.store.read())
                 return
-            except StoreError as error:
+            except OtherDataError as error:  # a file that cannot be written ends the run: the rest is lost too
                 reason = str(error)
         self.tally.failed += 1
         self.store.fail(unit.kind, unit.failing, reason, outcome.attempts)

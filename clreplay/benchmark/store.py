@@ -12,29 +12,14 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
-SECONDS_TO_WAIT = 120.0
-"""How long a writer waits for others to finish theirs."""
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS units (
-    key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL,
-    device TEXT NOT NULL, "commit" TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS images (
-    key TEXT NOT NULL, label INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (key, label));
-CREATE TABLE IF NOT EXISTS choices (
-    asked TEXT NOT NULL, device TEXT NOT NULL, chosen TEXT NOT NULL, PRIMARY KEY (asked, device, chosen));
-CREATE TABLE IF NOT EXISTS failures (
-    key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
-    created TEXT NOT NULL);
-"""
+from clreplay.benchmark.connections import FORMAT, StoreError, begun, check, reading, writing
+
+__all__ = ["FORMAT", "Contents", "Failure", "Finished", "OtherDataError", "Row", "Store", "StoreError", "key_of"]
 _UNIT_COLUMNS = 'key, kind, settings, result, seconds, device, "commit", versions, created'
 
 
@@ -108,8 +93,8 @@ class Contents:
     failures: dict[str, Failure] = field(default_factory=dict)
 
 
-class StoreError(ValueError):
-    """A file is no store, is of a later format, or holds results from other data."""
+class OtherDataError(StoreError):
+    """The store's results on a data set come from other images."""
 
 
 class Store:
@@ -125,16 +110,16 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if self.path.exists():
-            with self._reading() as connection:
-                _check(connection, self.path)
+            with reading(self.path) as connection:
+                check(connection, self.path)
 
     def read(self) -> Contents:
         """All that is finished or has failed."""
         contents = Contents()
         if not self.path.exists():
             return contents
-        with self._reading() as connection:
-            if not _begun(connection):
+        with reading(self.path) as connection:
+            if not begun(connection):
                 return contents
             for values in connection.execute(f"SELECT {_UNIT_COLUMNS} FROM units"):
                 key, kind, settings, result, *rest, _ = values
@@ -150,9 +135,9 @@ class Store:
         """Whether all these units are finished."""
         if not self.path.exists():
             return False
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             query = "SELECT 1 FROM units WHERE key = ?"
-            return _begun(connection) and all(connection.execute(query, (key,)).fetchone() for key in keys)
+            return begun(connection) and all(connection.execute(query, (key,)).fetchone() for key in keys)
 
     def fingerprint(self, dataset: str) -> str:
         """Hash of the data behind the results on a data set.
@@ -160,7 +145,7 @@ class Store:
         Raises:
             KeyError: the store has none on it.
         """
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             query = "SELECT fingerprint FROM datasets WHERE name = ?"
             found = connection.execute(query, (dataset,)).fetchone()
         if found is None:
@@ -173,7 +158,7 @@ class Store:
         Raises:
             KeyError: the store has no such set.
         """
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             query = "SELECT label, data FROM images WHERE key = ? ORDER BY label"
             found = dict(connection.execute(query, (key,)).fetchall())
         if not found:
@@ -184,10 +169,11 @@ class Store:
         """Take in a piece of work; what is there already stays.
 
         Raises:
-            StoreError: the store's results for this data set come from other data.
+            OtherDataError: the store's results for this data set come from other images; nothing is changed then.
+            StoreError: the file cannot be written; nothing is changed then.
         """
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        with self._writing() as connection:
+        with writing(self.path) as connection:
             _same_data(connection, finished.dataset, finished.fingerprint, self.path)
             for row in finished.rows:
                 texts = [json.dumps(part, sort_keys=True) for part in (row.settings, row.result)]
@@ -212,9 +198,12 @@ class Store:
             settings: by key.
             reason: one line.
             attempts: of this run; they are added to those before.
+
+        Raises:
+            StoreError: the file cannot be written.
         """
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        with self._writing() as connection:
+        with writing(self.path) as connection:
             for key, values in settings.items():
                 connection.execute(
                     "INSERT INTO failures VALUES (?,?,?,?,?,?) ON CONFLICT (key) DO UPDATE SET "
@@ -230,13 +219,18 @@ class Store:
 
         Raises:
             FileNotFoundError: there is no such file.
-            StoreError: it is no store, or its results come from other data; nothing is changed then.
+            StoreError: it is no store or this one, or its results come from other data; nothing is changed then.
         """
         other = Path(other)
         if not other.is_file():
             raise FileNotFoundError(f"no store at {other}")
-        Store(other)
-        with self._writing(attached=other) as connection:
+        if self.path.exists() and other.samefile(self.path):
+            raise StoreError(f"--merge {other} is the store itself; name another one, or choose another --out")
+        with reading(other) as connection:
+            check(connection, other)
+            if not begun(connection):
+                return 0
+        with writing(self.path, attached=other) as connection:
             for name, fingerprint in connection.execute("SELECT name, fingerprint FROM other.datasets").fetchall():
                 _same_data(connection, name, fingerprint, self.path)
             before = connection.execute("SELECT COUNT(*) FROM units").fetchone()[0]
@@ -246,66 +240,12 @@ class Store:
             connection.execute("DELETE FROM failures WHERE key IN (SELECT asked FROM choices)")
             return connection.execute("SELECT COUNT(*) FROM units").fetchone()[0] - before
 
-    # ------------------------------------------------------------------ connections
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        connection = _connect(self.path)
-        try:
-            yield connection
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.path} cannot be read as a store ({error}); choose another --out") from error
-        finally:
-            connection.close()
-
-    @contextmanager
-    def _writing(self, attached: Path | None = None) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of the block's changes, or none."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = _connect(self.path)
-        try:
-            if attached is not None:
-                connection.execute("ATTACH DATABASE ? AS other", (str(attached),))
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            if connection.execute("SELECT COUNT(*) FROM format").fetchone()[0] == 0:
-                connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        finally:
-            connection.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # A connection a call: tasks are handed out from threads of the executor, and a connection is bound to one.
-    return sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
-
-
-def _begun(connection: sqlite3.Connection) -> bool:
-    """Whether there is anything: a writer may have been killed before its first transaction was through."""
-    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    if not _begun(connection):
-        return
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'format'").fetchone():
-        raise StoreError(f"{path} is an SQLite file but not a store; choose another --out")
-    version = connection.execute("SELECT version FROM format").fetchone()[0]
-    if version > FORMAT:
-        raise StoreError(f"{path} is of format {version}, this clreplay knows {FORMAT}; update clreplay")
-
 
 def _same_data(connection: sqlite3.Connection, name: str, fingerprint: str, path: Path) -> None:
     connection.execute("INSERT OR IGNORE INTO main.datasets VALUES (?, ?)", (name, fingerprint))
     (held,) = connection.execute("SELECT fingerprint FROM main.datasets WHERE name = ?", (name,)).fetchone()
     if held != fingerprint:
-        raise StoreError(
+        raise OtherDataError(
             f"{path} holds results on {name} with the fingerprint {held}, but these images have {fingerprint}; "
             "give the same data, or another --out"
         )
