@@ -256,6 +256,15 @@ def test_status_and_rendering_need_no_data(tmp_path, capsys, monkeypatch):
     assert [row["published"] for row in found] == ["48.9", "50.93", "51.60", "51.91", "52.29"]
 
 
+def test_of_all_tables_those_are_shown_that_have_something(tmp_path, capsys):
+    flags = ["--dataset", "cifar10", "--method", "whole", "--preset", "paper", "--device", "cpu", "--status"]
+    assert main(["--table", "all", *flags, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "table 3 has no cifar10: skipped" in said and "table 4 has no whole: skipped" in said
+    titles = [line.partition(";")[0] for line in said.splitlines() if "; preset" in line]
+    assert titles == [TITLES[table] for table in ("1", "2", "5", "7")]
+
+
 def test_stores_are_merged_and_shown(tmp_path, capsys):
     flags = ["--method", "random", "--preset", "smoke", "--networks", "2", *SET_QUICK]
     for folder, count in (("one", "1"), ("two", "2")):
@@ -288,6 +297,9 @@ def test_cells_that_fail_are_listed_and_the_others_are_measured(tmp_path, capsys
         (["--table", "1", "--set", "lr"], "--set takes key=value"),
         (["--table", "1", "8", "--architectures", "3"], "--architectures belongs to table 7"),
         (["--table", "1", "--jobs", "0"], "jobs must be at least 1"),
+        (["--table", "7", "--architectures", "800"], "architectures must be at most 720, got 800"),
+        (["--table", "4", "--method", "whole"], "--method whole: table 4 prints no whole row"),
+        (["--table", "4", "6", "--dataset", "cifar100"], "none of the tables 4, 6 has what is asked for"),
         (["--merge", "nowhere.sqlite"], "no store at nowhere.sqlite"),
     ],
 )

@@ -22,7 +22,7 @@ DATASETS = {"ImageNet-1K": "imagenet", "ImageNette": "imagenette1k", "ImageWoof"
 ImageNet-1K each, as the papers at 128 pixels take them, not fast.ai's release."""
 FOLDER = "folder:"
 """Beginning of the name of anybody's own data."""
-_OPEN = ("1", "2", "3", "4", "5", "fig3a", SEARCH)
+OPEN = ("1", "2", "3", "4", "5", "fig3a", SEARCH)
 """Tables whose layout suits any other memory too."""
 
 
@@ -112,6 +112,18 @@ def plain_name(name: str) -> str:
     return "".join(letter for letter in str(name).lower() if letter.isalnum())
 
 
+def dataset_name(name: str, known: Sequence[str]) -> str:
+    """The data set that a person means, as :func:`clreplay.data.load_dataset` spells it.
+
+    A name of ``known`` means exactly that; in any other spelling the paper's names come first: ``imagenette`` is
+    fast.ai's release, ``ImageNette`` the ten classes of ImageNet-1K that the paper calls so.
+    """
+    if name in known or name.startswith(FOLDER):
+        return name
+    plain = plain_name(name)
+    return next((ours for printed, ours in DATASETS.items() if plain_name(printed) == plain), plain)
+
+
 # ---------------------------------------------------------------- the paper's rows
 
 
@@ -182,9 +194,7 @@ def _unpublished(cell: Cell, **changes: Any) -> Cell:
 
 def _of_dataset(cells: list[Cell], name: str, known: Sequence[str]) -> list[Cell]:
     theirs = list(dict.fromkeys(cell.dataset for cell in cells))
-    wanted = name if name.startswith(FOLDER) else plain_name(name)
-    if wanted not in known:  # the paper's own spelling
-        wanted = next((ours for printed, ours in DATASETS.items() if plain_name(printed) == wanted), wanted)
+    wanted = dataset_name(name, known)
     if wanted in theirs:
         return [cell for cell in cells if cell.dataset == wanted]
     if wanted not in known and not wanted.startswith(FOLDER):
@@ -221,7 +231,9 @@ def _of_methods(cells: list[Cell], table: str, names: Sequence[str]) -> list[Cel
 
 def _of_own_method(cells: list[Cell], table: str, name: str) -> list[Cell]:
     theirs = dict.fromkeys(cell.recipe for cell in cells)
-    if table not in _OPEN:
+    if name.lower() == WHOLE:
+        raise ValueError(f"--method {name}: table {table} prints no whole row; choose among {', '.join(theirs)}")
+    if table not in OPEN:
         raise ValueError(f"--method of table {table} must be among {', '.join(theirs)}, got {name!r}")
     from clreplay.recipes import load_recipe
 

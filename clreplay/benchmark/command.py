@@ -115,7 +115,7 @@ def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, exe
     from clreplay.benchmark.planning import plan
     from clreplay.benchmark.store import Store
 
-    grids = [_grid(options, table, device) for table in tables]
+    grids = [_grid(options, asked, device) for asked in _asked(tables, options, reporter)]
     plans = [plan(grid) for grid in grids]
     store = Store(Path(options.out) / "store.sqlite")
     for other in options.merge:
@@ -193,23 +193,35 @@ def _progress(reporter: Any, unit: Any):
         yield task
 
 
-def _grid(options: argparse.Namespace, table: str, device: str) -> Any:
+def _asked(tables: Sequence[str], options: argparse.Namespace, reporter: Any) -> list[Any]:
+    """What is asked for of every table that has something of it."""
+    from clreplay.benchmark.several import Asked, shared_out
+    from clreplay.data import DATASETS
+
+    for table in tables:
+        if table not in TITLES:
+            raise ValueError(f"--table must be among {', '.join(TITLES)} (or all), got {table!r}")
+    if not tables:
+        return []
+    names = (options.dataset, options.method, options.train_network, options.test_network)
+    asked = [Asked(table, *map(tuple, names)) for table in tables]
+    taken, said = shared_out(asked, options.protocol, tuple(DATASETS))
+    for text in said:
+        reporter.line(text)
+    return taken
+
+
+def _grid(options: argparse.Namespace, asked: Any, device: str) -> Any:
     from clreplay.benchmark.cells import SEARCH
     from clreplay.benchmark.grid import Grid
     from clreplay.recipes import parse_set
 
-    if table not in TITLES:
-        raise ValueError(f"--table must be among {', '.join(TITLES)} (or all), got {table!r}")
     preset = options.preset
     if preset == "auto":
         preset = "paper" if device.startswith("cuda") else "cpu"
     return Grid(
-        table=table,
-        datasets=tuple(options.dataset),
+        **vars(asked),
         images_per_class=tuple(options.ipc),
-        methods=tuple(options.method),
-        train_networks=tuple(options.train_network),
-        test_networks=tuple(options.test_network),
         sets=options.sets,
         networks=options.networks,
         preset=preset,
@@ -217,7 +229,7 @@ def _grid(options: argparse.Namespace, table: str, device: str) -> Any:
         protocol=options.protocol,
         store=options.store,
         seed=options.seed,
-        architectures=options.architectures if table == SEARCH else None,
+        architectures=options.architectures if asked.table == SEARCH else None,
     )
 
 

@@ -13,6 +13,7 @@ from clreplay.benchmark.protocols import Training
 from clreplay.benchmark.specs import SetSpec
 from clreplay.benchmark.store import Contents, key_of
 from clreplay.benchmark.units import ChoiceUnit, NetworksUnit, SetUnit
+from clreplay.networks import search_space
 from clreplay.recipes import PRESETS, RecipeError
 
 REPEATS = {"paper": (5, 20), "cpu": (1, 3), "smoke": (1, 1)}
@@ -70,6 +71,8 @@ class Grid:
             raise ValueError(f"protocol must be common for table {SEARCH}, which has its own, got {self.protocol!r}")
         if self.table != SEARCH and self.architectures is not None:
             raise ValueError(f"architectures belongs to table {SEARCH}, got it for table {self.table}; leave it out")
+        if self.architectures is not None and self.architectures > (most := len(list(search_space()))):
+            raise ValueError(f"architectures must be at most {most}, got {self.architectures}")
         for key in self.overrides:
             if key.rpartition(".")[2] == "network":
                 raise ValueError(f"--set {key}: a table names its networks; choose cells with --test-network")

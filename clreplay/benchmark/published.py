@@ -27,8 +27,9 @@ NOTES = {
         "are CAFE+DSA. The common protocol evaluates all methods alike, --protocol authors each as its authors do.",
     ),
     "3": (
-        "The data are ten classes of ImageNet-1K each (imagenette1k, imagewoof1k). --dataset imagenette imagewoof "
-        "takes fast.ai's release of the same classes, split otherwise: no published number stands beside it.",
+        "The data are ten classes of ImageNet-1K each: ImageNette and ImageWoof, to clreplay imagenette1k and "
+        "imagewoof1k. --dataset imagenette imagewoof, in small letters, takes fast.ai's release of the same classes, "
+        "split otherwise: no published number stands beside it.",
     ),
     "5": ("How style matching enters DataDAM and IDM (layers, weight) is not given in the paper: see the recipes.",),
     "6": ("With the image itself left out, 0.9 and 1.0 of 10 images are both nine neighbours: one setting, twice.",),
