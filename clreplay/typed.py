@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
@@ -32,7 +33,7 @@ def build(cls: type[Settings], values: Mapping[str, Any], where: str) -> Setting
 
 def checked_values(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Values whose keys are fields of a settings dataclass, each as its field's type."""
-    types_of = typing.get_type_hints(cls)
+    types_of = _types_of(cls)
     allowed = [field.name for field in fields(cls)]
     checked = {}
     for key, value in values.items():
@@ -40,6 +41,12 @@ def checked_values(cls: type, values: Mapping[str, Any], where: str) -> dict[str
             raise RecipeError(f"{where}: unknown key {key!r}{did_you_mean(key, allowed)} Allowed: {', '.join(allowed)}")
         checked[key] = _typed(value, types_of[key], f"{where}: {key}")
     return checked
+
+
+@cache
+def _types_of(cls: type) -> dict[str, Any]:
+    # Annotations are text that is compiled anew each time; a plan makes settings by the thousand.
+    return typing.get_type_hints(cls)
 
 
 def _typed(value: Any, wanted: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from clreplay.networks.base import Network
@@ -38,7 +39,12 @@ class Entry:
 
     def options(self) -> list[str]:
         """Every option of the network."""
-        return [name for name in inspect.signature(self.network).parameters if name not in IMAGES]
+        return list(_options_of(self.network))
+
+
+@cache
+def _options_of(network: type) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(network).parameters if name not in IMAGES)
 
 
 _TABLE: dict[str, Entry] = {}
