@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clreplay.cache import ClassCache
 from clreplay.condensation.calibration import CHOSEN
-from clreplay.condensation.methods import Condensed, Condenser, Progress, method_of
+from clreplay.condensation.methods import Condensed, Condenser, Progress, check_work, method_of
 from clreplay.condensation.real import RealImages, check_images
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
 from clreplay.memory import ReplayMemory
@@ -72,6 +72,9 @@ def condense(
     images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
     memory.normalization = normalization
     real = RealImages(images, labels, normalization)
+    check_work(
+        recipe.method, chosen, dict.fromkeys(real.classes, images_per_class), real.shape, f"memory {recipe.name}"
+    )
     condense_experience(
         memory, real, recipe.method.condense, chosen, seed=seed, device=default_device(device), progress=progress
     )
@@ -110,15 +113,16 @@ def condense_experience(
         seconds spent condensing.
 
     Raises:
-        ValueError: before any work, if a class is in memory already, the budget is too small, or a class
-            has fewer real images than its quota; after it, if the condenser left a class out or names another
-            decoder than its method does.
+        ValueError: before any work, if a class is in memory already, the budget is too small, a class has fewer
+            real images than its quota, or the method cannot make so many of such classes; after it, if the condenser
+            left a class out or names another decoder than its method does.
     """
     quotas = memory.quotas_with(real.classes)
     counts = {label: quotas[label] for label in real.classes}
     real.check_counts(counts)
-    start = time.perf_counter()
     method = method_of(condenser, settings)
+    check_work(method, settings, counts, real.shape)
+    start = time.perf_counter()
     chosen: dict[str, Any] = {}
     if method is not None:
         settled = method.settle(held(settings, memory.info.get("chosen", {}), device), real, counts, device)

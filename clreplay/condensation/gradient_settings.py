@@ -96,7 +96,8 @@ class GradientSettings(NetworkSettings):
                 f"{' and '.join(missing)} must be given for {images_per_class} images a class: the published numbers "
                 f"(outer_loops, inner_epochs) are "
                 + ", ".join(f"{numbers} for {count}" for count, numbers in PUBLISHED_LOOPS.items())
-                + f" and {PUBLISHED_LOOPS[50]} for {MANY} and more"
+                + f" and {PUBLISHED_LOOPS[50]} for {MANY} and more; give them (outer_loops=..., inner_epochs=...), "
+                "or store one of these numbers of images a class"
             )
         steps, epochs = (known if given is None else given for known, given in zip(published, asked))
         return steps, epochs

@@ -11,6 +11,7 @@ the same outcome to float rounding.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,17 @@ class GradientMatching(SteppedCondensation):
         self.classes_at_once = state["classes_at_once"]
 
 
-@register("gradient_matching", GradientSettings)  # training on all images mixes the classes: not separable
+def check_loops(settings: GradientSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """Loops must be known for the largest class.
+
+    Raises:
+        ValueError: see :meth:`GradientSettings.loops`.
+    """
+    settings.loops(max(counts.values()))
+
+
+# Training on all images mixes the classes: not separable.
+@register("gradient_matching", GradientSettings, check=check_loops)
 def condense_by_gradients(
     real: RealImages,
     counts: dict[int, int],

@@ -8,6 +8,7 @@ trains on all classes together, so they depend on one another.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,7 @@ class IDM(Matching):
     def __init__(
         self, real: RealImages, counts: dict[int, int], settings: IDMSettings, seed: int, device: torch.device
     ) -> None:
-        if real.shape[1] % 2:
-            raise ValueError(
-                f"idm splits images into quadrants: height and width must be even, got {real.shape[1]} x "
-                f"{real.shape[2]}; pad or resize the images"
-            )
+        check_quadrants(settings, counts, real.shape)
         self.tiles = decoder(DECODING)
         super().__init__(real, counts, settings, seed, device)
 
@@ -108,7 +105,20 @@ def settle_images(settings: IDMSettings, real: RealImages, counts: dict[int, int
     return replace(untrained, queue_steps=settings.queue_steps)
 
 
-@register("idm", IDMSettings, decoding=lambda settings: DECODING, settle=settle_images)
+def check_quadrants(settings: IDMSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """Images must have quadrants.
+
+    Raises:
+        ValueError: their sides are odd.
+    """
+    if shape[1] % 2 or shape[2] % 2:
+        raise ValueError(
+            f"idm splits images into quadrants: height and width must be even, got {shape[1]} x {shape[2]}; "
+            "pad or resize the images"
+        )
+
+
+@register("idm", IDMSettings, decoding=lambda settings: DECODING, settle=settle_images, check=check_quadrants)
 def condense_by_idm(
     real: RealImages,
     counts: dict[int, int],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -62,6 +62,10 @@ Settle = Callable[[Any, RealImages, dict[int, int], torch.device], Any]
 """Settings in which all that is to be measured on the spot has been; see :class:`Method`."""
 
 
+Check = Callable[[Any, Mapping[int, int], tuple[int, int, int]], None]
+"""Refuses work that a method cannot do; see :class:`Method`."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A registered condenser and the dataclass that holds its settings.
@@ -72,6 +76,9 @@ class Method:
         decoding: what :attr:`Condensed.decoding` will be under given settings, for estimates made ahead.
         settle: called with settings, the experience, the images of every class and the device: the settings with
             every ``auto`` replaced by what is fastest here. It is what settings were run under, and cached.
+        check: called with settings, the images of every class of an experience and the shape of an image (channels,
+            height, width): raises ``ValueError``, with the cure, where the method cannot do that. A planned run asks
+            it of every step before any work, under the first class order.
         code: hash of the file a method of one's own was read from; empty for those of clreplay.
     """
 
@@ -81,6 +88,7 @@ class Method:
     separable: Callable[[Any], bool] = lambda settings: False
     decoding: Callable[[Any], str] = lambda settings: "none"
     settle: Settle = lambda settings, real, counts, device: settings
+    check: Check = lambda settings, counts, shape: None
     code: str = ""
 
 
@@ -96,6 +104,7 @@ def register(
     separable: Callable[[Any], bool] = lambda settings: False,
     decoding: Callable[[Any], str] = lambda settings: "none",
     settle: Settle = lambda settings, real, counts, device: settings,
+    check: Check = lambda settings, counts, shape: None,
 ) -> Callable[[Condenser], Condenser]:
     """Enter a condenser in the table, so that recipes can name it as their ``method``.
 
@@ -105,6 +114,7 @@ def register(
         separable: see :class:`Method`; methods whose losses mix classes leave it out.
         decoding: see :class:`Method`; methods that store the images themselves leave it out.
         settle: see :class:`Method`; methods that measure nothing leave it out.
+        check: see :class:`Method`; methods that can do with any number of classes and images leave it out.
 
     Raises:
         ValueError: the name is taken, or the settings are not a dataclass.
@@ -115,7 +125,7 @@ def register(
             raise ValueError(f"method {name!r} is registered already")
         if not (isinstance(settings, type) and is_dataclass(settings)):
             raise ValueError(f"the settings of method {name!r} must be a dataclass, got {settings!r}; decorate it")
-        _entering[name] = Method(name, settings, condenser, separable, decoding, settle)
+        _entering[name] = Method(name, settings, condenser, separable, decoding, settle, check)
         return condenser
 
     return enter
@@ -130,6 +140,27 @@ def entering(table: dict[str, Method]) -> Iterator[None]:
         yield
     finally:
         _entering = before
+
+
+def check_work(
+    method: Method | None, settings: Any, counts: Mapping[int, int], shape: tuple[int, int, int], who: str = ""
+) -> None:
+    """Tell before any work what a method cannot do; a callable of one's own (None) is not asked.
+
+    Args:
+        method, settings, counts, shape: see :class:`Method`.
+        who: the memory, and the step where there is one, in the message; the method where that is not known.
+
+    Raises:
+        ValueError: naming ``who``, the images a class, and what the method says.
+    """
+    if method is None:
+        return
+    try:
+        method.check(settings, counts, shape)
+    except ValueError as error:
+        each = "/".join(str(count) for count in sorted(set(counts.values())))
+        raise ValueError(f"{who or f'method {method.name}'}, {each} images a class: {error}") from error
 
 
 def method_of(condenser: Condenser, settings: Any) -> Method | None:

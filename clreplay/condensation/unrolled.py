@@ -12,6 +12,7 @@ and with it in the memory and its file.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,7 @@ class Distillation:
         self, real: RealImages, counts: dict[int, int], settings: UnrolledSettings, seed: int, device: torch.device
     ) -> None:
         real.check_counts(counts)
-        if len(real.classes) < 2:
-            raise ValueError(
-                f"dd learns to tell classes apart and needs at least 2 in an experience, got class {real.classes[0]} "
-                "alone; take more classes a step, or a memory that works class by class, such as dm"
-            )
+        check_classes(settings, {label: counts[label] for label in real.classes}, real.shape)
         self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -244,7 +241,20 @@ class Distillation:
         return Learned(values, zeros, zeros)
 
 
-@register("dd", UnrolledSettings)
+def check_classes(settings: UnrolledSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """There must be classes to tell apart.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    if len(counts) < 2:
+        raise ValueError(
+            f"dd learns to tell classes apart and needs at least 2 in an experience, got class {next(iter(counts))} "
+            "alone; take more classes a step, or a memory that works class by class, such as dm"
+        )
+
+
+@register("dd", UnrolledSettings, check=check_classes)
 def distill(
     real: RealImages,
     counts: dict[int, int],
