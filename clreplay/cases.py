@@ -80,6 +80,18 @@ def read_cases(entries: Any, where: str) -> list[Case]:
     return cases
 
 
+def check_spelling(dataset: str) -> str:
+    """The name of a data set as it is; other names than those clreplay loads may be anybody's own.
+
+    Raises:
+        ValueError: it is a known one in another spelling, for which no case would ever apply.
+    """
+    plain = "".join(letter for letter in dataset.lower() if letter.isalnum())
+    if dataset not in DATASETS and plain in DATASETS:
+        raise ValueError(f"dataset {dataset!r} is written {plain!r}")
+    return dataset
+
+
 def _read_case(entry: Any) -> Case:
     if not isinstance(entry, Mapping):
         raise ValueError(f"must be a mapping, {_FORM}, got {entry!r}")
@@ -104,10 +116,7 @@ def _several(entry: Mapping[str, Any], key: str) -> list[Any]:
 def _dataset(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise ValueError(f"dataset must be a name such as {', '.join(DATASETS)}, or a list of names, got {name!r}")
-    plain = "".join(letter for letter in name.lower() if letter.isalnum())
-    if name not in DATASETS and plain in DATASETS:  # it would never apply; other names may be anybody's own
-        raise ValueError(f"dataset {name!r} is written {plain!r}")
-    return name
+    return check_spelling(name)
 
 
 def _range(value: Any) -> Range:

@@ -78,7 +78,7 @@ class Recipe:
         Raises:
             RecipeError: unknown preset or key, or a value of the wrong type.
         """
-        cases = [case.settings for case in self.cases if case.applies(dataset, images_per_class)]
+        cases = _applying(self.cases, dataset, images_per_class)
         return _resolve(self.method.settings, self.content, preset, overrides or {}, str(self.path), cases)
 
     def keys(self) -> list[str]:
@@ -91,15 +91,7 @@ class Recipe:
         Raises:
             RecipeError: naming the file, the entry, the key and what is allowed.
         """
-        for preset in PRESETS:
-            self.settings(preset)
-        cases = self.cases
-        for number, case in enumerate(cases, start=1):
-            where = f"{self.path}: cases: entry {number}"
-            checked_values(self.method.settings, case.settings, where)
-            for preset, (dataset, count) in itertools.product(PRESETS, case.examples()):
-                applied = [other.settings for other in cases if other.applies(dataset, count)]
-                _resolve(self.method.settings, self.content, preset, {}, where, applied)
+        _check(self.method.settings, self.content, str(self.path))
 
 
 def strategies_dir() -> Path:
@@ -138,12 +130,22 @@ def load_recipe(name: str | Path) -> Recipe:
     return recipe
 
 
-def training_settings(preset: str = "paper", overrides: Mapping[str, Any] | None = None) -> TrainingSettings:
-    """The learner's settings under a preset, overrides last."""
+def training_settings(
+    preset: str = "paper",
+    overrides: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    images_per_class: int | None = None,
+) -> TrainingSettings:
+    """The learner's settings; arguments and order of precedence are those of :meth:`Recipe.settings`.
+
+    Raises:
+        RecipeError: unknown preset or key, or a value of the wrong type.
+    """
     path = strategies_dir() / f"{TRAINING_FILE}.yaml"
-    return _resolve(
-        TrainingSettings, _read(path, {"source", "settings", "presets"}), preset, overrides or {}, str(path)
-    )
+    content = _read(path, {"source", "settings", "cases", "presets"})
+    _check(TrainingSettings, content, str(path))
+    cases = _applying(read_cases(content.get("cases"), str(path)), dataset, images_per_class)
+    return _resolve(TrainingSettings, content, preset, overrides or {}, str(path), cases)
 
 
 def parse_set(texts: Iterable[str]) -> dict[str, Any]:
@@ -226,6 +228,23 @@ def _method(content: Mapping[str, Any], path: Path) -> Method:
     if not isinstance(method, str) or method not in known:
         raise RecipeError(f"{path}: method must be one of {', '.join(sorted(known))}, got {method!r}")
     return known[method]
+
+
+def _applying(cases: Iterable[Case], dataset: str | None, images_per_class: int | None) -> list[Mapping[str, Any]]:
+    """What the cases that apply change, in order."""
+    return [case.settings for case in cases if case.applies(dataset, images_per_class)]
+
+
+def _check(cls: type[Settings], content: Mapping[str, Any], path: str) -> None:
+    """Try every preset, and every case where it applies."""
+    for preset in PRESETS:
+        _resolve(cls, content, preset, {}, path)
+    cases = read_cases(content.get("cases"), path)
+    for number, case in enumerate(cases, start=1):
+        where = f"{path}: cases: entry {number}"
+        checked_values(cls, case.settings, where)
+        for preset, example in itertools.product(PRESETS, case.examples()):
+            _resolve(cls, content, preset, {}, where, _applying(cases, *example))
 
 
 def _resolve(

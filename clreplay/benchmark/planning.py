@@ -16,21 +16,19 @@ from clreplay.data import DATASETS
 from clreplay.recipes import Recipe, RecipeError, load_recipe, split_overrides
 
 
-def plan(grid: Grid) -> list[Planned]:
+def plan(grid: Grid, cells: Sequence[Cell] | None = None) -> list[Planned]:
     """Every cell of a grid with what has to be done for it; what cannot be done says why.
+
+    Args:
+        grid: the table as it is asked for.
+        cells: others of the table than those that the grid asks for.
 
     Raises:
         ValueError: the grid itself is wrong: a name, a number, a setting that nothing has.
     """
-    cells = select(
-        grid.table,
-        grid.datasets,
-        grid.images_per_class,
-        grid.methods,
-        grid.train_networks,
-        grid.test_networks,
-        tuple(DATASETS),
-    )
+    if cells is None:
+        chosen = (grid.datasets, grid.images_per_class, grid.methods, grid.train_networks, grid.test_networks)
+        cells = select(grid.table, *chosen, tuple(DATASETS))
     recipes, absent = _recipes(cells)
     learner, by_recipe = split_overrides(grid.overrides, recipes.values())
     training_of(grid.protocol, "ddm", "ConvNet", grid.preset, learner)  # a wrong setting is told now, not once a cell
@@ -60,14 +58,15 @@ def _planned(
     grid: Grid, cell: Cell, recipe: Recipe | None, overrides: Mapping[str, Any], learner: Mapping[str, Any]
 ) -> Planned:
     sets, networks = grid.repeats(cell.recipe)
-    training = training_of(grid.protocol, cell.recipe, cell.test_network, grid.preset, learner)
-    paper = training_of(grid.protocol, cell.recipe, cell.test_network, "paper")
+    who, where = (grid.protocol, cell.recipe, cell.test_network), (cell.dataset, cell.images_per_class)
+    training = training_of(*who, grid.preset, learner, *where)
+    paper = training_of(*who, "paper", None, *where)
     specs: Sequence[SetSpec | None] = [None]
     reduced: list[str] = []
     if recipe is not None:
         specs, reduced = sets_of(grid, cell, recipe, overrides, sets)
-    who = "all real images" if recipe is None else "training"
-    reduced += differences(f"{who} ({training.settings.described()})", training.settings, paper.settings)
+    what = "all real images" if recipe is None else "training"
+    reduced += differences(f"{what} ({training.settings.described()})", training.settings, paper.settings)
     title = cell.method if recipe is None else f"{recipe.label}, IPC {cell.images_per_class}"
     trained = [
         Trained(grid, cell.dataset, spec, training, tuple((number, n) for n in range(networks)), title)

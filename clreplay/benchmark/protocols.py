@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
+from clreplay.augment import parse_strategy
 from clreplay.benchmark.cells import WHOLE
 from clreplay.benchmark.cutmix import CutMixSettings, train_with_cutmix
 from clreplay.recipes import training_settings
@@ -82,7 +83,13 @@ _SETTINGS = {"dm": TrainingSettings, "cutmix": CutMixSettings}
 
 
 def training_of(
-    protocol: str, recipe: str, network: str, preset: str, overrides: Mapping[str, Any] | None = None
+    protocol: str,
+    recipe: str,
+    network: str,
+    preset: str,
+    overrides: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    images_per_class: int | None = None,
 ) -> Training:
     """How networks are trained on the images of one method.
 
@@ -92,6 +99,7 @@ def training_of(
         network: what is trained, by name.
         preset: ``paper``, ``cpu`` or ``smoke``.
         overrides: single settings of the learner.
+        dataset, images_per_class: what the networks are trained on; the learner's recipe may have cases for it.
 
     Raises:
         ValueError: a setting does not fit, or the authors' way cannot be gone.
@@ -105,7 +113,8 @@ def training_of(
         )
     given = {**dict(overrides or {}), **network_settings(network)}
     by_idc = protocol == "idc" or (protocol == "authors" and recipe in IDC_LIKE)
-    settings = _idc_settings(preset, given) if by_idc else _learner(preset, given)
+    where = (dataset, images_per_class)
+    settings = _idc_settings(preset, given, *where) if by_idc else _learner(preset, given, *where)
     changes: dict[str, Any] = {}
     if recipe == WHOLE:
         changes = WHOLE_EPOCHS[preset]
@@ -116,7 +125,11 @@ def training_of(
 
 
 def search_trainings(
-    options: Mapping[str, Any], preset: str, overrides: Mapping[str, Any] | None = None
+    options: Mapping[str, Any],
+    preset: str,
+    overrides: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    images_per_class: int | None = None,
 ) -> tuple[Training, Training]:
     """How one architecture of the search is trained on condensed images, and on all real ones.
 
@@ -124,11 +137,12 @@ def search_trainings(
         options: of the ConvNet, see :func:`clreplay.networks.search_space`.
         preset: ``paper``, ``cpu`` or ``smoke``.
         overrides: single settings of the learner, for both.
+        dataset, images_per_class: what the networks are trained on, see :func:`training_of`.
     """
-    given = dict(overrides or {})
+    given, counts = dict(overrides or {}), (images_per_class, None)  # all real images have no such number
     first, second = (
-        Training("dm", _learner(preset, {"network": "convnet", **length, **given, **options}))
-        for length in SEARCH_LENGTH[preset]
+        Training("dm", _learner(preset, {"network": "convnet", **length, **given, **options}, dataset, count))
+        for length, count in zip(SEARCH_LENGTH[preset], counts)
     )
     return first, second
 
@@ -142,21 +156,29 @@ def network_settings(network: str) -> dict[str, Any]:
 
 
 @cache
-def _recipe(preset: str) -> dict[str, Any]:
+def _recipe(preset: str, dataset: str | None, images_per_class: int | None) -> dict[str, Any]:
     """The learner's recipe, read once: a plan asks for it thousands of times."""
-    return asdict(training_settings(preset))
+    return asdict(training_settings(preset, None, dataset, images_per_class))
 
 
-def _learner(preset: str, given: Mapping[str, Any]) -> TrainingSettings:
+def _learner(
+    preset: str, given: Mapping[str, Any], dataset: str | None, images_per_class: int | None
+) -> TrainingSettings:
     """The learner's settings under a preset, with single settings changed."""
-    return build(TrainingSettings, {**_recipe(preset), **given}, "training")
+    return build(TrainingSettings, {**_recipe(preset, dataset, images_per_class), **given}, "training")
 
 
-def _idc_settings(preset: str, given: Mapping[str, Any]) -> CutMixSettings:
+def _idc_settings(
+    preset: str, given: Mapping[str, Any], dataset: str | None, images_per_class: int | None
+) -> CutMixSettings:
     """IDC's schedule, batches and augmentation; the rest, and the length under small presets, as everybody's."""
     theirs = {name: getattr(CutMixSettings, name) for name in ("lr_drop", "batch_size", "augment", "mix")}
+    if "flip" not in parse_strategy(_recipe(preset, dataset, images_per_class)["augment"]).names:
+        # Where nobody's images are mirrored, theirs are not: IDC's own string is for natural images.
+        theirs["augment"] = "_".join(name for name in theirs["augment"].split("_") if name != "flip")
     theirs.update({name: value for name, value in given.items() if name in theirs})
-    like = _learner(preset, {name: value for name, value in given.items() if name not in theirs})
+    others = {name: value for name, value in given.items() if name not in theirs}
+    like = _learner(preset, others, dataset, images_per_class)
     return build(CutMixSettings, {**asdict(like), **theirs}, "training")
 
 

@@ -53,7 +53,8 @@ def planned_search(
     if recipe is not None:
         (spec,), short = sets_of(grid, cell, recipe, overrides, 1)
         reduced += short
-    (proxies, reals), papers = _trainings(chosen, grid.preset, learner), _trainings(chosen[:1], "paper", {})
+    proxies, reals = _trainings(chosen, cell, grid.preset, learner)
+    papers = _trainings(chosen[:1], cell, "paper", {})
     for what, ours, theirs in (("condensed", proxies, papers[0]), ("all real", reals, papers[1])):
         reduced += differences(f"training on {what} images", ours[0].settings, theirs[0].settings)
 
@@ -66,8 +67,11 @@ def planned_search(
     return Planned(cell, trained=first, real=real, reduced=tuple(reduced))
 
 
-def _trainings(chosen: Sequence[Mapping[str, Any]], preset: str, learner: Mapping[str, Any]) -> list[list[Any]]:
-    pairs = [search_trainings(options, preset, learner) for options in chosen]
+def _trainings(
+    chosen: Sequence[Mapping[str, Any]], cell: Cell, preset: str, learner: Mapping[str, Any]
+) -> list[list[Any]]:
+    where = (cell.dataset, cell.images_per_class)
+    pairs = [search_trainings(options, preset, learner, *where) for options in chosen]
     return [list(one) for one in zip(*pairs)]
 
 
