@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -70,3 +71,30 @@ def read_images(dataset: Any) -> Tensor:
             raise ValueError(f"images must share one shape, got {tuple(first.shape)} and {tuple(image.shape)}")
         images[index] = image
     return images
+
+
+def has_task_labels(experience: Any) -> bool:
+    """Whether an experience comes with task labels."""
+    return hasattr(experience, "task_labels")
+
+
+def task_label_of_classes(experience: Any, labels: Tensor) -> dict[int, int] | None:
+    """The task label each class of the experience comes with; None without task labels.
+
+    Args:
+        experience: of Avalanche.
+        labels: (n,) of its images.
+
+    Raises:
+        ValueError: a class comes with several.
+    """
+    if not has_task_labels(experience):
+        return None
+    tasks = torch.as_tensor(list(experience.dataset.targets_task_labels), dtype=torch.int64)
+    found = {}
+    for label in labels.unique().tolist():
+        of_class = tasks[labels == label].unique().tolist()
+        if len(of_class) > 1:
+            raise ValueError(f"class {label} comes with several task labels {of_class}; a class needs one")
+        found[label] = of_class[0]
+    return found

@@ -16,6 +16,7 @@ from clreplay.chance import key_seed
 from clreplay.condensation import RealImages, default_device
 from clreplay.condensation.api import held
 from clreplay.condensation.matching_settings import MatchingSettings
+from clreplay.condensation.methods import check_work
 from clreplay.data import Dataset, load_dataset
 from clreplay.memory import ReplayMemory, class_quotas
 from clreplay.networks import ConvNet
@@ -193,13 +194,14 @@ def plan(settings: ContinualSettings) -> Plan:
     ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # told before the data is read
     where = (settings.dataset, filled.images_per_class)
     chosen = {recipe.name: recipe.settings(preset, by_recipe[recipe.name], *where) for recipe in recipes}
-    learned = training_settings(preset, learner)
+    learned = training_settings(preset, learner, *where)
     data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
     # By its name from here on: a folder's path says something on this machine only.
     made = Plan(replace(filled, dataset=data.name), data, recipes, chosen, learned, device)
     _check_budget(made)
+    _check_methods(made)
     made.network()  # a learner that does not fit the images is told now
     return made
 
@@ -228,6 +230,17 @@ def _check_budget(made: Plan) -> None:
                 f"{name} is {value}, so a class needs {max(quotas)} images at step {step}, but class "
                 f"{int(sizes.argmin())} of {made.data.name} has {int(sizes.min())}; take at most {limit}"
             )
+
+
+def _check_methods(made: Plan) -> None:
+    """Every memory must be able to make what every step asks of it; steps differ under a total budget."""
+    s, shape = made.settings, tuple(made.data.train.images.shape[1:])
+    for step, classes in enumerate(made.classes(0), start=1):
+        quotas = class_quotas(len(classes) * step, s.images_per_class, s.mem_size)[-len(classes) :]
+        counts = dict(zip(sorted(classes), quotas))
+        for recipe in made.recipes:
+            who = f"memory {recipe.name} at step {step} of {s.steps}"
+            check_work(recipe.method, made.memory_settings[recipe.name], counts, shape, who)
 
 
 def _host(wanted: str | None) -> str:

@@ -17,16 +17,18 @@ from avalanche.benchmarks.utils import TaskLabels, as_classification_dataset
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from clreplay.augment import DSA_STRATEGY, parse_strategy
+from clreplay.augment import parse_strategy
 from clreplay.cache import ClassCache
+from clreplay.cases import check_spelling
 from clreplay.chance import key_seed
 from clreplay.condensation import Condenser, Progress, RealImages, condense_experience, default_device
+from clreplay.condensation.methods import check_work, method_of
 from clreplay.data import pixel_codes
-from clreplay.experience import MemoryDataset, MemoryLoader, read_images
+from clreplay.experience import MemoryDataset, MemoryLoader, has_task_labels, read_images, task_label_of_classes
 from clreplay.memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
 from clreplay.networks.redraw import check_redrawable
-from clreplay.recipes import Recipe, load_recipe
+from clreplay.recipes import Recipe, load_recipe, training_settings
 from clreplay.training import BatchSource
 
 logger = logging.getLogger(__name__)
@@ -47,12 +49,14 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             recipe, or a callable as described by :class:`clreplay.condensation.Condenser`.
         images_per_class: fixed quota a class (20 in the paper). Give this or ``mem_size``.
         mem_size: total budget in images, shared by the classes seen. A recipe's settings for some numbers of
-            images a class, or for some data sets, then do not apply; nor do the latter otherwise.
+            images a class then do not apply.
         preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
-            image (the paper's evaluation); None turns it off.
+            image. ``auto`` is the paper's evaluation, which does not mirror digits; None turns it off.
+        dataset: name of the data (``cifar10``, ``mnist``, ...), for a recipe's settings for some data sets and for
+            ``augment``; an Avalanche benchmark does not tell it. Without it what holds for all data applies.
         reinitialize: called with the model to draw it anew in place. Without it every module's
             ``reset_parameters`` is called: pre-trained weights and initialisations that the model's own
             constructor makes are lost, and a module that has parameters and no such method is refused.
@@ -70,7 +74,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         condense_seconds: time spent condensing for the latest experience.
 
     Raises:
-        ValueError: no budget or two are given, a seed is not an integer, or a setting is unknown.
+        ValueError: no budget or two are given, a seed is not an integer, a setting is unknown, or the data set's
+            name is spelled otherwise.
 
     Example:
         >>> strategy = Naive(model=model, optimizer=optimizer, train_mb_size=256, train_epochs=300,
@@ -86,7 +91,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         preset: str = "paper",
         seed: int = 0,
         training_seed: int | None = None,
-        augment: str | None = DSA_STRATEGY,
+        augment: str | None = "auto",
+        dataset: str | None = None,
         reinitialize: Callable[[nn.Module], None] | None = None,
         memory: ReplayMemory | None = None,
         device: torch.device | str | None = None,
@@ -96,23 +102,24 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         **settings: Any,
     ) -> None:
         super().__init__()
-        parse_strategy(augment)
         if memory is None:
             memory = ReplayMemory(images_per_class, mem_size, store=store or "uint8")
         elif images_per_class is not None or mem_size is not None or store is not None:
             raise ValueError("memory brings its own budget and store; leave images_per_class, mem_size and store out")
         self.memory = memory
+        where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
+        self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
+        parse_strategy(self.augment)
         if callable(condenser):
             self.name, self.condenser = getattr(condenser, "__name__", "callable"), condenser
             self.settings: Any = settings
         else:
             recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
             self.name, self.condenser = recipe.name, recipe.method.condense
-            self.settings = recipe.settings(preset, settings, images_per_class=memory.images_per_class)
+            self.settings = recipe.settings(preset, settings, *where)
         self.seed = _checked_seed("seed", seed)
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
-        self.augment, self.reinitialize = augment, reinitialize
-        self.device, self.progress = device, progress
+        self.reinitialize, self.device, self.progress = reinitialize, device, progress
         self.cache = None if cache is None else ClassCache(cache)
         self.keep: Path | None = None  # where a condensation under way is kept; set by whoever can resume it
         # Run-time state, all of it: see state_dict.
@@ -174,7 +181,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         missing = [label for label in classes if label not in self.memory.slots]
         if missing and len(missing) < len(classes):
             raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
-        tasks = _task_label_of_classes(experience, labels)
+        tasks = task_label_of_classes(experience, labels)
         self.condense_seconds = self._condense(strategy, labels, tasks) if missing else 0.0
         self.task_labels.update(tasks or {})
         self.seen = [*self.seen, *(label for label in classes if label not in again)]
@@ -191,6 +198,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 iterations,
             )
         real = self._real_images(read_images(strategy.experience.dataset), labels)
+        self._check(real, strategy.experience.current_experience)
         before = self.memory.normalization
         if not self.memory.slots and real.normalization is not None:
             self.memory.normalization = real.normalization
@@ -212,6 +220,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 self.memory.normalization = before
             raise
 
+    def _check(self, real: RealImages, experience: int) -> None:
+        """Tell what the condenser cannot do by the memory's name, which only the plugin knows."""
+        quotas = self.memory.quotas_with(real.classes)
+        counts = {label: quotas[label] for label in real.classes}
+        who = f"memory {self.name} at experience {experience}"
+        check_work(method_of(self.condenser, self.settings), self.settings, counts, real.shape, who)
+
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
         """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""
         normalization = self.memory.normalization
@@ -227,7 +242,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         images, labels, tasks = self.memory.of_classes(self.seen)
         # A memory made elsewhere need not know the task labels.
         tasks = torch.tensor([self.task_labels.get(*pair) for pair in zip(labels.tolist(), tasks.tolist())])
-        has_tasks = _has_task_labels(strategy.experience)
+        has_tasks = has_task_labels(strategy.experience)
         # For whatever reads it. Avalanche has made its own loader by now, which may refuse small batches.
         strategy.adapted_dataset = _dataset(images, labels, tasks if has_tasks else None)
         images, labels, tasks = (t.to(strategy.device) for t in (images, labels, tasks))
@@ -314,21 +329,3 @@ def _schedulers(strategy: Any) -> list[Any]:
     """Schedulers that plugins of the strategy hold, such as Avalanche's ``LRSchedulerPlugin``."""
     held = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
     return [s for s in held if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
-
-
-def _has_task_labels(experience: Any) -> bool:
-    return hasattr(experience, "task_labels")
-
-
-def _task_label_of_classes(experience: Any, labels: Tensor) -> dict[int, int] | None:
-    """The task label each class of the experience comes with; None without task labels."""
-    if not _has_task_labels(experience):
-        return None
-    tasks = torch.as_tensor(list(experience.dataset.targets_task_labels), dtype=torch.int64)
-    found = {}
-    for label in labels.unique().tolist():
-        of_class = tasks[labels == label].unique().tolist()
-        if len(of_class) > 1:
-            raise ValueError(f"class {label} comes with several task labels {of_class}; a class needs one")
-        found[label] = of_class[0]
-    return found

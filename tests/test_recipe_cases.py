@@ -9,9 +9,11 @@ from own_helpers import own_recipe
 
 from clreplay import condense
 from clreplay.cases import read_cases
+from clreplay.data import DATASETS
 from clreplay.experiment import ContinualSettings, plan
 from clreplay.memory import ReplayMemory
-from clreplay.recipes import PRESETS, RecipeError, load_recipe
+from clreplay.recipes import PRESETS, RecipeError, load_recipe, training_settings
+from clreplay.training import TrainingSettings
 
 SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 CASES = """
@@ -103,6 +105,23 @@ def test_dm_has_the_authors_rate_for_many_images_of_cifar10(dataset, count, rate
     assert load_recipe("dm").settings("paper", None, dataset, count).lr_img == rate
 
 
+@pytest.mark.parametrize("name", ["datadam", "datadam+sm"])
+def test_datadam_has_the_authors_lambda_at_high_resolution(name):
+    weights = {d: load_recipe(name).settings("paper", None, d).mean_weight for d in (*DATASETS, None)}
+    high = {dataset for dataset, weight in weights.items() if weight != 100 * 0.01}
+    assert high == {"imagenette", "imagewoof", "imagenette1k", "imagewoof1k"}
+    assert {weights[dataset] for dataset in high} == {100 * 0.02}
+
+
+def test_dd_begins_with_the_authors_step_size_for_cifar10_and_small_presets_with_their_own():
+    step_size = {(p, d): load_recipe("dd").settings(p, None, d).step_size for p in PRESETS for d in (*DATASETS, None)}
+    assert step_size["paper", "cifar10"] == 0.001
+    assert {size for (preset, dataset), size in step_size.items() if preset == "paper" and dataset != "cifar10"} == {
+        0.02
+    }
+    assert {size for (preset, _), size in step_size.items() if preset != "paper"} == {0.1}
+
+
 # ---------------------------------------------------------------- what is wrong
 
 
@@ -169,12 +188,31 @@ def test_settings_that_are_right_only_together_may_come_in_two_entries(tmp_path)
         load_recipe(own_recipe(tmp_path, code=code, yaml=f"cases: {swapped}"))
 
 
-def test_the_learner_s_recipe_has_no_cases(tmp_path, monkeypatch):
-    (tmp_path / "training.yaml").write_text("cases: []\n")
-    monkeypatch.setattr("clreplay.recipes.strategies_dir", lambda: tmp_path)
-    from clreplay.recipes import training_settings
+def learner_s_recipe(folder, monkeypatch, text):
+    (folder / "training.yaml").write_text(text)
+    monkeypatch.setattr("clreplay.recipes.strategies_dir", lambda: folder)
 
-    with pytest.raises(RecipeError, match="training.yaml: unknown key 'cases'"):
+
+def test_the_learner_s_recipe_may_have_cases_too(tmp_path, monkeypatch):
+    entries = '[{dataset: digits, settings: {lr: 0.5, epochs: 7}}, {images_per_class: "> 5", settings: {lr: 0.25}}]'
+    learner_s_recipe(tmp_path, monkeypatch, f"cases: {entries}\npresets: {{smoke: {{epochs: 2}}}}\n")
+    assert training_settings() == TrainingSettings()
+    assert training_settings("paper", None, "digits", 5) == TrainingSettings(lr=0.5, epochs=7)
+    assert training_settings("smoke", {}, "digits", 6) == TrainingSettings(lr=0.25, epochs=2)
+    assert training_settings("smoke", {"lr": 1.0, "epochs": 9}, "digits", 6) == TrainingSettings(lr=1.0, epochs=9)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("[{dataset: mnist, settings: {ranc: 1}}]", r"training.yaml: cases: entry 1: unknown key 'ranc'"),
+        ("[{settings: {lr: 1}}, {dataset: mnist, settings: {lr: 0.0}}]", "entry 2: lr must be positive, got 0.0"),
+        ("[{dataset: MNIST, settings: {lr: 1}}]", "training.yaml: cases: entry 1: dataset 'MNIST' is written 'mnist'"),
+    ],
+)
+def test_a_wrong_entry_of_the_learner_is_told_whatever_is_asked_for(entries, message, tmp_path, monkeypatch):
+    learner_s_recipe(tmp_path, monkeypatch, f"cases: {entries}\n")
+    with pytest.raises(RecipeError, match=message):
         training_settings()
 
 
@@ -223,6 +261,25 @@ def test_the_plugin_knows_a_fixed_quota_wherever_it_comes_from(tmp_path, preset)
         ({"memory": ReplayMemory(images_per_class=3)}, 3.0),
     ):
         assert CondensedReplayPlugin(path, preset=preset, **options).settings.noise == noise
+
+
+def test_the_plugin_knows_the_data_set_that_it_is_told(tmp_path):
+    from plugin_helpers import CondensedReplayPlugin  # it silences Avalanche's warnings
+
+    path = own_recipe(tmp_path, yaml=CASES)
+
+    def told(**options):
+        settings = CondensedReplayPlugin(path, **options).settings
+        return settings.noise, settings.rank
+
+    assert told(images_per_class=4) == (1.0, 1)
+    assert told(images_per_class=4, dataset="digits") == (2.0, 2)
+    assert told(images_per_class=6, dataset="cifar100") == (4.0, 1)
+    assert told(mem_size=6, dataset="cifar100") == (1.0, 1)  # no one number of images a class
+    assert told(mem_size=6, dataset="my own") == (1.0, 1)
+    assert told(images_per_class=4, dataset="digits", noise=0.25, preset="smoke") == (0.25, 9)
+    with pytest.raises(ValueError, match="dataset 'CIFAR-100' is written 'cifar100'"):
+        told(images_per_class=4, dataset="CIFAR-100")
 
 
 @pytest.mark.parametrize("call", ["plugin", "condense", "plan"])
