@@ -83,6 +83,8 @@ def test_what_cells_stand_for():
     assert only("8", variant=(("blocks", "2"),)).overrides == (("style_layers", (1,)),)
     assert only("8", variant=(("blocks", "1+2+3"),)).overrides == ()  # all blocks is the default
     assert only("6", images_per_class=10, variant=(("k / IPC", "0.3"),)).overrides == (("neighbours", 0.3),)
+    for share in ("0.9", "1"):  # nine neighbours both: one set
+        assert only("6", images_per_class=10, variant=(("k / IPC", share),)).overrides == (("neighbours", 0.9),)
     assert only("6", images_per_class=10, variant=(("k / IPC", "0.0"),)).recipe == "dm"
     assert only("fig6", variant=(("beta", "20"), ("lambda", "5000"))).overrides == (
         ("diversity_weight", 20.0),
@@ -180,11 +182,46 @@ def test_what_is_not_there_is_told(arguments, message):
         ({"overrides": {"train.lr": -1.0}}, "lr must be positive, got -1"),
         ({"table": "6", "overrides": {"neighbours": 0.5}}, "--set neighbours: it is what the cells of table 6 differ"),
         ({"table": "7", "architectures": 721}, "architectures must be at most 720, got 721"),
+        ({"table": "7", "overrides": {"train.depth": 2}}, "--set train.depth: it is what the cells of table 7 differ"),
+        ({"table": "7", "overrides": {"width": 32}}, "--set width: it is what the cells of table 7 differ"),
     ],
 )
 def test_a_wrong_grid_is_told_before_any_work(arguments, message):
     with pytest.raises((ValueError, RecipeError), match=message):
         plan(Grid(**{"table": "1", **arguments}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrase"),
+    [
+        ({"overrides": {"ddm.precision": "bfloat16"}}, "DDM: precision bfloat16 (paper tf32)"),
+        ({"overrides": {"precision": "auto"}}, "DDM: precision auto (paper tf32)"),
+        ({"overrides": {"train.lr": 0.02}}, "training (ConvNet of width 128): lr 0.02 (paper 0.01)"),
+        ({"sets": 4}, "sets x networks: 4 x 20 (paper 5 x 20)"),
+        ({"methods": ("whole",), "networks": 1}, "networks on all real images: 1 (paper preset 5)"),
+    ],
+)
+def test_what_differs_from_the_paper_is_named(changes, phrase):
+    grid = {"table": "1", "datasets": ("cifar10",), "images_per_class": (10,), "methods": ("ddm",)}
+    (one,) = plan(Grid(**grid))
+    assert one.reduced == ()
+    (one,) = plan(Grid(**{**grid, **changes}))
+    assert one.reduced == (phrase,)
+
+
+def test_how_the_same_is_computed_is_no_difference():
+    options = {"kernels": "eager", "layout": "contiguous", "classes_at_once": 2}
+    assert {one.reduced for one in plan(Grid("1", ("cifar10",), (10,), ("ddm",), overrides=options))} == {()}
+
+
+def test_wherever_all_real_images_are_trained_on_the_length_is_told():
+    (whole,) = plan(Grid("1", ("cifar10",), methods=("whole",)))
+    assert whole.notes == (
+        "On all real images 5 network(s) are trained for 200 epochs (201, as DM's authors count); "
+        "the papers do not say how many, nor for how long.",
+    )
+    searched = plan(Grid("7", methods=("dm",), preset="cpu"))
+    assert all("60 updates on condensed images and 400 updates on all real ones" in one.notes[0] for one in searched)
 
 
 def test_what_cannot_be_had_fails_with_its_reason_and_the_rest_goes_on(monkeypatch):

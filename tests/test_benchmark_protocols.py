@@ -61,6 +61,8 @@ def test_authors_evaluate_as_their_papers_and_codes_say(recipe, epochs, batch, a
     s = training.settings
     assert training.loop == "dm"
     assert (s.epochs, s.batch_size, s.augment is not None) == (epochs, batch, augments)
+    assert s.norm == ("batch" if recipe.startswith("datadam") else "instance")
+    assert training_of("authors", recipe, "ResNet18", "paper").settings.network == "resnet18"  # its norm is in its name
 
 
 def test_authors_lengths_are_scaled_where_a_preset_counts_updates():

@@ -1,6 +1,7 @@
 """Table 7: ranking, correlation and selection against slow references; the subset of architectures."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from clreplay.benchmark.grid import Grid
 from clreplay.benchmark.planning import plan
+from clreplay.benchmark.protocols import Training
 from clreplay.benchmark.results import MEASURED, PARTLY, lines_of
 from clreplay.benchmark.search import TOPS, architectures, correlation, how_many, ranking, selected
+from clreplay.benchmark.specs import Place
 from clreplay.benchmark.store import Contents, Row
 from clreplay.networks import search_space
 
@@ -76,6 +79,27 @@ def test_every_method_trains_the_same_architectures_and_all_real_images_once():
         whole = one.cell.recipe == "whole"
         assert len(one.specs) == (0 if whole else 1)
         assert ({unit_key(t) for t in one.trained} == real) == whole
+
+
+def test_small_presets_search_some_architectures_and_as_many_as_asked():
+    counts = {preset: {len(one.real) for one in plan(Grid("7", preset=preset))} for preset in ("smoke", "cpu", "paper")}
+    assert counts == {"smoke": {3}, "cpu": {40}, "paper": {720}}
+    assert {len(one.real) for one in plan(Grid("7", preset="smoke", architectures=5))} == {5}
+
+
+def test_an_architecture_that_diverges_is_a_result_and_is_counted():
+    (one, *_) = plan(Grid("7", ("digits",), methods=("random",), preset="smoke", architectures=2))
+    assert all(trained.may_diverge for trained in (*one.trained, *one.real))
+    small = replace(one.real[0].unit(Contents(), "cpu").training.settings, width=4, depth=1, batch_size=16)
+    unit = replace(one.real[0].unit(Contents(), "cpu"), training=Training("dm", replace(small, lr=1e30)))
+    (row,) = unit.run(Place("cpu")).rows
+    assert row.result["diverged"] and 0 <= row.result["accuracy"] <= 100
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        replace(unit, may_diverge=False).run(Place("cpu"))
+    assert "diverged" not in replace(unit, training=Training("dm", small)).run(Place("cpu")).rows[0].result
+    own = {key: replace(row, key=key) for key in one.real[0].unit(Contents(), "cpu").keys}
+    lines = lines_of([one], Contents(own), "cpu")
+    assert any("the training of 1 network(s) diverged" in note for note in lines[0].notes)
 
 
 def searched(methods, proxies, reals):

@@ -158,8 +158,10 @@ _Variant = tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]
 
 
 def _neighbours(row: dict[str, str]) -> _Variant:
-    share = row["k_over_ipc"]
-    return ((("neighbours", float(share)),) if float(share) else ()), (("k / IPC", share),)
+    share, count = row["k_over_ipc"], int(row["ipc"])
+    # The image itself is no neighbour: 1.0 of 10 images are nine, the same set as 0.9.
+    used = min(float(share), (count - 1) / count)
+    return ((("neighbours", used),) if used else ()), (("k / IPC", share),)
 
 
 def _blocks(row: dict[str, str]) -> _Variant:

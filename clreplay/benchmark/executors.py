@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -142,6 +143,8 @@ class JoblibExecutor:
         from joblib import Parallel, delayed, parallel_config
 
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        # A process whose memory has grown, as by a data set, is replaced between two tasks: nothing is lost by it.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=threads):
             # No task ahead of time: it would be found to be done by somebody else when its turn comes.
             pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=self.jobs)

@@ -18,6 +18,8 @@ from clreplay.recipes import PRESETS, RecipeError
 
 REPEATS = {"paper": (5, 20), "cpu": (1, 3), "smoke": (1, 1)}
 """Condensed sets, and networks trained on each, by preset; the paper's are five sets and twenty networks."""
+ARCHITECTURES = {"paper": None, "cpu": 40, "smoke": 3}
+"""Networks of Table 7 by preset; None are all."""
 TOGETHER = 20
 """Networks of one unit at most on a GPU, where they train together; on a CPU each is a unit."""
 
@@ -38,7 +40,7 @@ class Grid:
         store: how condensed images are held before training: ``float32`` as the authors hold them, or ``uint8`` as
             a replay memory does.
         seed: of all chance.
-        architectures: how many of the 720 networks of Table 7; None takes all.
+        architectures: how many of the 720 networks of Table 7; None takes all, or as many as the preset does.
     """
 
     table: str
@@ -77,6 +79,11 @@ class Grid:
             if key.rpartition(".")[2] == "network":
                 raise ValueError(f"--set {key}: a table names its networks; choose cells with --test-network")
 
+    @property
+    def searched(self) -> int | None:
+        """How many networks of Table 7 are searched; None are all."""
+        return ARCHITECTURES[self.preset] if self.architectures is None else self.architectures
+
     def repeats(self, recipe: str) -> tuple[int, int]:
         """Sets, and networks trained on each; on all real images there are no sets."""
         sets, networks = REPEATS[self.preset]
@@ -95,6 +102,7 @@ class Trained:
     training: Training
     draws: tuple[tuple[int, int], ...]
     title: str
+    may_diverge: bool = False
 
     def unit(self, contents: Contents, device_type: str) -> NetworksUnit | None:
         """All of its networks as one unit; None while it is not known which set they are trained on."""
@@ -106,7 +114,14 @@ class Trained:
             needs = settled.key
         if needs not in self._units:
             self._units[needs] = NetworksUnit(
-                self.dataset, needs, self.training, self.grid.store, self.grid.seed, self.draws, self.title
+                dataset=self.dataset,
+                needs=needs,
+                training=self.training,
+                store=self.grid.store,
+                seed=self.grid.seed,
+                draws=self.draws,
+                title=self.title,
+                may_diverge=self.may_diverge,
             )
         return self._units[needs]
 
@@ -125,6 +140,7 @@ class Planned:
         trained: networks on condensed sets, or on all real images.
         real: of a search, the same architectures on all real images.
         reduced: in what its settings fall short of the paper's, one phrase each.
+        notes: what the paper leaves open and was decided here, one sentence each.
     """
 
     cell: Cell
@@ -132,6 +148,7 @@ class Planned:
     trained: tuple[Trained, ...] = ()
     real: tuple[Trained, ...] = ()
     reduced: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def specs(self) -> list[SetSpec]:

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from clreplay.benchmark import protocols
 from clreplay.benchmark.cells import FOLDER, SEARCH, WHOLE, Cell, select
 from clreplay.benchmark.grid import REPEATS, Grid, Planned, Trained
-from clreplay.benchmark.protocols import training_of
+from clreplay.benchmark.protocols import training_of, whole_note
 from clreplay.benchmark.search import planned_search
 from clreplay.benchmark.sets import differences, sets_of
 from clreplay.benchmark.specs import SetSpec
 from clreplay.data import DATASETS
+from clreplay.networks import search_space
 from clreplay.recipes import Recipe, RecipeError, load_recipe, split_overrides
 
 
@@ -33,8 +35,10 @@ def plan(grid: Grid, cells: Sequence[Cell] | None = None) -> list[Planned]:
     learner, by_recipe = split_overrides(grid.overrides, recipes.values())
     training_of(grid.protocol, "ddm", "ConvNet", grid.preset, learner)  # a wrong setting is told now, not once a cell
     stood_for = {name for cell in cells for name, _ in cell.overrides}
+    architecture = set(next(search_space())) if grid.table == SEARCH else set()
     for key in grid.overrides:
-        if key.rpartition(".")[2] in stood_for and not key.startswith("train."):
+        owner, _, name = key.rpartition(".")
+        if name in stood_for and owner != "train" or name in architecture and owner in ("", "train"):
             raise ValueError(f"--set {key}: it is what the cells of table {grid.table} differ in; leave it out")
     work = planned_search if grid.table == SEARCH else _planned
     found, known = [], {}
@@ -72,13 +76,19 @@ def _planned(
         Trained(grid, cell.dataset, spec, training, tuple((number, n) for n in range(networks)), title)
         for number, spec in enumerate(specs)
     ]
-    return Planned(cell, trained=tuple(trained), reduced=(*_fewer(grid, cell.recipe, sets, networks), *reduced))
+    return Planned(
+        cell,
+        trained=tuple(trained),
+        reduced=(*_fewer(cell.recipe, sets, networks), *reduced),
+        notes=() if recipe is not None else (whole_note(training.settings, networks),),
+    )
 
 
-def _fewer(grid: Grid, recipe: str, sets: int, networks: int) -> list[str]:
-    if recipe == WHOLE:
-        return []
+def _fewer(recipe: str, sets: int, networks: int) -> list[str]:
     full = REPEATS["paper"]
+    if recipe == WHOLE:
+        known = networks >= protocols.WHOLE_NETWORKS
+        return [] if known else [f"networks on all real images: {networks} (paper preset {protocols.WHOLE_NETWORKS})"]
     fewer = sets < full[0] or networks < full[1]
     return [f"sets x networks: {sets} x {networks} (paper {full[0]} x {full[1]})"] if fewer else []
 

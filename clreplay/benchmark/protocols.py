@@ -9,13 +9,14 @@ protocols never stand in one column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
 from clreplay.augment import parse_strategy
 from clreplay.benchmark.cells import WHOLE
 from clreplay.benchmark.cutmix import CutMixSettings, train_with_cutmix
+from clreplay.networks.table import find_network
 from clreplay.recipes import training_settings
 from clreplay.training import TrainingSettings, train
 from clreplay.typed import build
@@ -32,11 +33,11 @@ AUTHORS: dict[str, dict[str, Any]] = {
     "herding": NO_AUGMENTATION,
     "forgetting": NO_AUGMENTATION,
     "dc": NO_AUGMENTATION,
-    "datadam": {"epochs": 1800, "batch_size": 64},
-    "datadam+sm": {"epochs": 1800, "batch_size": 64},
+    "datadam": {"epochs": 1800, "batch_size": 64, "norm": "batch"},
+    "datadam+sm": {"epochs": 1800, "batch_size": 64, "norm": "batch"},
 }
 """What the authors do otherwise than DM; who is not named trains as DM does (DSA, CAFE+DSA, IDM on four times the
-images, DDM)."""
+images, DDM). The network that DataDAM's code calls ConvNet has batch norm."""
 IDC_LIKE = ("idc", "dance")
 """Recipes whose authors evaluate as IDC's do."""
 WHOLE_EPOCHS = {"paper": {"epochs": 200}, "cpu": {"updates": 2000}, "smoke": {"updates": 20}}
@@ -70,7 +71,8 @@ class Training:
 
     def as_plain(self) -> dict[str, Any]:
         """What identifies it, as JSON knows it."""
-        return {"loop": self.loop, **asdict(self.settings)}
+        # Not asdict, which copies: a search asks for it thousands of times.
+        return {"loop": self.loop, **{one.name: getattr(self.settings, one.name) for one in fields(self.settings)}}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Training:
@@ -120,6 +122,8 @@ def training_of(
         changes = WHOLE_EPOCHS[preset]
     elif protocol == "authors":
         changes = _scaled(AUTHORS.get(recipe, {}), settings)
+        if "norm" not in find_network(network).options():
+            changes.pop("norm", None)
     settings = replace(settings, **{name: value for name, value in changes.items() if name not in given})
     return Training("cutmix" if by_idc else "dm", settings)
 
@@ -147,10 +151,23 @@ def search_trainings(
     return first, second
 
 
+def lasting(settings: TrainingSettings) -> str:
+    """Length of a training in words: DM's loop runs one epoch more than it is asked for."""
+    if settings.updates is not None:
+        return f"{settings.updates} updates"
+    return f"{settings.epochs} epochs ({settings.epochs + 1}, as DM's authors count)"
+
+
+def whole_note(settings: TrainingSettings, networks: int) -> str:
+    """What is said wherever all real images are trained on."""
+    return (
+        f"On all real images {networks} network(s) are trained for {lasting(settings)}; the papers do not say how many, "
+        "nor for how long."
+    )
+
+
 def network_settings(network: str) -> dict[str, Any]:
     """The settings that choose a network; those without a width want it left at its default by small presets."""
-    from clreplay.networks.table import find_network
-
     entry = find_network(network)
     return {"network": entry.name.lower(), **({} if "width" in entry.options() else {"width": 128})}
 

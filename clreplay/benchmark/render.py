@@ -35,6 +35,7 @@ class Caption:
         preset, protocol: of all cells; two protocols never stand in one table.
         protocol_text: the protocol in words.
         store: how condensed images were held before training.
+        changed: the flags that change settings or chance, as they were given.
     """
 
     table: str
@@ -42,6 +43,7 @@ class Caption:
     protocol: str
     protocol_text: str
     store: str = "float32"
+    changed: str = ""
 
 
 def markdown(lines: Sequence[Line], caption: Caption) -> str:
@@ -185,10 +187,14 @@ def _paragraphs(lines: Sequence[Line], caption: Caption, bold: str = "**") -> li
     ours = "mean ± population standard deviation over n networks, accuracy in percent of the test images"
     if caption.table == SEARCH:
         ours = "n architectures, each trained once on the images and once on all real images"
+    protocol = f"Protocol {caption.protocol}: {caption.protocol_text}. " if caption.table != SEARCH else ""
     texts = [
-        f"Ours: {ours}, after the last epoch. Published: DDM (WACV 2025). Protocol {caption.protocol}: "
-        f"{caption.protocol_text}. Preset {caption.preset}. Condensed images are held as {caption.store}."
+        f"Ours: {ours}, after the last epoch. Published: DDM (WACV 2025). {protocol}"
+        f"Preset {caption.preset}. Condensed images are held as {caption.store}. "
+        "Seconds are sums over the sets and networks of a cell; work that cells share is counted in each."
     ]
+    if caption.changed:
+        texts.append(f"Measured with {caption.changed}.")
     short = _reductions(lines)
     if short:
         texts.append(f"{bold}Reduced settings, not the paper's{bold}: {'; '.join(short)}.")
@@ -218,7 +224,7 @@ def _budget(line: Line) -> str:
 
 
 def _notes(lines: Sequence[Line], caption: Caption) -> list[str]:
-    notes = list(NOTES.get(caption.table, ()))
+    notes = [*NOTES.get(caption.table, ()), *dict.fromkeys(note for line in lines for note in line.notes)]
     for reason, same in groupby(sorted((line for line in lines if line.reason), key=_reason), key=_reason):
         cells = dict.fromkeys(_where(line) for line in same)
         notes.append(f"{', '.join(cells)}: {reason}")

@@ -23,7 +23,7 @@ class Line:
     Attributes:
         cell: what is measured.
         ours: the measured value; None where there is none.
-        spread: population standard deviation over sets and networks.
+        spread: population standard deviation over sets and networks; None over a single one.
         done, wanted: networks trained (of a search: architectures).
         condense_seconds, train_seconds: spent on what was measured.
         devices, commits: where and with what, all of them.
@@ -32,6 +32,7 @@ class Line:
         reason: why it failed.
         variant: what tells the line from its neighbours; a search adds to the cell's.
         reduced: in what the settings fall short of the paper's.
+        notes: what the paper leaves open and was decided here.
     """
 
     cell: Cell
@@ -48,6 +49,7 @@ class Line:
     reason: str = ""
     variant: tuple[tuple[str, str], ...] = ()
     reduced: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -76,7 +78,8 @@ def _line(planned: Planned, contents: Contents, device_type: str) -> Line:
     if not rows:
         return Line(planned.cell, **common)
     values = np.array([row.result["accuracy"] for row in rows])
-    return Line(planned.cell, ours=float(values.mean()), spread=float(values.std()), **common)
+    spread = float(values.std()) if len(values) > 1 else None
+    return Line(planned.cell, ours=float(values.mean()), spread=spread, **common)
 
 
 def _search_lines(planned: Planned, contents: Contents, device_type: str) -> list[Line]:
@@ -131,7 +134,15 @@ def _common(planned: Planned, contents: Contents, device_type: str, rows: Sequen
         "reason": "" if complete else "; ".join(reasons),
         "variant": planned.cell.variant,
         "reduced": planned.reduced,
+        "notes": (*planned.notes, *_diverged(planned, rows)),
     }
+
+
+def _diverged(planned: Planned, rows: Sequence[Row]) -> list[str]:
+    count = sum(row.result.get("diverged", False) for row in rows)
+    if not count:
+        return []
+    return [f"{planned.cell.method}: the training of {count} network(s) diverged; they count with what they then know."]
 
 
 def _keys(one: Trained, contents: Contents, device_type: str) -> list[str | None]:

@@ -16,7 +16,7 @@ import torch
 
 from clreplay.benchmark.cells import Cell
 from clreplay.benchmark.grid import Grid, Planned, Trained
-from clreplay.benchmark.protocols import search_trainings
+from clreplay.benchmark.protocols import lasting, search_trainings
 from clreplay.benchmark.sets import differences, sets_of
 from clreplay.chance import generator
 from clreplay.networks import search_space
@@ -45,7 +45,7 @@ def planned_search(
     grid: Grid, cell: Cell, recipe: Recipe | None, overrides: Mapping[str, Any], learner: Mapping[str, Any]
 ) -> Planned:
     """The plan of one method; all of its metrics share it."""
-    chosen = architectures(grid.architectures)
+    chosen = architectures(grid.searched)
     reduced = []
     if len(chosen) < len(list(search_space())):
         reduced.append(f"{len(chosen)} of the {len(list(search_space()))} architectures")
@@ -60,11 +60,14 @@ def planned_search(
 
     def trained(spec, training) -> Trained:
         title = f"{recipe.label if recipe and spec else 'all real images'}, {_described(training.settings)}"
-        return Trained(grid, cell.dataset, spec, training, ((0, 0),), title)
+        # A network without normalisation may diverge: that is what is to be known of it, and no reason to know nothing.
+        return Trained(grid, cell.dataset, spec, training, ((0, 0),), title, may_diverge=True)
 
     real = tuple(trained(None, training) for training in reals)
     first = real if recipe is None else tuple(trained(spec, training) for training in proxies)
-    return Planned(cell, trained=first, real=real, reduced=tuple(reduced))
+    note = f"Every architecture is trained for {lasting(proxies[0].settings)} on condensed images and "
+    note += f"{lasting(reals[0].settings)} on all real ones, with the learning rate and augmentation of DM's protocol."
+    return Planned(cell, trained=first, real=real, reduced=tuple(reduced), notes=(note,))
 
 
 def _trainings(

@@ -46,7 +46,8 @@ def sets_of(
 
 def differences(what: str, settings: Any, paper: Any) -> list[str]:
     """``DM: iterations 120 (paper 20000), ...``: what differs between settings; empty where nothing does."""
-    names = [one.name for one in fields(settings) if one.name not in CHOSEN]
+    # How the same is computed decides float rounding only, but for the precision of it.
+    names = [one.name for one in fields(settings) if one.name not in CHOSEN or one.name == "precision"]
     changed = []
     if {"epochs", "updates"} <= set(names) and _length(settings) != _length(paper):
         changed.append(f"{_length(settings)} (paper {_length(paper)})")

@@ -169,6 +169,7 @@ class NetworksUnit(Unit):
         seed: of all chance.
         draws: of every network, the pair (number of the set, number of the network).
         title: what the images are called.
+        may_diverge: whether a network whose training diverges counts as it is, and is marked, or fails.
     """
 
     dataset: str
@@ -178,6 +179,7 @@ class NetworksUnit(Unit):
     seed: int
     draws: tuple[tuple[int, int], ...]
     title: str = ""
+    may_diverge: bool = False
     kind = "network"
 
     @cached_property
@@ -211,8 +213,8 @@ class NetworksUnit(Unit):
             x, y, normalization = memory.images, memory.labels, None
         measured = self._measured(data.set, x.to(device), y.to(device), normalization, device, progress)
         rows = [
-            finished_row(key, self.kind, identity, {"accuracy": value, "images": len(x)}, seconds, place)
-            for (key, identity), (value, seconds) in zip(self.identities.items(), measured)
+            finished_row(key, self.kind, identity, {**result, "images": len(x)}, seconds, place)
+            for (key, identity), (result, seconds) in zip(self.identities.items(), measured)
         ]
         return Finished(self.dataset, data.fingerprint, rows)
 
@@ -224,8 +226,8 @@ class NetworksUnit(Unit):
         normalization: Normalization | None,
         device: torch.device,
         progress: Progress | None,
-    ) -> list[tuple[float, float]]:
-        """Accuracy and training seconds of every network; where they train together, equal shares of the time."""
+    ) -> list[tuple[dict[str, Any], float]]:
+        """Result and training seconds of every network; where they train together, equal shares of the time."""
         settings = self.training.settings
         networks = [self._drawn(data, draw, device.type == "cpu").to(device) for draw in self.draws]
         keys = [(self.seed, "static", "train", *draw) for draw in self.draws]
@@ -235,13 +237,19 @@ class NetworksUnit(Unit):
             train_together(networks, images, labels, settings, keys, normalization, tell)
             seconds = (time.perf_counter() - start) / len(networks)
             values = accuracies_together(networks, data.test, data.normalization, device)
-            return [(value, seconds) for value in values]
+            return [({"accuracy": value}, seconds) for value in values]
         measured = []
         for network, key in zip(networks, keys):
-            start = time.perf_counter()
-            self.training.train(network, images, labels, settings, key, normalization, tell)
+            start, diverged = time.perf_counter(), {}
+            try:
+                self.training.train(network, images, labels, settings, key, normalization, tell)
+            except FloatingPointError:
+                if not self.may_diverge:
+                    raise
+                diverged = {"diverged": True}
             seconds = time.perf_counter() - start
-            measured.append((accuracy(network, data.test, data.normalization, device), seconds))
+            value = accuracy(network, data.test, data.normalization, device)
+            measured.append(({"accuracy": value, **diverged}, seconds))
         return measured
 
     def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:
