@@ -142,12 +142,14 @@ def _table(
 ) -> int:
     """Measure (unless only rendering is asked for) and render one table; the number of cells that failed."""
     from clreplay.benchmark.measure import Measuring
+    from clreplay.benchmark.pages import Page
     from clreplay.benchmark.results import FAILED, lines_of
     from clreplay.benchmark.specs import Place
     from clreplay.benchmark.status import told
     from clreplay.runfolder import commit
 
-    out = Path(options.out)
+    out, device_type = Path(options.out), device.partition(":")[0]
+    page = Page(grid, planned, device_type)
     if executor is not None:
         reporter.line(f"{TITLES[grid.table]}; preset {grid.preset}, protocol {grid.protocol}, device {device}")
         place = Place(device, options.data_root, str(out / "work"), commit())
@@ -157,34 +159,18 @@ def _table(
             for line in block:
                 reporter.line(f"  {told(line)}")
             if time.monotonic() - written > SECONDS_BETWEEN_TABLES:  # to look at while the rest is measured
-                _write(grid, lines_of(planned, store.read(), measuring.device_type), out)
+                page.write(store.read(), out)
                 written = time.monotonic()
         if measuring.tally.elsewhere:
             count = len(measuring.tally.elsewhere)
             reporter.line(f"  {count} unit(s) are under way in another process; the same command takes up the rest")
-    lines = lines_of(planned, store.read(), device.partition(":")[0])
-    for path in _write(grid, lines, out):
+    contents = store.read()
+    for path in page.write(contents, out):
         reporter.line(f"  wrote {path}")
-    failed = [line for line in lines if line.state == FAILED]
+    failed = [line for line in lines_of(planned, contents, device_type) if line.state == FAILED]
     if failed:
         reporter.line(f"  {len(failed)} cell(s) failed; their reasons are above and below the table")
     return 0 if options.render else len(failed)
-
-
-def _write(grid: Any, lines: Any, out: Path) -> list[Path]:
-    from clreplay.benchmark.protocols import PROTOCOLS
-    from clreplay.benchmark.render import Caption, latex, markdown, table_csv
-    from clreplay.runfolder import write_text
-
-    caption = Caption(grid.table, grid.preset, grid.protocol, PROTOCOLS[grid.protocol], grid.store)
-    unusual = [part for part, usual in ((grid.protocol, "common"), (grid.store, "float32")) if part != usual]
-    name = "-".join([f"{'table' if grid.table.isdigit() else ''}{grid.table}", grid.preset, *unusual])
-    paths = []
-    out.mkdir(parents=True, exist_ok=True)
-    for suffix, render in ((".md", markdown), (".tex", latex), (".csv", table_csv)):
-        paths.append(out / f"{name}{suffix}")
-        write_text(paths[-1], render(lines, caption))
-    return paths
 
 
 @contextmanager
