@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clreplay.benchmark import connections, measure
 from clreplay.benchmark.command import main
@@ -239,6 +240,23 @@ def test_the_command_measures_and_renders(tmp_path, capsys):
     other = rows(rendered(tmp_path, "table1-smoke-authors-*.csv"))
     assert {row["protocol"] for row in other} == {"authors"} and other[0]["settings"] != found[0]["settings"]
     assert other[1]["settings"] == found[1]["settings"]  # all real images are trained on alike
+
+
+def test_a_printed_hash_shows_the_settings_behind_it(tmp_path, capsys):
+    assert (
+        run_main(tmp_path, "--ipc", "2", "--method", "random", "--preset", "smoke", "--networks", "1", *SET_QUICK) == 0
+    )
+    (page,) = (tmp_path / "out").glob("table1-smoke*.csv")
+    (row,) = rows(page)
+    assert row["settings"] in page.with_suffix(".md").read_text()
+    capsys.readouterr()
+    assert main(["--show", row["settings"], "--out", str(tmp_path / "out")]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["dataset"], shown["seed"], shown["store"]) == ("digits", 0, "float32")
+    assert (shown["condensed"]["method"], shown["condensed"]["images_per_class"]) == ("random", 2)
+    assert [one["width"] for one in shown["trained"]] == [4] and shown["trained_on_all_real_images"] == []
+    assert main(["--show", "nothing", "--out", str(tmp_path / "out")]) == 2
+    assert "--show must be a hash that a table prints, got 'nothing'" in capsys.readouterr().err
 
 
 def test_status_and_rendering_need_no_data(tmp_path, capsys, monkeypatch):

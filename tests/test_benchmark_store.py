@@ -192,6 +192,30 @@ def test_merging_a_store_with_a_part_missing_is_told_and_changes_nothing(store, 
 # ---------------------------------------------------------------- a file that cannot be written
 
 
+def test_the_settings_behind_a_printed_hash_are_kept_and_merged(store, tmp_path):
+    store.describe({"abc123": {"lr": 0.1}, "abd456": {"lr": 0.2}})
+    store.describe({"abc123": {"lr": 0.3}})  # what is there stays
+    assert store.described("abc123") == store.described("abc") == {"lr": 0.1}
+    other = Store(tmp_path / "other")
+    other.merge(store.path)
+    assert other.described("abd") == {"lr": 0.2}
+    for name, count in (("ab", "2"), ("xyz", "none")):
+        with pytest.raises(StoreError, match=f"got '{name}', which is the beginning of {count} in"):
+            store.described(name)
+    with pytest.raises(StoreError, match="beginning of none"):
+        Store(tmp_path / "nowhere").described("abc")
+
+
+def test_a_store_without_the_table_of_settings_is_read_and_merged(store, tmp_path):
+    store.add(piece("a"))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DROP TABLE cells")
+    with pytest.raises(StoreError, match="beginning of none"):
+        store.described("abc")
+    other = Store(tmp_path / "other")
+    assert other.merge(store.path) == 1
+
+
 @pytest.fixture
 def full_disk(store, monkeypatch):
     """Room for what the store holds and no more."""

@@ -21,7 +21,7 @@ DESCRIPTION = """Measure the cells of the DDM paper's static tables and set them
 
 Every finished piece is kept in DIR/store.sqlite: the same command goes on where it was stopped. Presets: paper (the
 paper's settings, five condensed sets, twenty networks on each: a GPU), cpu (narrow and short, not the paper's
-accuracy), smoke (seconds; accuracies mean nothing).
+accuracy), smoke (seconds, a minute or more for large networks; accuracies mean nothing).
 """
 SECONDS_BETWEEN_TABLES = 60.0
 """Tables of what is there so far are written no more often than this."""
@@ -47,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", choices=("auto", "paper", "cpu", "smoke"), default="auto", help="auto: paper on a GPU, cpu else")
     add("--protocol", default="common", metavar="NAME", help="common (default), authors or idc; see the README")
     add("--store", choices=("float32", "uint8"), default="float32", help="how condensed images are held for training")
-    add("--architectures", type=int, metavar="N", help="of the 720 of table 7 (default: all)")
+    add(
+        "--architectures",
+        type=int,
+        metavar="N",
+        help="of the 720 of table 7 (default: all; 40 with preset cpu, 3 with smoke)",
+    )
     add("--seed", type=int, default=0, help="of all chance (default: 0)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides", help="change a setting")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -59,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--merge", nargs="+", default=[], metavar="FILE", help="first take in what other stores hold")
     add("--status", action="store_true", help="only say what is done, missing and failed; needs no data")
     add("--render", action="store_true", help="only render what is there; needs no data")
+    add("--show", metavar="HASH", help="only say which settings a hash in a rendered table stands for")
     return made
 
 
@@ -86,6 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     from clreplay.condensation import default_device
     from clreplay.reporting import Reporter
 
+    if options.show:
+        return _show(Path(options.out) / "store.sqlite", options.show)
     tables = list(TITLES) if options.table == ["all"] else options.table
     if not tables and not options.merge:
         raise ValueError(f"--table must name one of {', '.join(TITLES)} (or all)")
@@ -127,6 +135,15 @@ def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, exe
         else:
             failed += _table(grid, planned, store, device, options, executor, reporter)
     return 1 if failed else 0
+
+
+def _show(path: Path, name: str) -> int:
+    import yaml
+
+    from clreplay.benchmark.store import Store
+
+    print(yaml.safe_dump(Store(path).described(name), sort_keys=False), end="")
+    return 0
 
 
 def _status(grid: Any, planned: Any, store: Any, device: str, jobs: int) -> None:

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS choices (
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
     created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cells (hash TEXT PRIMARY KEY, settings TEXT NOT NULL);
 """
 _CURES = {
     "disk is full": "make room there, or choose another --out",
@@ -84,6 +85,12 @@ def begun(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
 
 
+def has_table(connection: sqlite3.Connection, name: str, database: str = "main") -> bool:
+    """Whether there is such a table; stores of earlier versions lack the later ones."""
+    query = f"SELECT 1 FROM {database}.sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.execute(query, (name,)).fetchone() is not None
+
+
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """What is there is a store that this code can read.
 
@@ -92,7 +99,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
     """
     if not begun(connection):
         return
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'format'").fetchone():
+    if not has_table(connection, "format"):
         raise StoreError(f"{path} is an SQLite file but not a store; choose another --out")
     version = connection.execute("SELECT version FROM format").fetchone()[0]
     if version > FORMAT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from clreplay.benchmark import protocols
 from clreplay.benchmark.cells import SEARCH, WHOLE, Cell
 from clreplay.benchmark.protocols import Training
-from clreplay.benchmark.specs import SetSpec
+from clreplay.benchmark.specs import SetSpec, plain
 from clreplay.benchmark.store import Contents, key_of
 from clreplay.benchmark.units import ChoiceUnit, NetworksUnit, SetUnit
 from clreplay.networks import search_space
@@ -156,12 +156,22 @@ class Planned:
         return list({one.spec.key: one.spec for one in self.trained if one.spec is not None}.values())
 
     @cached_property
-    def settings_key(self) -> str:
-        """Hash of the cell's settings, whatever the number of sets and networks: 12 hex digits."""
-        kinds = {(t.spec and t.spec.asked_key, key_of(t.training.as_plain())) for t in (*self.trained, *self.real)}
+    def settings(self) -> dict[str, Any]:
+        """All that decides the cell's number, whatever the number of sets and networks; as JSON knows it."""
         grid = (self.trained or self.real)[0].grid
-        common = {"store": grid.store, "seed": grid.seed, "dataset": self.cell.dataset}
-        return key_of({**common, "kinds": sorted(kinds, key=str)})[:12]
+        return {
+            "dataset": self.cell.dataset,
+            "seed": grid.seed,
+            "store": grid.store,
+            "condensed": next((spec.asked for spec in self.specs), None),
+            "trained": _distinct(one.training.as_plain() for one in self.trained),
+            "trained_on_all_real_images": _distinct(one.training.as_plain() for one in self.real),
+        }
+
+    @cached_property
+    def settings_key(self) -> str:
+        """Hash of :attr:`settings`: 12 hex digits."""
+        return key_of(self.settings)[:12]
 
     def choice_units(self, contents: Contents, device_type: str) -> list[ChoiceUnit]:
         """What is to be measured before sets can be condensed."""
@@ -185,3 +195,7 @@ class Planned:
             parts = (missing[i : i + together] for i in range(0, len(missing), together))
             found += [replace(unit, draws=tuple(part)) for part in parts]
         return found
+
+
+def _distinct(settings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({key_of(one): plain(one) for one in settings}.values())

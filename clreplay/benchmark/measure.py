@@ -68,6 +68,8 @@ class Measuring:
         for block in self._blocks():
             for stage in STAGES:
                 self._stage(block, stage)
+            if self.store.path.exists():
+                self.store.describe({one.settings_key: one.settings for one in block if not one.problem})
             yield lines_of(block, self.store.read(), self.device_type)
 
     def _blocks(self) -> Iterator[list[Planned]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clreplay.benchmark.connections import FORMAT, StoreError, begun, check, reading, writing
+from clreplay.benchmark.connections import FORMAT, StoreError, begun, check, has_table, reading, writing
 
 __all__ = ["FORMAT", "Contents", "Failure", "Finished", "OtherDataError", "Row", "Store", "StoreError", "key_of"]
 _UNIT_COLUMNS = 'key, kind, settings, result, seconds, device, "commit", versions, created'
@@ -211,6 +211,35 @@ class Store:
                     (key, kind, json.dumps(values, sort_keys=True), reason, attempts, now),
                 )
 
+    def describe(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what settings the printed hashes of cells stand for.
+
+        Args:
+            settings: by hash.
+        """
+        with writing(self.path) as connection:
+            rows = [(name, json.dumps(values, sort_keys=True)) for name, values in settings.items()]
+            connection.executemany("INSERT OR IGNORE INTO cells VALUES (?,?)", rows)
+
+    def described(self, name: str) -> dict[str, Any]:
+        """The settings behind the hash that a rendered table prints, or behind its beginning.
+
+        Raises:
+            StoreError: there is no such hash, or there are several.
+        """
+        found = []
+        if self.path.exists():
+            with reading(self.path) as connection:
+                if has_table(connection, "cells"):
+                    query = "SELECT settings FROM cells WHERE substr(hash, 1, ?) = ?"
+                    found = connection.execute(query, (len(name), name)).fetchall()
+        if len(found) != 1:
+            raise StoreError(
+                f"--show must be a hash that a table prints, got {name!r}, which is the beginning of "
+                f"{len(found) or 'none'} in {self.path}"
+            )
+        return json.loads(found[0][0])
+
     def merge(self, other: str | Path) -> int:
         """Take in all that another store holds; what both hold stays as it is here.
 
@@ -234,7 +263,8 @@ class Store:
             for name, fingerprint in connection.execute("SELECT name, fingerprint FROM other.datasets").fetchall():
                 _same_data(connection, name, fingerprint, self.path)
             before = connection.execute("SELECT COUNT(*) FROM units").fetchone()[0]
-            for table in ("units", "images", "choices", "failures"):
+            later = ("cells",) if has_table(connection, "cells", "other") else ()
+            for table in ("units", "images", "choices", "failures", *later):
                 connection.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM other.{table}")
             connection.execute("DELETE FROM failures WHERE key IN (SELECT key FROM units)")
             connection.execute("DELETE FROM failures WHERE key IN (SELECT asked FROM choices)")
