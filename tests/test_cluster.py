@@ -165,12 +165,14 @@ def two_machines(**resources):
     """A head that does no work, and two workers."""
     from ray.cluster_utils import Cluster
 
+    os.environ["RAY_worker_niceness"] = "0"  # Ray's workers give way to everything else, other tests too
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         workers = [made.add_node(num_cpus=1, **resources) for _ in range(2)]
         yield made, workers
     finally:
         made.shutdown()
+        del os.environ["RAY_worker_niceness"]
 
 
 @needs_ray
