@@ -643,6 +643,7 @@ def learned(memory, data, seed):
     return accuracy(network, data.test, data.normalization, CPU)
 
 
+@pytest.mark.slow
 def test_idm_beats_random_images_at_equal_stored_images_a_class():
     data = load_dataset("digits")
     margins = []

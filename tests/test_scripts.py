@@ -139,6 +139,7 @@ def test_flags_become_settings(dataset, budget):
     assert continual_settings(continual_parser(dataset, "").parse_args(["--mem-size", "200"])).images_per_class is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("CLREPLAY_DATA"), reason="CLREPLAY_DATA is not set: no real CIFAR-100 at hand")
 def test_cifar100_smoke_run_on_real_data(tmp_path):
     ran = start(
