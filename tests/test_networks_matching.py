@@ -157,16 +157,8 @@ def drawn(name, count=2):
     return [network.double() for network in networks]
 
 
-LARGE = ("ResNet18BN_AP",)
-"""Takes as long as all others together."""
-
-
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
-        for name in every_network(but=["VGG11", "VGG11BN", "ResNet18", "ResNet18BN", "ResNet18_AP"])
-    ],
+    "name", every_network(but=["VGG11", "VGG11BN", "ResNet18", "ResNet18BN", "ResNet18_AP", "ResNet18BN_AP"])
 )
 def test_a_stack_of_any_network_is_trained_as_one_after_another(name, pixels):
     images, labels = pixels(3, 3, size=SIZES[name])
