@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from clreplay.condensation import condense
-    from clreplay.memory import ReplayMemory
+    from clreplay.api import condense
+    from clreplay.memory.replay_memory import ReplayMemory
     from clreplay.networks import ConvNet
-    from clreplay.plugin import CondensedReplayPlugin, DDMReplayPlugin
+    from clreplay.plugin.replay import CondensedReplayPlugin, DDMReplayPlugin
 
 _HOMES = {
-    "CondensedReplayPlugin": "clreplay.plugin",
+    "CondensedReplayPlugin": "clreplay.plugin.replay",
     "ConvNet": "clreplay.networks",
-    "DDMReplayPlugin": "clreplay.plugin",
-    "ReplayMemory": "clreplay.memory",
-    "condense": "clreplay.condensation",
+    "DDMReplayPlugin": "clreplay.plugin.replay",
+    "ReplayMemory": "clreplay.memory.replay_memory",
+    "condense": "clreplay.api",
 }
 __all__ = [*_HOMES, "__version__"]
 

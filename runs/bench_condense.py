@@ -7,7 +7,7 @@
 
 Engine and reference take turns; every time is the median of the repeats, after warming up. Speed is a
 property of the machine: a row says which one, and only the ratio travels. Both run with the memory allocator
-tuned (clreplay/allocator.py), which helps the reference as well.
+tuned (clreplay/runtime/allocator.py), which helps the reference as well.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from typing import Any
 import torch
 from reference_loop import ReferenceLoop
 
-from clreplay.condensation import RealImages, default_device
-from clreplay.condensation.calibration import CHOSEN, settle
-from clreplay.condensation.matching import Matching
+from clreplay.condensation import RealImages
+from clreplay.condensation.engine.calibration import choose_execution
+from clreplay.condensation.engine.execution import EXECUTION_FIELDS
+from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.data import NORMALIZATIONS
 from clreplay.networks import reinitialize
-from clreplay.recipes import load_recipe
-from clreplay.runfolder import provenance
-from clreplay.training import TrainingSettings, train
-from clreplay.training_together import train_together
+from clreplay.recipes.recipe import load_recipe
+from clreplay.runtime.device import default_device, device_name
+from clreplay.runtime.provenance import provenance
+from clreplay.training.loop import train
+from clreplay.training.settings import TrainingSettings
+from clreplay.training.stacked import train_together
 
 SUITE = [
     {"method": method, "classes": classes, "ipc": ipc, "width": width}
@@ -92,8 +95,8 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
         "paper", {"width": row["width"], "real_batch": row["real"], **overrides}
     )
     counts = dict.fromkeys(real.classes, row["ipc"])
-    settings = settle(Matching, settings, real, counts, device)
-    engine = Matching(real, counts, settings, 0, device)
+    settings = choose_execution(MatchingEngine, settings, real, counts, device)
+    engine = MatchingEngine(real, counts, settings, 0, device)
     floats = [real.normalised(label).to(device) for label in real.classes]
     reference = ReferenceLoop(floats, row["ipc"], row["width"], row["real"], row["method"])
     reuse = settings.network_reuse  # iterations that share a network are timed together
@@ -130,7 +133,7 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
         "gflop_per_s": round(gflop / engine_ms * 1000, 1),
         "images_per_second": round(row["classes"] * (row["real"] + row["ipc"]) / engine_ms * 1000),
         "settings": overrides,
-        "chosen": {name: getattr(settings, name) for name in CHOSEN},
+        "chosen": {name: getattr(settings, name) for name in EXECUTION_FIELDS},
     }
 
 
@@ -202,7 +205,7 @@ def _timed(step: Any, device: torch.device) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
-    from clreplay.recipes import parse_set
+    from clreplay.recipes.overrides import parse_set
 
     options = parser().parse_args(argv)
     device = default_device(options.device)
@@ -220,12 +223,9 @@ def main(argv: list[str] | None = None) -> int:
         rows.append(measure_retraining(row, device, min(options.repeats, 3)))
         print(_retraining_line(rows[-1]), flush=True)
     if options.out:
-        name = (
-            torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-        )
         with open(options.out, "w", encoding="utf-8") as file:
-            told = {"matrix_gflop_per_s": rates, **provenance(name)}
-            json.dump([{**row, **told} for row in rows], file, indent=1)
+            beside = {"matrix_gflop_per_s": rates, **provenance(device_name(device, threads=True))}
+            json.dump([{**row, **beside} for row in rows], file, indent=1)
     return 0
 
 

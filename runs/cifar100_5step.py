@@ -11,7 +11,7 @@ smoke (under a minute for two memories; accuracies mean nothing). auto takes pap
 
 import sys
 
-from clreplay.cli import continual_main
+from clreplay.incremental.cli import continual_main
 
 if __name__ == "__main__":
     sys.exit(continual_main("cifar100", __doc__))

@@ -6,7 +6,7 @@ python runs/cifar10_5step.py --memory random ddm --images-per-class 10
 
 import sys
 
-from clreplay.cli import continual_main
+from clreplay.incremental.cli import continual_main
 
 if __name__ == "__main__":
     sys.exit(continual_main("cifar10", __doc__))

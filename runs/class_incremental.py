@@ -9,7 +9,7 @@ A folder has train/ and test/ (or val/), each with a folder a class; @64 resizes
 
 import sys
 
-from clreplay.cli import continual_main
+from clreplay.incremental.cli import continual_main
 
 if __name__ == "__main__":
     sys.exit(continual_main(None, __doc__))

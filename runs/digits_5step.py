@@ -9,7 +9,7 @@ The same flags and files as runs/cifar100_5step.py; nothing is downloaded. The d
 
 import sys
 
-from clreplay.cli import continual_main
+from clreplay.incremental.cli import continual_main
 
 if __name__ == "__main__":
     sys.exit(continual_main("digits", __doc__))

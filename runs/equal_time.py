@@ -18,9 +18,11 @@ from dataclasses import replace
 from typing import Any
 
 from clreplay.condensation import RealImages
-from clreplay.continual import run
-from clreplay.experiment import ContinualSettings, Plan, plan
-from clreplay.recipes import Recipe, parse_set
+from clreplay.incremental.plan import ExperimentPlan, plan_experiment
+from clreplay.incremental.run import run_experiment
+from clreplay.incremental.settings import ContinualSettings
+from clreplay.recipes.overrides import parse_set
+from clreplay.recipes.recipe import Recipe
 
 LENGTHS = ("iterations", "updates")
 SELECTIONS = ("random", "herding", "forgetting")
@@ -32,7 +34,7 @@ class _Enough(Exception):
     """The trial has gone on for long enough."""
 
 
-def seconds_an_iteration(made: Plan, recipe: Recipe, length: str, trial_seconds: float) -> float:
+def seconds_an_iteration(made: ExperimentPlan, recipe: Recipe, length: str, trial_seconds: float) -> float:
     """Of a condenser on all classes of the data set, after its first iteration."""
     settings = recipe.settings(
         made.settings.preset,
@@ -43,7 +45,7 @@ def seconds_an_iteration(made: Plan, recipe: Recipe, length: str, trial_seconds:
     data = made.data.train
     real = RealImages(data.images, data.labels, made.data.normalization)
     counts = dict.fromkeys(real.classes, made.settings.images_per_class)
-    settings = recipe.method.settle(settings, real, counts, made.device)
+    settings = recipe.method.choose_execution(settings, real, counts, made.device)
     first: list[float] = []
     found = 0.0
 
@@ -65,7 +67,7 @@ def seconds_an_iteration(made: Plan, recipe: Recipe, length: str, trial_seconds:
     raise RuntimeError(f"the trial of {recipe.name} ended before it was timed")
 
 
-def _own(made: Plan, recipe: Recipe) -> dict[str, Any]:
+def _own(made: ExperimentPlan, recipe: Recipe) -> dict[str, Any]:
     """Overrides meant for one memory, without its name."""
     prefix = f"{recipe.name}."
     return {key.removeprefix(prefix): value for key, value in made.settings.overrides.items() if key.startswith(prefix)}
@@ -103,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
         overrides=parse_set(options.overrides),
     )
     try:
-        made = plan(settings)
+        made = plan_experiment(settings)
         lengths = {}
         for recipe in made.recipes:
             length = next((name for name in LENGTHS if name in recipe.keys()), None)
@@ -114,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
             print(
                 f"{recipe.label}: {each:.3g} s an iteration, {length}={lengths[f'{recipe.name}.{length}']}", flush=True
             )
-        run(replace(settings, overrides={**settings.overrides, **lengths}), options.out)
+        run_experiment(replace(settings, overrides={**settings.overrides, **lengths}), options.out)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

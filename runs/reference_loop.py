@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clreplay.augment import DSA_STRATEGY, augment_shared, draw, parse_strategy
+from clreplay.training.augmentation import DSA_STRATEGY, augment_shared, draw, parse_strategy
 
 
 class ReferenceNet(nn.Module):

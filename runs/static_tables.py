@@ -6,7 +6,7 @@ python runs/static_tables.py --table 1 --dataset cifar10 --ipc 10 --method dm dd
 
 import sys
 
-from clreplay.benchmark.command import main
+from clreplay.benchmark.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

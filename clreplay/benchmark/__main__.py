@@ -2,7 +2,7 @@
 
 import sys
 
-from clreplay.benchmark.command import main
+from clreplay.benchmark.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ from clreplay.benchmark.published import published_rows
 WHOLE = "whole"
 """Name of the method that trains on all real images."""
 SEARCH = "7"
-"""The one table whose cells are not accuracies of a condensed set alone (:mod:`clreplay.benchmark.search`)."""
+"""The one table whose cells are not accuracies of a condensed set alone (:mod:`clreplay.benchmark.architecture_ranking`)."""
 SEARCH_IMAGES = 50
 """Images a class of the architecture search: the paper stores 500 of CIFAR-10."""
 RECIPES = {"DG": "dc", "DM+MM+CM": "dm+sm", "WholeDataset": WHOLE}
@@ -237,7 +237,7 @@ def _of_own_method(cells: list[Cell], table: str, name: str) -> list[Cell]:
         raise ValueError(f"--method {name}: table {table} prints no whole row; choose among {', '.join(theirs)}")
     if table not in OPEN:
         raise ValueError(f"--method of table {table} must be among {', '.join(theirs)}, got {name!r}")
-    from clreplay.recipes import load_recipe
+    from clreplay.recipes.recipe import load_recipe
 
     recipe = load_recipe(name)  # a typo is told now
     model = next(recipe for recipe in ("ddm", *theirs) if recipe in theirs and recipe != WHOLE)

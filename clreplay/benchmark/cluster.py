@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from clreplay.benchmark.executors import Outcome, Task, attempt
-from clreplay.benchmark.specs import Place
-from clreplay.files import user_cache
+from clreplay.benchmark.sets import Place
+from clreplay.runtime.files import user_cache
 
 RETRIES = 3
 """How often a unit is run again whose worker or machine was lost."""
@@ -50,7 +50,7 @@ class Share:
     cpus: int
     gpus: float
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """In words."""
         cores = f"{self.cpus} core{'' if self.cpus == 1 else 's'}"
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
@@ -113,7 +113,7 @@ class RayExecutor:
         import ray
 
         resources = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus, "max_retries": RETRIES}
-        remote = ray.remote(_work).options(**resources, name=task.unit.described())
+        remote = ray.remote(_work).options(**resources, name=task.unit.summary())
         return remote.remote(_anywhere(task), images, code_digest(), self.share.cpus)
 
 

@@ -10,16 +10,21 @@ import gc
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
-from clreplay.benchmark.locks import claimed
-from clreplay.benchmark.specs import Place
+from clreplay.benchmark.sets import Place
 from clreplay.benchmark.store import Finished
 from clreplay.benchmark.units import Unit
-from clreplay.condensation.methods import Progress
 from clreplay.data import data_root
+from clreplay.runtime.progress import Progress
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes on one store then may do the same work twice
+    fcntl = None
 
 ATTEMPTS = 2
 """Of units that fail for a reason that may pass, such as memory that others hold."""
@@ -194,3 +199,30 @@ def _reason(error: BaseException, place: Place) -> str:
     if len(lines) > 1 and text.endswith(":"):  # what it announces is on the lines that are left out
         text = text[: text.rfind(". ") + 1] or text
     return f"{type(error).__name__}: {text}"[:500]
+
+
+@contextmanager
+def claimed(folder: str | None, name: str) -> Iterator[bool]:
+    """Whether this process may do a piece of work; within the block no other one of the machine may.
+
+    The lock is the system's, so it ends with the process, however that ends.
+    """
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)  # condensations under way are kept there, too
+    if folder is None or fcntl is None:
+        yield True
+        return
+    path = Path(folder) / f"{name}.lock"
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        if not path.exists() or os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
+            yield False  # whoever had it is through with it since the file was opened
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)

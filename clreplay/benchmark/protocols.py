@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from clreplay.augment import parse_strategy
 from clreplay.benchmark.cells import WHOLE
-from clreplay.benchmark.cutmix import CutMixSettings, train_with_cutmix
 from clreplay.networks.table import find_network
-from clreplay.recipes import training_settings
-from clreplay.training import TrainingSettings, train
-from clreplay.typed import build
+from clreplay.recipes.recipe import training_settings
+from clreplay.recipes.typed_settings import build
+from clreplay.training.augmentation import parse_strategy
+from clreplay.training.cutmix import CutMixSettings, train_with_cutmix
+from clreplay.training.loop import train
+from clreplay.training.settings import TrainingSettings
 
 PROTOCOLS = {
     "common": "one evaluator for all methods: DM's protocol, last epoch",
@@ -66,7 +67,7 @@ class Training:
 
     @property
     def train(self) -> Callable[..., None]:
-        """The function that trains one network: :func:`clreplay.training.train` or its relative."""
+        """The function that trains one network: :func:`clreplay.training.loop.train` or its relative."""
         return train if self.loop == "dm" else train_with_cutmix
 
     def as_plain(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from clreplay.benchmark.cells import SEARCH
 from clreplay.benchmark.published import NOTES, TITLES
-from clreplay.benchmark.results import MEASURED, PARTLY, Line
+from clreplay.benchmark.results import MEASURED, PARTLY, TableRow
 
 CSV_COLUMNS = (
     "table,dataset,images_per_class,method,train_network,test_network,variant,metric,ours,spread,published,"
@@ -46,7 +46,7 @@ class Caption:
     changed: str = ""
 
 
-def markdown(lines: Sequence[Line], caption: Caption) -> str:
+def markdown(lines: Sequence[TableRow], caption: Caption) -> str:
     """A page: title, what is reduced, the table, notes."""
     header, rows = _grid(lines)
     texts = [f"# {TITLES[caption.table]}", ""]
@@ -57,7 +57,7 @@ def markdown(lines: Sequence[Line], caption: Caption) -> str:
     return "\n".join(texts).rstrip() + "\n"
 
 
-def latex(lines: Sequence[Line], caption: Caption) -> str:
+def latex(lines: Sequence[TableRow], caption: Caption) -> str:
     """A ``tabular`` with the same content, without packages; paragraphs and notes are comments above it."""
     header, rows = _grid(lines)
     named = _named(lines)
@@ -71,7 +71,7 @@ def latex(lines: Sequence[Line], caption: Caption) -> str:
     return "\n".join([*top, *shown, body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"]) + "\n"
 
 
-def table_csv(lines: Sequence[Line], caption: Caption) -> str:
+def table_csv(lines: Sequence[TableRow], caption: Caption) -> str:
     """One row a line, every column of :data:`CSV_COLUMNS`; what is not measured is empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
@@ -115,7 +115,7 @@ def table_csv(lines: Sequence[Line], caption: Caption) -> str:
 # ---------------------------------------------------------------- cells as text
 
 
-def _grid(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+def _grid(lines: Sequence[TableRow]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, the same for Markdown and LaTeX."""
     variants = _variants(lines)
     metric = ["metric"] if _several_metrics(lines) else []
@@ -124,7 +124,7 @@ def _grid(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
     return header, [_cells(line, variants, bool(metric)) for line in lines]
 
 
-def _cells(line: Line, variants: Sequence[str], with_metric: bool) -> list[str]:
+def _cells(line: TableRow, variants: Sequence[str], with_metric: bool) -> list[str]:
     cell, shown = line.cell, dict(line.variant)
     networks = cell.test_network
     if cell.train_network != cell.test_network:
@@ -151,7 +151,7 @@ def _cells(line: Line, variants: Sequence[str], with_metric: bool) -> list[str]:
     ]
 
 
-def _ours(line: Line) -> str:
+def _ours(line: TableRow) -> str:
     if line.ours is None:
         return line.state if line.state != MEASURED else _DASH
     digits = _digits(line)
@@ -163,19 +163,19 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
 
 
-def _digits(line: Line) -> int:
+def _digits(line: TableRow) -> int:
     return {"storage": 0, "time_cost": 1}.get(line.cell.metric, 2)
 
 
-def _variants(lines: Sequence[Line]) -> list[str]:
+def _variants(lines: Sequence[TableRow]) -> list[str]:
     return list(dict.fromkeys(name for line in lines for name, _ in line.variant))
 
 
-def _several_metrics(lines: Sequence[Line]) -> bool:
+def _several_metrics(lines: Sequence[TableRow]) -> bool:
     return any(line.cell.metric != "accuracy" for line in lines)
 
 
-def _named(lines: Sequence[Line]) -> int:
+def _named(lines: Sequence[TableRow]) -> int:
     """Columns that hold names, not numbers."""
     return 4 + len(_variants(lines)) + _several_metrics(lines)
 
@@ -183,7 +183,7 @@ def _named(lines: Sequence[Line]) -> int:
 # ---------------------------------------------------------------- what stands around the table
 
 
-def _paragraphs(lines: Sequence[Line], caption: Caption, bold: str = "**") -> list[str]:
+def _paragraphs(lines: Sequence[TableRow], caption: Caption, bold: str = "**") -> list[str]:
     ours = "mean ± population standard deviation over n networks, accuracy in percent of the test images"
     if caption.table == SEARCH:
         ours = "n architectures, each trained once on the images and once on all real images"
@@ -201,7 +201,7 @@ def _paragraphs(lines: Sequence[Line], caption: Caption, bold: str = "**") -> li
     return texts
 
 
-def _reductions(lines: Sequence[Line]) -> list[str]:
+def _reductions(lines: Sequence[TableRow]) -> list[str]:
     """Every reduction once; those that do not hold for all lines say for whom."""
     able = [line for line in lines if line.settings]
     phrases = dict.fromkeys(phrase for line in able for phrase in line.reduced)
@@ -214,16 +214,16 @@ def _reductions(lines: Sequence[Line]) -> list[str]:
     return texts
 
 
-def _concerns(line: Line, who: str) -> bool:
+def _concerns(line: TableRow, who: str) -> bool:
     return any(phrase.partition(":")[0] == who for phrase in line.reduced)
 
 
-def _budget(line: Line) -> str:
+def _budget(line: TableRow) -> str:
     count = "whole" if line.cell.images_per_class is None else f"IPC {line.cell.images_per_class}"
     return f"{line.cell.dataset} {count}"
 
 
-def _notes(lines: Sequence[Line], caption: Caption) -> list[str]:
+def _notes(lines: Sequence[TableRow], caption: Caption) -> list[str]:
     notes = [*NOTES.get(caption.table, ()), *dict.fromkeys(note for line in lines for note in line.notes)]
     for reason, same in groupby(sorted((line for line in lines if line.reason), key=_reason), key=_reason):
         cells = dict.fromkeys(_where(line) for line in same)
@@ -231,11 +231,11 @@ def _notes(lines: Sequence[Line], caption: Caption) -> list[str]:
     return notes
 
 
-def _reason(line: Line) -> str:
+def _reason(line: TableRow) -> str:
     return line.reason if line.state == MEASURED else f"{line.state}: {line.reason}"
 
 
-def _where(line: Line) -> str:
+def _where(line: TableRow) -> str:
     variant = "".join(f" {name} {value}" for name, value in line.variant)
     return f"{line.cell.method} {_budget(line)}{variant}"
 

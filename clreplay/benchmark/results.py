@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from clreplay.benchmark.architecture_ranking import TOPS, correlation, how_many, selected
 from clreplay.benchmark.cells import Cell
-from clreplay.benchmark.grid import Planned, Trained
-from clreplay.benchmark.search import TOPS, correlation, how_many, selected
+from clreplay.benchmark.planned import PlannedCell, PlannedNetworks
 from clreplay.benchmark.store import Contents, Row
 
 MEASURED, PARTLY, MISSING, FAILED = "measured", "partly measured", "not measured", "failed"
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """One line of a rendered table.
 
     Attributes:
@@ -59,12 +59,12 @@ class Line:
         return None if self.ours is None or not self.cell.published else self.ours - float(self.cell.published)
 
 
-def lines_of(planned: Iterable[Planned], contents: Contents, device_type: str) -> list[Line]:
+def lines_of(planned: Iterable[PlannedCell], contents: Contents, device_type: str) -> list[TableRow]:
     """The lines of a table; Spearman's correlation has one for every length of the ranking."""
     found = []
     for one in planned:
         if one.problem:
-            found.append(Line(one.cell, state=FAILED, reason=one.problem, variant=one.cell.variant))
+            found.append(TableRow(one.cell, state=FAILED, reason=one.problem, variant=one.cell.variant))
         elif one.real:
             found += _search_lines(one, contents, device_type)
         else:
@@ -72,17 +72,17 @@ def lines_of(planned: Iterable[Planned], contents: Contents, device_type: str) -
     return found
 
 
-def _line(planned: Planned, contents: Contents, device_type: str) -> Line:
+def _line(planned: PlannedCell, contents: Contents, device_type: str) -> TableRow:
     rows = [row for row in _rows(planned.trained, contents, device_type) if row is not None]
     common = _common(planned, contents, device_type, rows)
     if not rows:
-        return Line(planned.cell, **common)
+        return TableRow(planned.cell, **common)
     values = np.array([row.result["accuracy"] for row in rows])
     spread = float(values.std()) if len(values) > 1 else None
-    return Line(planned.cell, ours=float(values.mean()), spread=spread, **common)
+    return TableRow(planned.cell, ours=float(values.mean()), spread=spread, **common)
 
 
-def _search_lines(planned: Planned, contents: Contents, device_type: str) -> list[Line]:
+def _search_lines(planned: PlannedCell, contents: Contents, device_type: str) -> list[TableRow]:
     cell = planned.cell
     proxy, real = (_rows(part, contents, device_type) for part in (planned.trained, planned.real))
     both = list({row.key: row for pair in (proxy, real) for row in pair if row is not None}.values())
@@ -98,7 +98,7 @@ def _search_lines(planned: Planned, contents: Contents, device_type: str) -> lis
             changes["ours"] = _metric(cell.metric, proxy, real, made, top)
             if changes["ours"] is None:
                 changes["reason"] = f"no correlation over {how_many(top or 'all', len(proxy))} of {len(proxy)}"
-        lines.append(Line(cell, **{**common, **changes}))
+        lines.append(TableRow(cell, **{**common, **changes}))
     return lines
 
 
@@ -115,7 +115,7 @@ def _metric(
     return correlation(first, second, top or "all")
 
 
-def _common(planned: Planned, contents: Contents, device_type: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _common(planned: PlannedCell, contents: Contents, device_type: str, rows: Sequence[Row]) -> dict[str, Any]:
     """What every kind of line has."""
     wanted = [key for one in (*planned.trained, *planned.real) for key in _keys(one, contents, device_type)]
     done, sets = len(rows), _sets(planned, contents, device_type)
@@ -138,33 +138,33 @@ def _common(planned: Planned, contents: Contents, device_type: str, rows: Sequen
     }
 
 
-def _diverged(planned: Planned, rows: Sequence[Row]) -> list[str]:
+def _diverged(planned: PlannedCell, rows: Sequence[Row]) -> list[str]:
     count = sum(row.result.get("diverged", False) for row in rows)
     if not count:
         return []
     return [f"{planned.cell.method}: the training of {count} network(s) diverged; they count with what they then know."]
 
 
-def _keys(one: Trained, contents: Contents, device_type: str) -> list[str | None]:
+def _keys(one: PlannedNetworks, contents: Contents, device_type: str) -> list[str | None]:
     unit = one.unit(contents, device_type)
     return [None] * len(one.draws) if unit is None else list(unit.keys)
 
 
-def _rows(trained: Iterable[Trained], contents: Contents, device_type: str) -> list[Row | None]:
+def _rows(trained: Iterable[PlannedNetworks], contents: Contents, device_type: str) -> list[Row | None]:
     keys = (key for one in trained for key in _keys(one, contents, device_type))
     return [contents.units.get(key) if key else None for key in keys]
 
 
-def _sets(planned: Planned, contents: Contents, device_type: str) -> list[Row]:
-    settled = (spec.settled(contents, device_type) for spec in planned.specs)
+def _sets(planned: PlannedCell, contents: Contents, device_type: str) -> list[Row]:
+    settled = (spec.with_execution(contents, device_type) for spec in planned.specs)
     return [contents.units[spec.key] for spec in settled if spec is not None and spec.key in contents.units]
 
 
-def _reasons(planned: Planned, contents: Contents, device_type: str) -> list[str]:
+def _reasons(planned: PlannedCell, contents: Contents, device_type: str) -> list[str]:
     """Why what is missing failed, each reason once."""
     keys: list[str | None] = []
     for spec in planned.specs:
-        settled = spec.settled(contents, device_type)
+        settled = spec.with_execution(contents, device_type)
         keys += [spec.asked_key] if settled is None else [settled.key]
     keys += [key for one in (*planned.trained, *planned.real) for key in _keys(one, contents, device_type)]
     failures = (contents.failures[key] for key in dict.fromkeys(keys) if key in contents.failures)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from clreplay.benchmark.cells import Cell
-from clreplay.benchmark.grid import Grid
 from clreplay.benchmark.protocols import network_settings
-from clreplay.benchmark.specs import SetSpec
-from clreplay.chance import key_seed
-from clreplay.condensation.calibration import CHOSEN
-from clreplay.recipes import Recipe
+from clreplay.benchmark.request import TableRequest
+from clreplay.benchmark.store import Contents, key_of
+from clreplay.condensation.engine.execution import EXECUTION_FIELDS
+from clreplay.data import Dataset
+from clreplay.memory.class_cache import ARITHMETIC
+from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.recipe import Recipe, load_recipe
+from clreplay.recipes.typed_settings import build
+from clreplay.runtime.seeding import key_seed
 
 
 def sets_of(
-    grid: Grid, cell: Cell, recipe: Recipe, overrides: Mapping[str, Any], sets: int
+    grid: TableRequest, cell: Cell, recipe: Recipe, overrides: Mapping[str, Any], sets: int
 ) -> tuple[list[SetSpec], list[str]]:
     """The condensed sets of a cell, and in what their settings fall short of the paper's.
 
@@ -47,7 +53,7 @@ def sets_of(
 def differences(what: str, settings: Any, paper: Any) -> list[str]:
     """``DM: iterations 120 (paper 20000), ...``: what differs between settings; empty where nothing does."""
     # How the same is computed decides float rounding only, but for the precision of it.
-    names = [one.name for one in fields(settings) if one.name not in CHOSEN or one.name == "precision"]
+    names = [one.name for one in fields(settings) if one.name not in EXECUTION_FIELDS or one.name == "precision"]
     changed = []
     if {"epochs", "updates"} <= set(names) and _length(settings) != _length(paper):
         changed.append(f"{_length(settings)} (paper {_length(paper)})")
@@ -64,3 +70,125 @@ def _length(settings: Any) -> str:
 
 def _shown(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a unit runs; nothing of it decides what comes out, but for float rounding.
+
+    Attributes:
+        device: where to compute.
+        data_root: where data is looked for.
+        work: folder for condensations under way and for locks; None keeps neither.
+        commit: of the code, written beside every result.
+    """
+
+    device: str
+    data_root: str | None = None
+    work: str | None = None
+    commit: str = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class SetSpec:
+    """One condensed set.
+
+    Attributes:
+        dataset: name of the data.
+        recipe: name or file of the recipe, by which the method is found.
+        method: the registered condenser; ``code`` is the hash of its file where it is one's own.
+        settings: of the method, as plain values.
+        images_per_class: what is stored.
+        seed: of all chance.
+    """
+
+    dataset: str
+    recipe: str
+    method: str
+    code: str
+    settings: Mapping[str, Any]
+    images_per_class: int
+    seed: int
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """All that decides the outcome, but for the seed."""
+        code = {"code": self.code} if self.code else {}
+        return {
+            "kind": "set",
+            "arithmetic": ARITHMETIC,
+            "dataset": self.dataset,
+            "method": self.method,
+            **code,
+            "settings": plain(self.settings),
+            "images_per_class": self.images_per_class,
+        }
+
+    @cached_property
+    def asked_key(self) -> str:
+        """Hash of :attr:`asked`; choices made on the spot are kept under it, the same for all seeds."""
+        return key_of(self.asked)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the outcome."""
+        return {**self.asked, "seed": self.seed}
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of :attr:`identity`."""
+        return key_of(self.identity)
+
+    @property
+    def open(self) -> bool:
+        """Whether settings leave something to be measured."""
+        return "auto" in self.settings.values()
+
+    def with_execution(self, contents: Contents, device_type: str) -> SetSpec | None:
+        """The same with what was chosen on the spot; None if that is still to be measured.
+
+        A set that is finished counts, whichever kind of machine it was made on; a new one keeps to the choice that
+        was made for its kind of device.
+        """
+        if not self.open:
+            return self
+        choices = contents.choices.get(self.asked_key, [])
+        made = [(kind, replace(self, settings={**self.settings, **chosen})) for kind, chosen in choices]
+        finished = (spec for _, spec in made if spec.key in contents.units)
+        return next(finished, next((spec for kind, spec in made if kind == device_type), None))
+
+    def built(self) -> Any:
+        """The settings as the method's dataclass."""
+        return build(load_recipe(self.recipe).method.settings, self.settings, self.recipe)
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
+    """Every class as safetensors bytes: a blob a class, since SQLite's have a limit."""
+    from safetensors.torch import save
+
+    return {
+        label: save({"images": slot.codes.contiguous()}, {"decoding": slot.decoding})
+        for label, slot in memory.slots.items()
+    }
+
+
+def from_bytes(images: Mapping[int, bytes], data: Dataset, store: str) -> ReplayMemory:
+    """The memory that a learner gets, its condensed images held as ``store`` says."""
+    from safetensors.torch import load
+
+    tensors = {label: load(blob)["images"] for label, blob in images.items()}
+    (decoding,) = {_decoding(blob) for blob in images.values()}
+    memory = ReplayMemory(max(map(len, tensors.values())), normalization=data.normalization, store=store)
+    memory.add(tensors, decoding=decoding)
+    return memory
+
+
+def _decoding(blob: bytes) -> str:
+    """The decoder that the header of safetensors bytes names: a length in 8 bytes, then JSON."""
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    return header["__metadata__"]["decoding"]

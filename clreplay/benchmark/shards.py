@@ -15,12 +15,12 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from clreplay.benchmark.holding import loaded
-from clreplay.benchmark.specs import Place, SetSpec
+from clreplay.benchmark.datasets import load_cached
+from clreplay.benchmark.sets import Place, SetSpec
 from clreplay.benchmark.store import Contents, Finished, Row, key_of
 from clreplay.benchmark.units import Images, SetUnit, Unit, finished_row
-from clreplay.condensation.methods import Progress
-from clreplay.recipes import load_recipe
+from clreplay.recipes.recipe import load_recipe
+from clreplay.runtime.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +47,13 @@ class ShardUnit(SetUnit):
         """The set: without a shard there is none."""
         return {self.spec.key: self.spec.identity}
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """See :class:`Unit`."""
         return f"{super().described()} shard {self.number + 1} of {self.of}"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The shard; of more shards than classes some are empty."""
-        data = loaded(self.spec.dataset, place.data_root)
+        data = load_cached(self.spec.dataset, place.data_root)
         real = data.shard(self.number, self.of)
         if real is not None:
             return self._condense(data, real, place, progress)
@@ -62,7 +62,7 @@ class ShardUnit(SetUnit):
         return Finished(self.spec.dataset, data.fingerprint, (row,))
 
 
-def sharded(units: Sequence[SetUnit], contents: Contents, jobs: int, asked: int | None = None) -> list[Unit]:
+def shards_of(units: Sequence[SetUnit], contents: Contents, jobs: int, asked: int | None = None) -> list[Unit]:
     """The units that make some sets, the sets in shards where that keeps more jobs busy.
 
     Args:

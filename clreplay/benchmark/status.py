@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clreplay.benchmark.grid import Planned
-from clreplay.benchmark.results import FAILED, MEASURED, PARTLY, Line, lines_of
+from clreplay.benchmark.planned import PlannedCell
+from clreplay.benchmark.results import FAILED, MEASURED, PARTLY, TableRow, lines_of
 from clreplay.benchmark.store import Contents, key_of
-from clreplay.reporting import duration
+from clreplay.runtime.progress import duration
 
 
-def told(line: Line) -> str:
+def status_line(line: TableRow) -> str:
     """One line of a table as a sentence."""
     cell = line.cell
     count = "all real images" if cell.images_per_class is None else f"IPC {cell.images_per_class}"
@@ -32,10 +32,10 @@ def told(line: Line) -> str:
     return f"{what}: {line.ours:.2f}{spread}{published}{missing}"
 
 
-def status_lines(planned: Sequence[Planned], contents: Contents, device_type: str, jobs: int) -> list[str]:
+def status_lines(planned: Sequence[PlannedCell], contents: Contents, device_type: str, jobs: int) -> list[str]:
     """The state of every cell and of the whole, without touching data."""
     lines = lines_of(planned, contents, device_type)
-    texts = [f"  {line.done:>5} of {line.wanted:<5}{told(line)}" for line in lines]
+    texts = [f"  {line.done:>5} of {line.wanted:<5}{status_line(line)}" for line in lines]
     states = [line.state for line in lines]
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     texts.append(", ".join(f"{count} {state}" for state, count in counts.items()) + f" of {len(lines)} cells")
@@ -45,14 +45,14 @@ def status_lines(planned: Sequence[Planned], contents: Contents, device_type: st
     return texts
 
 
-def _remaining(planned: Sequence[Planned], contents: Contents, device_type: str, jobs: int) -> str:
+def _remaining(planned: Sequence[PlannedCell], contents: Contents, device_type: str, jobs: int) -> str:
     """Expected time of what is missing, from the time that the same took before."""
     known, unknown = 0.0, 0
     sets, networks = _mean_seconds(contents)
     seen: set[str] = set()
     for one in planned:
         for spec in one.specs:
-            settled = spec.settled(contents, device_type)
+            settled = spec.with_execution(contents, device_type)
             key = spec.key if settled is None else settled.key
             if key in contents.units or key in seen:
                 continue

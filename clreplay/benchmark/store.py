@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clreplay.benchmark.connections import FORMAT, StoreError, begun, check, has_table, reading, writing
+from clreplay.benchmark.store_file import FORMAT, StoreError, check, has_table, is_initialised, reading, writing
 
 __all__ = ["FORMAT", "Contents", "Failure", "Finished", "OtherDataError", "Row", "Store", "StoreError", "key_of"]
 _UNIT_COLUMNS = 'key, kind, settings, result, seconds, device, "commit", versions, created'
@@ -119,7 +119,7 @@ class Store:
         if not self.path.exists():
             return contents
         with reading(self.path) as connection:
-            if not begun(connection):
+            if not is_initialised(connection):
                 return contents
             for values in connection.execute(f"SELECT {_UNIT_COLUMNS} FROM units"):
                 key, kind, settings, result, *rest, _ = values
@@ -137,7 +137,7 @@ class Store:
             return False
         with reading(self.path) as connection:
             query = "SELECT 1 FROM units WHERE key = ?"
-            return begun(connection) and all(connection.execute(query, (key,)).fetchone() for key in keys)
+            return is_initialised(connection) and all(connection.execute(query, (key,)).fetchone() for key in keys)
 
     def fingerprint(self, dataset: str) -> str:
         """Hash of the data behind the results on a data set.
@@ -221,7 +221,7 @@ class Store:
             rows = [(name, json.dumps(values, sort_keys=True)) for name, values in settings.items()]
             connection.executemany("INSERT OR IGNORE INTO cells VALUES (?,?)", rows)
 
-    def described(self, name: str) -> dict[str, Any]:
+    def settings_of(self, name: str) -> dict[str, Any]:
         """The settings behind the hash that a rendered table prints, or behind its beginning.
 
         Raises:
@@ -257,7 +257,7 @@ class Store:
             raise StoreError(f"--merge {other} is the store itself; name another one, or choose another --out")
         with reading(other) as connection:
             check(connection, other)
-            if not begun(connection):
+            if not is_initialised(connection):
                 return 0
         with writing(self.path, attached=other) as connection:
             for name, fingerprint in connection.execute("SELECT name, fingerprint FROM other.datasets").fetchall():

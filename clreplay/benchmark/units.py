@@ -8,31 +8,30 @@ it loads what it needs where it runs.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from clreplay.benchmark.holding import Loaded, loaded, packed, unpacked
+from clreplay.benchmark.datasets import Loaded, load_cached
 from clreplay.benchmark.protocols import Training
-from clreplay.benchmark.specs import Place, SetSpec, plain
+from clreplay.benchmark.sets import Place, SetSpec, from_bytes, plain, to_bytes
 from clreplay.benchmark.store import Finished, Row, key_of
-from clreplay.chance import key_seed
-from clreplay.condensation import RealImages, condense_experience, default_device
-from clreplay.condensation.methods import Progress
+from clreplay.condensation import RealImages, condense_experience
 from clreplay.data import Dataset, Normalization
-from clreplay.memory import ReplayMemory
-from clreplay.native import processor
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
-from clreplay.recipes import load_recipe
-from clreplay.training import accuracy
-from clreplay.training_together import accuracies_together, train_together, worth_it
+from clreplay.recipes.recipe import load_recipe
+from clreplay.runtime.device import default_device, device_name
+from clreplay.runtime.progress import Progress
+from clreplay.runtime.seeding import key_seed
+from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.training.stacked import should_stack, train_together
 
 TRAINING_ARITHMETIC = 1
 """Raised whenever a change of the code changes how networks are trained or tested."""
@@ -63,7 +62,7 @@ class Unit:
         """By key, what is noted as failed if this fails."""
         return self.identities
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """In words."""
         raise NotImplementedError
 
@@ -91,17 +90,17 @@ class ChoiceUnit(Unit):
         """See :class:`Unit`."""
         return {self.spec.asked_key: self.spec.asked}
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """See :class:`Unit`."""
         return f"{Path(self.spec.recipe).stem} on {self.spec.dataset}, measuring what is fastest"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The choice, for the kind of device that the place has."""
-        spec, data = self.spec, loaded(self.spec.dataset, place.data_root)
+        spec, data = self.spec, load_cached(self.spec.dataset, place.data_root)
         device, settings = default_device(place.device), spec.built()
         counts = dict.fromkeys(data.real.classes, spec.images_per_class)
         data.real.check_counts(counts)
-        settled = load_recipe(spec.recipe).method.settle(settings, data.real, counts, device)
+        settled = load_recipe(spec.recipe).method.choose_execution(settings, data.real, counts, device)
         before, after = asdict(settings), asdict(settled)
         chosen = plain({name: value for name, value in after.items() if value != before[name]})
         return Finished(spec.dataset, data.fingerprint, choice=(spec.asked_key, device.type, chosen))
@@ -120,14 +119,14 @@ class SetUnit(Unit):
         """See :class:`Unit`."""
         return {self.spec.key: self.spec.identity}
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """See :class:`Unit`."""
         spec = self.spec
         return f"{Path(spec.recipe).stem} on {spec.dataset}, IPC {spec.images_per_class}, condensing"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The set, condensed images as floats: coding them is the learner's choice."""
-        data = loaded(self.spec.dataset, place.data_root)
+        data = load_cached(self.spec.dataset, place.data_root)
         return self._condense(data, data.real, place, progress)
 
     def _condense(self, data: Loaded, real: RealImages, place: Place, progress: Progress | None) -> Finished:
@@ -154,7 +153,7 @@ class SetUnit(Unit):
             "chosen": plain(memory.info.get("chosen", {})),
         }
         row = finished_row(key, self.kind, identity, result, seconds, place)
-        return Finished(spec.dataset, data.fingerprint, (row,), (spec.key, packed(memory)))
+        return Finished(spec.dataset, data.fingerprint, (row,), (spec.key, to_bytes(memory)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,19 +196,19 @@ class NetworksUnit(Unit):
         every = ({**common, "draw": list(draw)} for draw in self.draws)
         return {key_of(one): one for one in every}
 
-    def described(self) -> str:
+    def summary(self) -> str:
         """See :class:`Unit`."""
         networks = "one network" if len(self.draws) == 1 else f"{len(self.draws)} networks"
         return f"{self.title} on {self.dataset}, {networks} ({self.training.settings.described()})"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """One row a network: its accuracy in percent on all test images, after the last epoch."""
-        data, device = loaded(self.dataset, place.data_root), default_device(place.device)
+        data, device = load_cached(self.dataset, place.data_root), default_device(place.device)
         if self.needs is None:
             train = data.set.train
             x, y, normalization = train.images, train.labels, data.set.normalization
         else:
-            memory = unpacked(images or {}, data.set, self.store)
+            memory = from_bytes(images or {}, data.set, self.store)
             x, y, normalization = memory.images, memory.labels, None
         measured = self._measured(data.set, x.to(device), y.to(device), normalization, device, progress)
         rows = [
@@ -233,7 +232,7 @@ class NetworksUnit(Unit):
         keys = [(self.seed, "static", "train", *draw) for draw in self.draws]
         tell = None if progress is None else lambda done, total: progress(done, total, "epochs")
         start = time.perf_counter()
-        if worth_it(device, len(networks)) and self.training.loop == "dm":
+        if should_stack(device, len(networks)) and self.training.loop == "dm":
             train_together(networks, images, labels, settings, keys, normalization, tell)
             seconds = (time.perf_counter() - start) / len(networks)
             values = accuracies_together(networks, data.test, data.normalization, device)
@@ -263,13 +262,5 @@ def finished_row(
     key: str, kind: str, identity: dict[str, Any], result: dict[str, Any], seconds: float, place: Place
 ) -> Row:
     """A row made here and now: the device, the commit and the version are those of this process."""
-    name = _device_name(default_device(place.device))
+    name = device_name(default_device(place.device))
     return Row(key, kind, identity, result, seconds, name, place.commit, f"torch {torch.__version__}")
-
-
-@cache
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    models = (line.partition(":")[2].strip() for line in processor().splitlines() if line.startswith("model name"))
-    return next(models, platform.machine())

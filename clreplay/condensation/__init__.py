@@ -1,26 +1,27 @@
 """Condensers: real images of an experience in, exactly the asked number of images a class out."""
 
-from clreplay.condensation import (  # noqa: F401  (they enter themselves in METHODS)
-    cafe,
-    forgetting,
-    gradients,
-    idm,
-    matching,
-    selection,
-    unrolled,
-)
-from clreplay.condensation.api import condense, condense_experience, default_device
-from clreplay.condensation.methods import METHODS, Condensed, Condenser, Progress, register
-from clreplay.condensation.real import RealImages
+from clreplay.condensation.cafe import condense_by_alignment
+from clreplay.condensation.distillation import distill
+from clreplay.condensation.experience import condense_experience
+from clreplay.condensation.gradient_matching import condense_by_gradients
+from clreplay.condensation.matching import condense_by_idm, condense_by_matching
+from clreplay.condensation.real_images import RealImages
+from clreplay.condensation.registry import METHODS, Condensed, Condenser, register
+from clreplay.condensation.selection import select_forgetting, select_herding, select_random
 
 __all__ = [
-    "METHODS",
     "Condensed",
     "Condenser",
-    "Progress",
+    "METHODS",
     "RealImages",
-    "condense",
+    "condense_by_alignment",
+    "condense_by_gradients",
+    "condense_by_idm",
+    "condense_by_matching",
     "condense_experience",
-    "default_device",
+    "distill",
     "register",
+    "select_forgetting",
+    "select_herding",
+    "select_random",
 ]

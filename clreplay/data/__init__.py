@@ -1,9 +1,8 @@
 """Data sets as plain tensors: loading, normalisation, and where data is looked for."""
 
-from clreplay.data.digits import load_digits
+from clreplay.data.dataset import Dataset, ImageSet
 from clreplay.data.errors import DataNotFoundError, InvalidDataError
-from clreplay.data.imageset import Dataset, ImageSet
-from clreplay.data.loading import data_root, load_dataset
+from clreplay.data.load import data_root, load_dataset
 from clreplay.data.normalization import (
     NORMALIZATIONS,
     Normalization,
@@ -12,6 +11,7 @@ from clreplay.data.normalization import (
     recognise_pixels,
 )
 from clreplay.data.registry import DATASETS, register_dataset
+from clreplay.data.sets.digits import load_digits
 
 __all__ = [
     "DATASETS",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from clreplay.data.imageset import Dataset
+from clreplay.data.dataset import Dataset
 
 
 class Loader(Protocol):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clreplay.losses.features import Features
 from clreplay.losses.style import chosen_taps
+from clreplay.networks.features import Features
 
 
 def attention_maps(maps: Tensor, power: float = 4.0) -> Tensor:

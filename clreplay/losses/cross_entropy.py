@@ -8,8 +8,8 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from clreplay.losses.features import Features
 from clreplay.networks import Network
+from clreplay.networks.features import Features
 
 
 def class_cross_entropy(logits: Tensor, outputs: Tensor) -> Tensor:

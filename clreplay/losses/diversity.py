@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clreplay.losses.features import Features, check_choice
+from clreplay.networks.features import Features
+from clreplay.runtime.checks import check_choice
 
 
 def neighbour_count(images_per_class: int, fraction: float) -> int:

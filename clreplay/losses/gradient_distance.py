@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from clreplay.losses.features import check_choice
+from clreplay.runtime.checks import check_choice
 
 EPSILON = 1e-6
 """Added to the product of the norms (the authors' code); rows that are all zero are at distance one."""

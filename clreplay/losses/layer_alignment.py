@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from clreplay.losses.features import Features
+from clreplay.networks.features import Features
 
 
 def layer_alignment(real: Tensor, synthetic: Tensor) -> Tensor:

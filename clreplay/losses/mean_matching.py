@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from clreplay.losses.features import Features
+from clreplay.networks.features import Features
 
 
 def mean_matching(real_mean: Tensor, synthetic_mean: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clreplay.losses.features import Features, check_choice
+from clreplay.networks.features import Features
+from clreplay.runtime.checks import check_choice
 
 EPSILON = 1e-5
 """Added to the variance before the root, as in AdaIN."""

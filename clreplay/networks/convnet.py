@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clreplay import native
+from clreplay.networks import kernels
 from clreplay.networks.base import Network, Tap, norm_layer
+from clreplay.networks.kernels.block import LANES
 from clreplay.networks.table import register_network
 
 
@@ -142,7 +143,7 @@ class ConvNet(Network):
         Returns:
             the network itself.
         """
-        self.fused = native.suits_network(self) and native.failure() is None
+        self.fused = suits_network(self) and kernels.failure() is None
         return self
 
     def embedding(self, images: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ class ConvNet(Network):
             return super().embedding(images)
         maps = images.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
-            maps = native.norm_relu_pool(block.conv(maps), block.norm, keep_map=False).pooled
+            maps = kernels.norm_relu_pool(block.conv(maps), block.norm, keep_map=False).pooled
         return maps.flatten(1)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
@@ -213,3 +214,28 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 }
 for _name, _fixed in _VARIANTS.items():
     register_network(_name, **_fixed)(ConvNet)
+
+
+def suits_network(network: nn.Module) -> bool:
+    """Whether every block of a ConvNet suits; see :func:`suits`."""
+    size = network.image_size
+    for block in network.blocks:
+        size += 2 * (block.conv.padding[0] - 1)
+        if not suits(block.norm, block.activation, block.pool, (block.conv.out_channels, size, size)):
+            return False
+        size //= 2
+    return True
+
+
+def suits(norm: nn.Module, activation: nn.Module, pool: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether the compiled block computes what these layers do to maps of ``shape`` (c, h, w)."""
+    channels, height, width = shape
+    return (
+        isinstance(norm, nn.GroupNorm)
+        and norm.num_groups == norm.num_channels == channels
+        and norm.affine
+        and type(activation) is nn.ReLU
+        and type(pool) is AveragePool2
+        and channels % LANES == 0
+        and height % 2 == width % 2 == 0
+    )

@@ -17,7 +17,7 @@ def search_space() -> Iterator[dict[str, Any]]:
     """The options of every ConvNet of the space, 4 x 4 x 5 x 3 x 3, always in the same order.
 
     Each fits :class:`clreplay.networks.ConvNet`, :func:`clreplay.networks.build_network` and
-    :class:`clreplay.training.TrainingSettings` as keywords.
+    :class:`clreplay.training.settings.TrainingSettings` as keywords.
 
     Example:
         >>> networks = [ConvNet(10, **options) for options in search_space()]

@@ -36,10 +36,10 @@ NATIVE = ("kernels=native", "layout=channels_last", "parallel=classes", "classes
 
 def settings() -> dict[str, Any]:
     """By recipe, preset and case: the settings it resolves to, by flat names."""
-    from clreplay.cases import read_cases
-    from clreplay.recipes import PRESETS, load_recipe, recipe_names, strategies_dir, training_settings
-
     import yaml
+
+    from clreplay.recipes.cases import read_cases
+    from clreplay.recipes.recipe import PRESETS, load_recipe, recipe_names, strategies_dir, training_settings
 
     found: dict[str, Any] = {}
     for name in (*recipe_names(), "training"):
@@ -73,8 +73,8 @@ def tables() -> dict[str, Any]:
 
 def flags() -> dict[str, str]:
     """``--help`` of both command lines, of one width everywhere."""
-    from clreplay.benchmark.command import parser
-    from clreplay.cli import continual_parser
+    from clreplay.benchmark.cli import parser
+    from clreplay.incremental.cli import continual_parser
 
     found = {}
     for name, made in (("continual", continual_parser("digits", "")), ("static_tables", parser())):
@@ -87,7 +87,7 @@ def flags() -> dict[str, str]:
 def columns() -> dict[str, Any]:
     """Columns of the files that people read."""
     from clreplay.benchmark.render import CSV_COLUMNS
-    from clreplay.runfolder import COLUMNS
+    from clreplay.incremental.run_folder import COLUMNS
 
     return {"results.csv": list(COLUMNS), "table.csv": list(CSV_COLUMNS)}
 
@@ -112,7 +112,7 @@ def memories(work: Path) -> Iterator[tuple[str, Any]]:
     """Memories of every recipe at ``smoke`` and the accuracies of networks trained on them."""
     import pandas as pd
 
-    from clreplay.recipes import recipe_names
+    from clreplay.recipes.recipe import recipe_names
 
     ways = {
         "core eager float32": ("none", EAGER, "float32"),
@@ -154,12 +154,13 @@ def trained() -> Iterator[tuple[str, Any]]:
     """Networks after each of the training functions, and the measures of them."""
     import torch
 
-    from clreplay.benchmark.cutmix import CutMixSettings, train_with_cutmix
-    from clreplay.condensation.inner_training import share_right, train_further
     from clreplay.data import load_digits
     from clreplay.networks import ConvNet, reinitialize
-    from clreplay.training import TrainingSettings, accuracy, train
-    from clreplay.training_together import accuracies_together, train_together
+    from clreplay.training.cutmix import CutMixSettings, train_with_cutmix
+    from clreplay.training.evaluate import accuracies_together, accuracy, share_right
+    from clreplay.training.loop import train, train_further
+    from clreplay.training.settings import TrainingSettings
+    from clreplay.training.stacked import train_together
 
     data = load_digits()
     images, labels, normalization = data.train.images[:100], data.train.labels[:100], data.normalization
@@ -221,20 +222,26 @@ def digest(tensor: Any) -> str:
     return f"{array.dtype}{list(array.shape)} {hashlib.blake2b(array.tobytes(), digest_size=12).hexdigest()}"
 
 
-def whole() -> dict[str, Any]:
-    """Everything, by name."""
+PARTS = ["pixels", "trained", "memories", *COMMITTED]
+
+
+def whole(parts: list[str]) -> dict[str, Any]:
+    """Everything of some parts, by name."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = {f"pixels / {name}": value for name, value in pixels()}
-    found.update({f"trained / {name}": value for name, value in trained()})
+    found: dict[str, Any] = {}
+    for part, make in (("pixels", pixels), ("trained", trained)):
+        if part in parts:
+            found.update({f"{part} / {name}": value for name, value in make()})
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as work:
-        found.update({f"memories / {name}": value for name, value in memories(Path(work))})
-    for name, make in COMMITTED.items():
-        made = make()
-        found.update({f"{name} / {key}": value for key, value in made.items()})
+    if "memories" in parts:
+        with tempfile.TemporaryDirectory() as work:
+            found.update({f"memories / {name}": value for name, value in memories(Path(work))})
+    for part, made in COMMITTED.items():
+        if part in parts:
+            found.update({f"{part} / {key}": value for key, value in made().items()})
     return plain(found)
 
 
@@ -267,16 +274,18 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the committed part anew")
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.add_argument("--check", type=Path, metavar="DIR")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to record or check")
     options = parser.parse_args()
     if options.write:
         for name, make in COMMITTED.items():
             (HERE / f"{name}.json").write_text(text_of(make()), encoding="utf-8")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "golden.json").write_text(text_of(whole()), encoding="utf-8")
+        (options.out / "golden.json").write_text(text_of(whole(options.only)), encoding="utf-8")
     if options.check:
         before = json.loads((options.check / "golden.json").read_text(encoding="utf-8"))
-        found = list(differences(before, whole(), "golden"))
+        before = {name: value for name, value in before.items() if name.split(" / ")[0] in options.only}
+        found = list(differences(before, whole(options.only), "golden"))
         print("\n".join(found) or f"{len(before)} golden values are as they were")
         return bool(found)
     return 0

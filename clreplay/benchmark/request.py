@@ -1,0 +1,179 @@
+"""Several tables asked for at once: each takes what it prints of what is asked for, and says what it leaves out.
+
+Alone, a table measures other data and memories in its layout; of ``--table all --dataset cifar10`` nobody expects
+CIFAR-10 in the layout of the table at 128 x 128 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clreplay.benchmark import protocols
+from clreplay.benchmark.cells import OPEN, SEARCH, WHOLE, Cell, dataset_name, plain_name, published_cells, select
+from clreplay.benchmark.published import TITLES
+from clreplay.networks import search_space
+from clreplay.recipes.recipe import PRESETS, RecipeError
+
+
+@dataclass(frozen=True)
+class CellFilter:
+    """The cells that are asked for of one table, see :func:`clreplay.benchmark.cells.select`.
+
+    Attributes:
+        table: its name.
+        datasets, methods, train_networks, test_networks: as a person names them; empty takes all.
+    """
+
+    table: str
+    datasets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    train_networks: tuple[str, ...] = ()
+    test_networks: tuple[str, ...] = ()
+
+
+def split_request(
+    asked: Sequence[CellFilter], protocol: str, known_datasets: Sequence[str]
+) -> tuple[list[CellFilter], list[str]]:
+    """What each of several tables takes of what is asked for.
+
+    A data set, memory or network that some table of the paper prints is measured in those that print it; data and
+    memories that none prints, in every table whose layout suits them. A table that is asked for alone takes all.
+
+    Args:
+        asked: the same of every table.
+        protocol: by which networks are trained.
+        known_datasets: data sets beside the tables' own.
+
+    Returns:
+        what is left for each table that has something, and a sentence on everything that is left out.
+
+    Raises:
+        ValueError: no table is left, or nothing has such a name.
+    """
+    if len(asked) == 1:
+        return list(asked), []
+    taken, said = [], []
+    for one in asked:
+        if one.table == SEARCH and protocol != "common":
+            said.append(f"table {SEARCH} has a protocol of its own, not {protocol}: skipped")
+            continue
+        mine, absent = _of_table(one, known_datasets)
+        if absent:
+            what = "skipped" if mine is None else "left out there"
+            said.append(f"table {one.table} has no {', '.join(absent)}: {what}")
+        if mine is not None:
+            taken.append(mine)
+    if not taken:
+        tables = ", ".join(one.table for one in asked)
+        raise ValueError(f"none of the tables {tables} has what is asked for, name others: {'; '.join(said)}")
+    return taken, said
+
+
+def _of_table(asked: CellFilter, known: Sequence[str]) -> tuple[CellFilter | None, list[str]]:
+    """What a table takes, None if that is nothing, and the names of what it has not."""
+    absent, cells, chosen = [], list(published_cells(asked.table)), CellFilter(asked.table)
+    spelled: dict[str, Callable[[str], str]] = {
+        "datasets": lambda name: dataset_name(name, known),
+        "methods": str.lower,
+    }
+    for kind, names_of in _NAMES.items():
+        wanted = getattr(asked, kind)
+        theirs = {name for cell in cells for name in names_of(cell)}
+        # What no table prints is a person's own, or a slip that select tells.
+        printed = {name for table in TITLES for cell in published_cells(table) for name in names_of(cell)}
+        if kind == "methods" and asked.table not in OPEN:
+            printed.update(spelled[kind](name) for name in wanted)
+        plain = {name: spelled.get(kind, plain_name)(name) for name in wanted}
+        kept = tuple(name for name in wanted if plain[name] in theirs or plain[name] not in printed)
+        absent += [name for name in wanted if name not in kept]
+        if wanted and not kept:
+            return None, absent
+        chosen = replace(chosen, **{kind: kept})
+        cells = select(chosen.table, chosen.datasets, (), chosen.methods, known_datasets=known)
+    return chosen, absent
+
+
+_NAMES: dict[str, Callable[[Cell], list[str]]] = {
+    "datasets": lambda cell: [cell.dataset],
+    "methods": lambda cell: [cell.recipe, cell.method.lower()],
+    "train_networks": lambda cell: [plain_name(cell.train_network)],
+    "test_networks": lambda cell: [plain_name(cell.test_network)],
+}
+
+
+REPEATS = {"paper": (5, 20), "cpu": (1, 3), "smoke": (1, 1)}
+"""Condensed sets, and networks trained on each, by preset; the paper's are five sets and twenty networks."""
+
+
+ARCHITECTURES = {"paper": None, "cpu": 40, "smoke": 3}
+"""Networks of Table 7 by preset; None are all."""
+
+
+@dataclass(frozen=True)
+class TableRequest:
+    """A table, or a part of it, as a person asks for it; what is None is chosen by the preset.
+
+    Attributes:
+        table: a key of :data:`clreplay.benchmark.published.TITLES`.
+        datasets, images_per_class, methods, train_networks, test_networks: which cells, see
+            :func:`clreplay.benchmark.cells.select`; empty takes all.
+        sets: condensed sets of every method.
+        networks: networks trained on each.
+        preset: ``paper``, ``cpu`` or ``smoke``.
+        overrides: single settings, see :func:`clreplay.recipes.overrides.split_overrides`.
+        protocol: a key of :data:`clreplay.benchmark.protocols.PROTOCOLS`.
+        store: how condensed images are held before training: ``float32`` as the authors hold them, or ``uint8`` as
+            a replay memory does.
+        seed: of all chance.
+        architectures: how many of the 720 networks of Table 7; None takes all, or as many as the preset does.
+    """
+
+    table: str
+    datasets: tuple[str, ...] = ()
+    images_per_class: tuple[int, ...] = ()
+    methods: tuple[str, ...] = ()
+    train_networks: tuple[str, ...] = ()
+    test_networks: tuple[str, ...] = ()
+    sets: int | None = None
+    networks: int | None = None
+    preset: str = "paper"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    protocol: str = "common"
+    store: str = "float32"
+    seed: int = 0
+    architectures: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.protocol not in protocols.PROTOCOLS:
+            raise ValueError(f"protocol must be one of {', '.join(protocols.PROTOCOLS)}, got {self.protocol!r}")
+        if self.store not in ("float32", "uint8"):
+            raise ValueError(f"store must be float32 or uint8, got {self.store!r}")
+        for name in ("sets", "networks", "architectures"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.table == SEARCH and self.protocol != "common":
+            raise ValueError(f"protocol must be common for table {SEARCH}, which has its own, got {self.protocol!r}")
+        if self.table != SEARCH and self.architectures is not None:
+            raise ValueError(f"architectures belongs to table {SEARCH}, got it for table {self.table}; leave it out")
+        if self.architectures is not None and self.architectures > (most := len(list(search_space()))):
+            raise ValueError(f"architectures must be at most {most}, got {self.architectures}")
+        for key in self.overrides:
+            if key.rpartition(".")[2] == "network":
+                raise ValueError(f"--set {key}: a table names its networks; choose cells with --test-network")
+
+    @property
+    def searched(self) -> int | None:
+        """How many networks of Table 7 are searched; None are all."""
+        return ARCHITECTURES[self.preset] if self.architectures is None else self.architectures
+
+    def repeats(self, recipe: str) -> tuple[int, int]:
+        """Sets, and networks trained on each; on all real images there are no sets."""
+        sets, networks = REPEATS[self.preset]
+        if recipe == WHOLE:
+            return 1, min(networks, protocols.WHOLE_NETWORKS) if self.networks is None else self.networks
+        return (sets if self.sets is None else self.sets), (networks if self.networks is None else self.networks)

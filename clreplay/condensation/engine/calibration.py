@@ -1,0 +1,245 @@
+"""What is fastest on this machine, found by trying it once and remembered.
+
+Ways to compute the same thing differ in float rounding, so a choice is part of what a memory is: it is made
+before the work begins, written into the settings that are recorded and cached, and kept on this machine
+(``~/.cache/clreplay/calibration``), so that the same settings give the same bytes here tomorrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from clreplay.condensation.engine.execution import EXECUTION_FIELDS
+from clreplay.condensation.real_images import RealImages
+from clreplay.networks.fused_forward import fusible
+from clreplay.runtime.device import processor
+from clreplay.runtime.files import replacing, user_cache
+
+logger = logging.getLogger(__name__)
+
+WORTH_MEASURING = 1e10
+"""Multiply-adds a class (about a second of one core) below which plain settings will do."""
+WORTH_COMPILING = 1e14
+"""Multiply-adds of all classes (about a minute of a GPU in float32) below which ``torch.compile`` is not tried."""
+MARGIN = 0.95
+"""A later candidate must take less than this share of an earlier one's time: near ties must not flip."""
+
+
+class Steppable(Protocol):
+    """An engine as a trial sees it: made for some classes, moved a step at a time, closed."""
+
+    def __init__(
+        self, real: RealImages, counts: dict[int, int], settings: Any, seed: int, device: torch.device
+    ) -> None: ...
+
+    def step(self) -> Any:
+        """One update of the images of every class."""
+
+    def close(self) -> None:
+        """Let go of threads."""
+
+
+def choose_execution(
+    engine: type[Steppable],
+    settings: Any,
+    real: RealImages,
+    counts: dict[int, int],
+    device: torch.device,
+) -> Any:
+    """Settings without ``auto``: measured where the work is long enough to pay for it, plain elsewhere.
+
+    Args:
+        engine: the engine that will do the work; a few iterations of a few classes are its trial.
+        settings: what is not ``auto`` (``classes_at_once``: null) stays.
+        real, counts: the experience, of which the first classes are tried.
+        device: where.
+    """
+    device = torch.device(device)
+    work = _multiply_adds(settings, real, counts)
+    if work * settings.iterations < WORTH_MEASURING or not _open(settings, device):
+        return settings.plain(device)
+    path = user_cache() / "calibration" / f"{_key(engine, settings, real, counts, device)}.json"
+    found = _remembered(path)
+    if found is None:
+        compiling = work * settings.iterations * len(real.classes) > WORTH_COMPILING
+        trial = _Trial(engine, settings, real, counts, device)
+        found = {"chosen": _search(settings, trial, device, compiling), "milliseconds": trial.milliseconds()}
+        _remember(path, found)
+    return replace(settings, **found["chosen"]).plain(device)
+
+
+def _open(settings: Any, device: torch.device) -> bool:
+    """Whether there is anything to choose."""
+    names = ["kernels", "precision"] + (["parallel"] if device.type == "cpu" else ["layout"])
+    failing = settings.kernels == "compiled"  # it is tried, and given up if it fails
+    return failing or any(getattr(settings, name) == "auto" for name in names)
+
+
+def _search(
+    settings: Any, trial: Callable[[dict[str, Any]], float], device: torch.device, compiling: bool
+) -> dict[str, Any]:
+    """The fastest choices: kernels with their layout and parallelism first, then the chunk, then precision."""
+    best, seconds = None, math.inf
+    for candidate in _ways(settings, trial.network, device, compiling):
+        taken = trial(candidate)
+        if best is None or taken < MARGIN * seconds:
+            best, seconds = candidate, taken
+    if device.type == "cpu" and settings.classes_at_once is None and settings.norm != "batch":
+        for chunk in (1, 4):
+            taken = trial({**best, "classes_at_once": chunk}) if chunk > 1 else seconds
+            if chunk == 1 or taken < MARGIN * seconds:
+                best, seconds = {**best, "classes_at_once": chunk}, taken
+    if settings.precision == "auto":
+        low = {**best, "precision": "bfloat16"}
+        best = low if trial(low) < MARGIN * seconds else {**best, "precision": "float32"}
+    return best
+
+
+def _ways(settings: Any, network: torch.nn.Module, device: torch.device, compiling: bool) -> list[dict[str, Any]]:
+    """Candidates, the one to prefer in a tie first."""
+    cpu = device.type == "cpu"
+    kernels = [settings.kernels]
+    if settings.kernels == "auto":
+        fused = (["native"] if cpu else ["compiled"]) if cpu or compiling else []
+        kernels = [name for name in fused if fusible(network, name, device) is None] + ["eager"]
+    elif settings.kernels == "compiled":
+        kernels = ["compiled", "eager"]  # the latter in case the former fails
+    layouts = {"native": ["channels_last"], "eager": ["contiguous"] if cpu else ["channels_last", "contiguous"]}
+    threads = cpu and torch.get_num_threads() > 1 and settings.norm != "batch"
+    ways = []
+    for name in kernels:
+        known = layouts.get(name, ["contiguous"] if cpu else ["channels_last"])
+        for layout in known if settings.layout == "auto" or name == "native" else [settings.layout]:
+            free = ["classes", "operators"] if threads else ["operators"]
+            for parallel in free if settings.parallel == "auto" else [settings.parallel]:
+                ways.append({"kernels": name, "layout": layout, "parallel": parallel})
+    return ways
+
+
+class _Trial:
+    """Seconds a class and iteration under some choices, on the first classes of the experience."""
+
+    def __init__(
+        self,
+        engine: type[Steppable],
+        settings: Any,
+        real: RealImages,
+        counts: dict[int, int],
+        device: torch.device,
+    ) -> None:
+        self.engine, self.settings, self.real, self.counts, self.device = engine, settings, real, counts, device
+        self.network = settings.build(1, real.shape[0], real.shape[1]).to(device)
+        self.fastest = math.inf
+        self.results: list[tuple[dict[str, Any], float]] = []
+        self._told = False
+
+    def __call__(self, choice: dict[str, Any]) -> float:
+        """The best of three iterations after one to warm up; a hopeless candidate is timed by the first alone."""
+        classes = len(self.real.classes)
+        if self.device.type == "cpu":
+            classes = min(classes, torch.get_num_threads() * choice.get("classes_at_once", 1))
+        part = self.real.subset(self.real.classes[:classes])
+        precision = "float32" if self.settings.precision == "auto" else self.settings.precision
+        settings = replace(self.settings, **{"precision": precision, **choice})
+        try:
+            engine = self.engine(part, {c: self.counts[c] for c in part.classes}, settings, 0, self.device)
+            seconds = self._best(engine) / classes
+        except Exception as error:
+            # Whatever a compiler stumbles over is a reason not to use it; PyTorch's own layers must work.
+            if choice["kernels"] != "compiled":
+                raise
+            if not self._told:
+                logger.warning("kernels=compiled does not work here (%s); going on with eager", _first_line(error))
+            self._told, seconds = True, math.inf
+        self.fastest = min(self.fastest, seconds * classes)
+        self.results.append((choice, seconds))
+        return seconds
+
+    def _best(self, engine: Steppable) -> float:
+        try:
+            best = self._timed(engine)
+            for _ in range(3):
+                if best > 4 * self.fastest:
+                    break
+                best = min(best, self._timed(engine))
+            return best
+        finally:
+            engine.close()
+
+    def _timed(self, engine: Steppable) -> float:
+        self._wait()
+        start = time.perf_counter()
+        engine.step()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def milliseconds(self) -> list[dict[str, Any]]:
+        """What was tried and how long an iteration of one class took, for whoever looks."""
+        rows = [(choice, seconds) for choice, seconds in self.results if math.isfinite(seconds)]
+        return [{**choice, "milliseconds_a_class": round(1000 * seconds, 3)} for choice, seconds in rows]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _multiply_adds(settings: Any, real: RealImages, counts: dict[int, int]) -> float:
+    """Rough multiply-adds of one class and iteration: the two first blocks of a ConvNet are nearly all of it."""
+    channels, size = real.shape[0], real.shape[1]
+    image = 9 * settings.width * size**2 * (channels + settings.width / 4)
+    batch = min(settings.real_batch, max(real.count(label) for label in real.classes))
+    return image * (batch + 3 * max(counts[label] for label in real.classes))
+
+
+def _key(
+    engine: type[Steppable],
+    settings: Any,
+    real: RealImages,
+    counts: dict[int, int],
+    device: torch.device,
+) -> str:
+    """Hash of all that the answer may depend on: the work's shape, the machine and the software."""
+    shape = {k: v for k, v in asdict(settings).items() if k not in ("iterations", "lr_img", "momentum_img")}
+    threads = torch.get_num_threads()
+    where = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    classes = min(len(real.classes), threads) if device.type == "cpu" else len(real.classes)
+    batch = min(settings.real_batch, max(real.count(label) for label in real.classes))
+    count = max(counts[label] for label in real.classes)
+    parts = [engine.__name__, shape, real.shape, batch, count, classes, threads, where, torch.__version__]
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _remembered(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if set(found["chosen"]) <= set(EXECUTION_FIELDS) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("measuring anew: %s is damaged (%s)", path, error)
+        return None
+
+
+def _remember(path: Path, found: dict[str, Any]) -> None:
+    """Keep a choice; a full or read-only disk costs a warning, not the run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    except OSError as error:
+        logger.warning("cannot keep what was measured in %s: %s", path.parent, error)

@@ -1,0 +1,323 @@
+"""The distribution-matching engine: DM, DDM and every composition of their terms.
+
+Each iteration draws a random network, takes a real batch of every class, augments it and the class's
+synthetic images with one shared draw, and moves the synthetic images down the gradient of the terms.
+The losses separate over classes, so classes are worked on in groups of any size, one after another or in
+threads, with the same outcome (to float rounding): one at a time suits a CPU's cache, many at a time fill a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clreplay.condensation.engine.base import GroupEngine
+from clreplay.condensation.engine.class_group import ClassGroup
+from clreplay.condensation.engine.class_threads import ClassThreads
+from clreplay.condensation.engine.progress_file import load_progress, saving
+from clreplay.condensation.engine.start import equal_groups, initial_images
+from clreplay.condensation.matching.fresh_networks import FreshNetworks
+from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.matching.terms import terms_of
+from clreplay.condensation.real_images import RealImages
+from clreplay.condensation.registry import Condensed
+from clreplay.networks.features import Features
+from clreplay.networks.fused_forward import Forward
+from clreplay.runtime.progress import Progress
+from clreplay.runtime.seeding import BLOCK
+from clreplay.training.augmentation import augment_classes
+
+logger = logging.getLogger(__name__)
+RECORD_ROWS = 200
+RESIDENT_SHARE = 0.4
+"""Of a GPU's free memory: what real images may take of it; beyond, batches come from the host."""
+
+
+class MatchingEngine(GroupEngine):
+    """One condensation in progress: all that it is, and how it goes one step further.
+
+    The chance of iteration i is a function of (seed, class key, i), so the state is only the synthetic
+    images, their velocity, the iteration, the record and what the networks know beyond their draw.
+
+    Args:
+        real: the experience.
+        counts: synthetic images of every class.
+        settings: see :class:`MatchingSettings`; what is ``auto`` in them is plain here, see :func:`choose_execution`.
+        seed: seed of all chance.
+        device: where the work is done.
+
+    Raises:
+        ValueError: a class has fewer real images than are asked of it.
+    """
+
+    settings: MatchingSettings
+
+    def __init__(
+        self,
+        real: RealImages,
+        counts: dict[int, int],
+        settings: MatchingSettings,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__(real, counts, settings, seed, device)
+        self.settings = settings = settings.plain(self.device)
+        self.networks = self.make_networks()
+        self.forward = Forward(self.networks.network, settings.kernels, settings.layout, settings.precision)
+        self.groups = self._make_groups()
+        self._halved = False
+        self._threads: ClassThreads | None = None
+        # Draws are made on the host, which has nothing else to do while a GPU works.
+        self._helper = ThreadPoolExecutor(1, "clreplay-draws") if self.device.type == "cuda" else None
+
+    # ------------------------------------------------------------------ what a relative may do otherwise
+
+    first_images = staticmethod(initial_images)
+    """The first synthetic images of a class."""
+
+    def make_networks(self) -> FreshNetworks:
+        """Where the network of every iteration comes from."""
+        # One output, whatever the number of classes: only the features are used, and the size of the buffer
+        # decides which number of a GPU's draw goes to which weight.
+        network = self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
+        return FreshNetworks(network, self.seed)
+
+    def terms(self, labels: list[int], count: int) -> list[Any]:
+        """The terms of the loss for some classes with ``count`` synthetic images each."""
+        return terms_of(self.settings, count)
+
+    def seen(self, synthetic: Tensor) -> Tensor:
+        """What the network is shown of the synthetic images, (classes, n, c, h, w) both."""
+        return synthetic
+
+    # ------------------------------------------------------------------ one iteration
+
+    def step(self) -> dict[str, Tensor]:
+        """One image update of every class.
+
+        Interrupted in the middle, it can be called again: groups that were through are not moved twice.
+
+        Returns:
+            The terms' unweighted values, mean over classes, still on the device.
+        """
+        number = self.iteration // self.settings.network_reuse
+        with self._convolutions():
+            self.networks.take(number)
+            values = self._in_threads(number) if self.settings.parallel == "classes" else self._in_turn(number)
+            self.networks.advance(number)
+        self.iteration += 1
+        totals: dict[str, Tensor] = {}
+        for of_group in values:
+            for name, value in of_group.items():
+                totals[name] = totals.get(name, 0) + value.sum()
+        return {name: total / len(self.real.classes) for name, total in totals.items()}
+
+    def _in_turn(self, number: int) -> list[dict[str, Tensor]]:
+        values, position = [], 0
+        while position < len(self.groups):
+            try:
+                found = self._step_group(self.groups[position], number)
+            except torch.OutOfMemoryError:
+                if len(self.groups[position].labels) == 1 or self.settings.norm == "batch":
+                    raise
+                found = None
+            if found is None:  # out of the handler, whose traceback would keep the tensors alive
+                self._halve(position)
+                continue
+            values.append(found)
+            position += 1
+        return values
+
+    def _in_threads(self, number: int) -> list[dict[str, Tensor]]:
+        if self._threads is None:
+            self._threads = ClassThreads()
+        return self._threads.map(lambda group: self._step_group(group, number), self.groups)
+
+    def _step_group(self, group: ClassGroup, number: int) -> dict[str, Tensor]:
+        if group.done > self.iteration:
+            return group.values  # moved before the iteration was interrupted
+        if group.block != number // BLOCK:
+            group.prepare(number // BLOCK, self.seed, self.strategy, self._helper)
+        within = number % BLOCK
+        if group.drawn_for != number:
+            with torch.no_grad():
+                pixels = group.real[group.rows[within].flatten()].to(self.device, non_blocking=True)
+                images = self.real.normalise(pixels)
+                features = self._features(images.unflatten(0, (len(group.labels), -1)), group, within)
+                group.statistics = [term.statistics(features) for term in group.terms]
+            group.drawn_for = number
+        synthetic = group.synthetic.detach().requires_grad_()
+        features = self._features(self.seen(synthetic), group, within)
+        values = {
+            term.name: term.loss(real, term.statistics(features), features)
+            for term, real in zip(group.terms, group.statistics)
+        }
+        loss = sum(term.weight * values[term.name].sum() for term in group.terms)
+        (gradient,) = torch.autograd.grad(loss, synthetic)
+        # New tensors, put in place at once: whenever Ctrl-C comes, a group has moved or it has not.
+        velocity = torch.add(gradient, group.velocity, alpha=self.settings.momentum_img)
+        moved = torch.sub(synthetic.detach(), velocity, alpha=self.settings.lr_img)
+        values = {name: value.detach() for name, value in values.items()}
+        group.move(moved, velocity, self.iteration + 1, values)
+        return values
+
+    def _halve(self, position: int) -> None:
+        """Try again with less at once; nothing of the group has changed in the iteration that failed."""
+        group = self.groups[position]
+        if not self._halved:
+            logger.warning("out of memory with %d classes at once; going on with half as many", len(group.labels))
+        self._halved = True
+        halves = group.halves()
+        for half in halves:
+            half.terms = self.terms(half.labels, half.synthetic.shape[1])
+        self.groups[position : position + 1] = halves
+        del group
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _features(self, images: Tensor, group: ClassGroup, within: int) -> Features:
+        """Features of (classes, n, c, h, w) images after the group's augmentation."""
+        images = augment_classes(images, group.draws[within], self.strategy)
+        return self.forward(images, group.reads_maps)
+
+    @contextlib.contextmanager
+    def _convolutions(self) -> Iterator[None]:
+        """On NVIDIA GPUs, ``precision`` decides whether single-precision convolutions may round to TF32."""
+        if self.device.type != "cuda":
+            yield
+            return
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = self.settings.precision == "tf32"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+
+    # ------------------------------------------------------------------ the whole way
+
+    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
+        """Go on to the last iteration.
+
+        Args:
+            progress: told after every iteration.
+            keep: file to save the state in every few minutes and when interrupted. If it is there already
+                and holds a state of this very condensation, that is where the run goes on from. It is
+                removed at the end.
+
+        Raises:
+            FloatingPointError: a loss is no longer finite.
+        """
+        if (state := load_progress(keep, self._identity())) is not None:
+            self.load_state_dict(state)
+        total = self.settings.iterations
+        every = max(1, total // RECORD_ROWS)
+        try:
+            with saving(keep, self._identity(), self.state_dict) as save_if_due:
+                while self.iteration < total:
+                    values = self.step()
+                    # Reading a loss makes the host wait for the device: only now and then.
+                    if self.iteration % every == 0 or self.iteration in (1, total):
+                        self._add_row(values)
+                    if progress is not None:
+                        progress(self.iteration, total, "iterations")
+                    save_if_due()
+        finally:
+            self.close()
+        return Condensed(self.images(), self.record, self.chosen())
+
+    def chosen(self) -> dict[str, Any]:
+        """What was measured or fell back on the spot, beside the settings that say the same."""
+        s = self.settings
+        return {
+            "kernels": s.kernels,
+            "layout": s.layout,
+            "parallel": s.parallel,
+            "precision": s.precision,
+            "classes_at_once": max(len(group.labels) for group in self.groups),
+        }
+
+    def close(self) -> None:
+        """Let the threads of the classes end; a further step starts new ones."""
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
+
+    # ------------------------------------------------------------------ saving and going on
+
+    def state_dict(self) -> dict[str, Any]:
+        """Images, velocity, iteration and record: with the same inputs they continue an unbroken run.
+
+        In the middle of an iteration it is the state before that iteration.
+        """
+        tensors = {}
+        for group in self.groups:
+            synthetic, velocity = group.at(self.iteration)
+            for i, label in enumerate(group.labels):
+                tensors[f"{label}.image"] = synthetic[i].detach().clone()
+                tensors[f"{label}.velocity"] = velocity[i].clone()
+        state = {"iteration": self.iteration, "record": list(self.record), "tensors": tensors}
+        return {**state, "networks": self.networks.state_dict(self.iteration // self.settings.network_reuse)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: a class is missing or has another shape; nothing is changed then.
+        """
+        found = []
+        for group in self.groups:
+            pair = []
+            for kind in ("image", "velocity"):
+                parts = [state["tensors"].get(f"{label}.{kind}") for label in group.labels]
+                for label, part, like in zip(group.labels, parts, group.synthetic):
+                    if part is None or part.shape != like.shape:
+                        shape = tuple(like.shape)
+                        raise ValueError(f"the state does not fit: class {label} has no {kind} of {shape}")
+                pair.append(torch.stack(parts).to(self.device))
+            found.append(pair)
+        self.networks.load_state_dict(state["networks"])
+        for group, (synthetic, velocity) in zip(self.groups, found):
+            group.move(synthetic, velocity, state["iteration"], {})
+            group.drawn_for = -1
+        self.iteration, self.record = state["iteration"], list(state["record"])
+
+    # ------------------------------------------------------------------ setting up
+
+    def _make_groups(self) -> list[ClassGroup]:
+        s, groups = self.settings, []
+        for alike in equal_groups(
+            self.real, self.counts, s.real_batch, s.init, self.seed, self.device, self._resident(), self.first_images
+        ):
+            count, shown = alike.synthetic.shape[1], self.seen(alike.synthetic[:1]).shape[1]
+            size = self._classes_at_once(alike.batch, shown, len(alike.labels))
+            for start in range(0, len(alike.labels), size):
+                group = alike.part(slice(start, start + size))
+                group.terms = self.terms(group.labels, count)
+                groups.append(group)
+        return groups
+
+    def _resident(self) -> bool:
+        """Whether the real images have room on the device beside the work; ImageNet's 16 GB may not."""
+        if self.device.type != "cuda":
+            return self.device.type != "cpu"  # on a CPU they are where they are: nothing to copy
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.real.images.numel() * self.real.images.element_size() < RESIDENT_SHARE * free
+
+    def _classes_at_once(self, batch: int, count: int, classes: int) -> int:
+        if self.settings.norm == "batch":
+            return classes  # batch statistics mix the classes (DM's batch-norm path)
+        if self.settings.classes_at_once is not None:
+            return self.settings.classes_at_once
+        if self.device.type != "cuda":
+            return classes
+        free, _ = torch.cuda.mem_get_info(self.device)
+        # Maps kept for the backward pass: about eight a block of the network, the first being the largest.
+        map_bytes = 4 * self.settings.width * self.real.shape[1] ** 2
+        return max(1, min(classes, int(0.5 * free / (map_bytes * (4 * batch + 12 * count)))))

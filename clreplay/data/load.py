@@ -1,0 +1,57 @@
+"""The one door to the data sets: by name, from where the user keeps data."""
+
+import os
+from pathlib import Path
+
+# Imported for what they register.
+from clreplay.data.sets import (  # isort: skip  # noqa: F401
+    cifar,
+    digits,
+    torchvision_sets,
+    tinyimagenet,
+    imagenet,
+    imagenette,
+)
+from clreplay.data.dataset import Dataset
+from clreplay.data.registry import DATASETS, suggestion
+from clreplay.data.sets.folder import FOLDER, load_folder
+
+
+def data_root(root: str | Path | None) -> Path:
+    """Where data is looked for: `root`, else the environment variable `CLREPLAY_DATA`, else `./data`."""
+    if root is None:
+        root = os.environ.get("CLREPLAY_DATA") or "data"
+    return Path(root).expanduser()
+
+
+def load_dataset(
+    name: str, root: str | Path | None = None, *, download: bool = True, channels: int | None = None
+) -> Dataset:
+    """Load a data set as `uint8`.
+
+    A copy is looked for in the root: in the layout it is published in (torchvision's folders, archives as they are
+    downloaded, class folders), as Parquet shards with encoded images, and as class folders `<root>/<name>/train/` and
+    `test/` or `val/`. Where there is none it is downloaded, if it has a public address. CIFAR, the digits and
+    torchvision's files are read into memory, rows in the order of the files; images that must be decoded first are
+    decoded once, in parallel, into a file of the user's cache that later loads map without reading it.
+
+    Args:
+        name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
+            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64.
+        root: folder with the data; see `data_root`. `PATH` does not count from it.
+        download: whether the data set may be fetched when no copy is found.
+        channels: 3, or 1 for grey sets (MNIST, FashionMNIST, the digits, which have 1 by default) and folders
+            (which have 3).
+
+    Raises:
+        ValueError: unknown name, or channels the data set does not have.
+        DataNotFoundError: no copy and no download; the message lists what was tried and the ways out.
+        InvalidDataError: a copy is there but damaged, incomplete or not the official set; the file is named.
+        ImportError: a package that the found format needs is missing.
+        OSError: the cache of decoded images cannot be written.
+    """
+    if isinstance(name, str) and name.startswith(FOLDER):
+        return load_folder(name, channels=channels)
+    if name not in DATASETS:
+        raise ValueError(f"name must be one of {', '.join(DATASETS)}, {FOLDER}PATH, got {name!r}{suggestion(name)}")
+    return DATASETS[name](name, data_root(root), download=download, channels=channels)

@@ -1,0 +1,1 @@
+"""The data sets, one a file; importing one enters it in the table."""

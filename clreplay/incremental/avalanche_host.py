@@ -1,0 +1,163 @@
+"""The class-incremental experiment through Avalanche: strategies with the plugin, as a user would write them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import CrossEntropyLoss
+from torch.utils.data import Dataset
+
+warnings.filterwarnings("ignore", message=".*qpsolvers.*|No QP solver.*|.*GEM.*solver.*")
+
+from avalanche.benchmarks import nc_benchmark  # noqa: E402  (the filter must be in place first)
+from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
+from avalanche.training.supervised import Naive  # noqa: E402
+
+from clreplay.data import ImageSet, Normalization  # noqa: E402
+from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
+
+if TYPE_CHECKING:
+    from clreplay.incremental.plan import ExperimentPlan
+    from clreplay.incremental.recipe_run import RecipeRun
+
+METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
+
+
+def avalanche_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[float, float]]]:
+    """The Avalanche host: accuracy and training seconds of every network, step by step from ``first``.
+
+    One strategy a network; all share the line's memory, which the first of them condenses.
+    """
+    plan = recipe_run.plan
+    benchmark = make_benchmark(recipe_run.plan, recipe_run.order)
+    strategies = [_strategy(recipe_run, number, first) for number in range(plan.settings.networks)]
+    for step in range(first, plan.settings.steps):
+        measured = []
+        for strategy in strategies:
+            with recipe_run.condensing(step) as condensing:
+                plugin = strategy.plugins[0]
+                plugin.progress, plugin.keep = condensing, recipe_run.work_in_progress(step)
+                start = time.perf_counter()
+                strategy.train(benchmark.train_stream[step])
+                seconds = time.perf_counter() - start - plugin.condense_seconds
+                plugin.progress = None
+            metrics = strategy.eval(benchmark.test_stream[: step + 1])
+            measured.append((100.0 * _stream_accuracy(metrics), seconds))
+        yield measured
+
+
+@lru_cache(maxsize=1)
+def make_benchmark(plan: ExperimentPlan, order: int) -> Any:
+    """The data set as an Avalanche benchmark whose experiences follow a class order; memories compared share it."""
+    transform = ToInput(plan.data.normalization)
+    return nc_benchmark(
+        PixelDataset(plan.data.train),
+        PixelDataset(plan.data.test),
+        n_experiences=plan.settings.steps,
+        task_labels=False,
+        fixed_class_order=[label for part in plan.classes(order) for label in part],
+        train_transform=transform,
+        eval_transform=transform,
+    )
+
+
+class PixelDataset(Dataset):
+    """An :class:`ImageSet` as Avalanche likes data sets: uint8 images (c, h, w), integer labels, ``targets``."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images, self.targets = images.images, images.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], self.targets[index]
+
+
+class ToInput:
+    """Pixel codes to network input: bit for bit ``ToTensor()`` and ``Normalize(...)``, in a third of their time."""
+
+    def __init__(self, normalization: Normalization) -> None:
+        self.normalization = normalization
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.normalization.apply(pixels[None])[0]
+
+
+class Schedule(SupervisedPlugin, supports_distributed=False):
+    """The learning-rate drop of DM's protocol, and the line's book-keeping at the start of training."""
+
+    def __init__(self, recipe_run: RecipeRun, number: int, memory: CondensedReplayPlugin) -> None:
+        super().__init__()
+        self.recipe_run, self.number, self.memory = recipe_run, number, memory
+        self.task: Any = None
+        self.drop_after: int | None = None
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Save a memory that was just condensed before hours of training begin; fix their length."""
+        images = len(strategy.adapted_dataset)  # as served: a memory may decode to more images than it stores
+        learner = self.recipe_run.plan.learner
+        strategy.train_epochs, self.drop_after = learner.epochs_for(images), learner.drop_after(images)
+        step = self.memory.experiences
+        if len(self.recipe_run.memory.info["condense_seconds"]) == step:
+            self.recipe_run.keep(step, self.memory.condense_seconds)
+        networks = self.recipe_run.plan.settings.networks
+        self.task = self.recipe_run.reporter.task(
+            f"{self.recipe_run.title(step)}, network {self.number + 1}/{networks}"
+        )
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """After half of the epochs the learning rate drops and momentum starts anew (a new optimiser in DM)."""
+        learner = self.recipe_run.plan.learner
+        epoch = strategy.clock.train_exp_epochs
+        self.task(epoch + 1, strategy.train_epochs, "epochs")
+        if epoch == self.drop_after:
+            strategy.optimizer.state.clear()
+            for group in strategy.optimizer.param_groups:
+                group["lr"] *= learner.lr_drop
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Take the progress bar away."""
+        self.task.__exit__()
+
+
+def _strategy(recipe_run: RecipeRun, number: int, first: int) -> Naive:
+    plan, learner = recipe_run.plan, recipe_run.plan.learner
+    network = plan.network()
+    memory = CondensedReplayPlugin(
+        recipe_run.recipe,
+        preset=plan.settings.preset,
+        memory=recipe_run.memory,
+        seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
+        training_seed=plan.training_seed(recipe_run.order, number),
+        augment=learner.augment,
+        cache=plan.settings.cache,
+    )
+    memory.settings = plan.memory_settings[recipe_run.recipe.name]  # the recipe's, with the run's overrides
+    memory.seen, memory.experiences = recipe_run.seen(first - 1), first
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
+        evaluator = EvaluationPlugin(accuracy_metrics(stream=True))
+    return Naive(
+        model=network,
+        optimizer=torch.optim.SGD(
+            network.parameters(), lr=learner.lr, momentum=learner.momentum, weight_decay=learner.weight_decay
+        ),
+        criterion=CrossEntropyLoss(),
+        train_mb_size=learner.batch_size,
+        train_epochs=1,  # set at every step: it follows from the size of the memory
+        eval_mb_size=512,
+        device=plan.device,
+        plugins=[memory, Schedule(recipe_run, number, memory)],
+        evaluator=evaluator,
+    )
+
+
+def _stream_accuracy(metrics: dict[str, Any]) -> float:
+    return next(value for name, value in metrics.items() if name.startswith(METRIC))

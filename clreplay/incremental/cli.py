@@ -1,0 +1,153 @@
+"""The command line of the class-incremental scripts; they only parse, the library works."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def continual_parser(dataset: str | None, description: str) -> argparse.ArgumentParser:
+    """Flags of ``runs/cifar100_5step.py`` and its siblings; without a data set there is a flag for it."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--memory",
+        nargs="+",
+        default=["ddm"],
+        metavar="NAME",
+        help="memories to compare, such as random herding dsa dm ddm: recipes in strategies/, or .yaml files, "
+        "which may bring a method of your own (default: ddm)",
+    )
+    add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
+    add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
+    add(
+        "--store",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="how condensed images are stored; float32 takes four times the bytes (default: uint8)",
+    )
+    add(
+        "--steps",
+        type=int,
+        default=5,
+        help="experiences the classes are split into (default: 5; the paper also has 10)",
+    )
+    add(
+        "--class-orders",
+        type=int,
+        metavar="N",
+        help="class orders to average over (default: 5 with paper, 1 otherwise)",
+    )
+    add("--networks", type=int, metavar="N", help="networks trained a step (default: 3; 1 with smoke)")
+    add(
+        "--preset",
+        choices=("auto", "paper", "cpu", "smoke"),
+        default="auto",
+        help="auto: paper on a GPU, cpu otherwise; cpu: narrow and short, minutes a memory; smoke: seconds, no meaning",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add(
+        "--host",
+        choices=("auto", "avalanche", "none"),
+        default="auto",
+        help="drive the steps through Avalanche, or without it (default: avalanche where installed)",
+    )
+    add("--data-root", metavar="DIR", help="where the data is (default: $CLREPLAY_DATA, then ./data)")
+    add(
+        "--out",
+        metavar="DIR",
+        help="the run's folder (default: out/...); started again with the same folder a run goes on",
+    )
+    add(
+        "--cache",
+        metavar="DIR",
+        help="where condensed classes are kept for other class orders and runs (default: ~/.cache/clreplay)",
+    )
+    add("--no-cache", action="store_true", help="condense everything anew and keep nothing for other runs")
+    add("--seed", type=int, default=0, help="of everything but the class orders (default: 0)")
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a setting: iterations=500, ddm.style_weight=1000, train.updates=400",
+    )
+    if dataset == "digits":
+        add("--channels", type=int, choices=(1, 3), default=1, help="channels of the digits (default: 1)")
+    if dataset is None:
+        add(
+            "--dataset",
+            required=True,
+            metavar="NAME",
+            help="such as tinyimagenet or mnist (the README has the table), or folder:PATH, class folders of your own "
+            "(folder:PATH@64 resizes them)",
+        )
+        add("--channels", type=int, choices=(1, 3), help="of grey sets (default: 1) and folders (default: 3)")
+    else:
+        parser.set_defaults(dataset=dataset)
+    return parser
+
+
+def continual_main(dataset: str | None, description: str, argv: Sequence[str] | None = None) -> int:
+    """Parse and run; user errors are one line on standard error and exit status 2."""
+    parser = continual_parser(dataset, description)
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
+
+    command = shlex.join([sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
+    try:
+        run_experiment(continual_settings(options), options.out, command=_without_places(command, options))
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def continual_settings(options: argparse.Namespace) -> Any:
+    """The experiment that parsed flags describe."""
+    from clreplay.incremental.settings import ContinualSettings
+    from clreplay.recipes.overrides import parse_set
+    from clreplay.runtime.files import user_cache
+
+    budget = options.images_per_class
+    if budget is None and options.mem_size is None and options.dataset == "digits":
+        budget = 5  # ten easy classes: 20 images a class would leave nothing to tell memories apart
+    return ContinualSettings(
+        dataset=options.dataset,
+        memories=tuple(options.memory),
+        images_per_class=budget,
+        mem_size=options.mem_size,
+        store=options.store,
+        steps=options.steps,
+        class_orders=options.class_orders,
+        networks=options.networks,
+        preset=None if options.preset == "auto" else options.preset,
+        device=None if options.device == "auto" else options.device,
+        host=None if options.host == "auto" else options.host,
+        seed=options.seed,
+        channels=getattr(options, "channels", None),
+        data_root=options.data_root,
+        cache=None if options.no_cache else options.cache or user_cache(),
+        overrides=parse_set(options.overrides),
+    )
+
+
+def _without_places(command: str, options: argparse.Namespace) -> str:
+    """The command line without paths that say something only on this machine."""
+    for flag in ("data_root", "out", "cache"):
+        value = getattr(options, flag)
+        if value:
+            command = command.replace(shlex.quote(value), "DIR")
+    if options.dataset.startswith("folder:"):
+        command = command.replace(shlex.quote(options.dataset), "folder:DIR")
+    return command

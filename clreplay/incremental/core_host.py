@@ -1,0 +1,83 @@
+"""The class-incremental experiment without Avalanche: condense, train, test, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from clreplay.condensation import RealImages, condense_experience
+from clreplay.data import ImageSet
+from clreplay.incremental.plan import ExperimentPlan
+from clreplay.incremental.recipe_run import RecipeRun
+from clreplay.networks import reinitialize
+from clreplay.runtime.seeding import key_seed
+from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.training.loop import train
+from clreplay.training.stacked import should_stack, train_together
+
+
+def core_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[float, float]]]:
+    """The core host: accuracy and training seconds of every network, step by step from ``first``."""
+    plan = recipe_run.plan
+    for step in range(first, plan.settings.steps):
+        if not recipe_run.has(step):
+            subset = plan.data.train.of_classes(recipe_run.classes[step])
+            real = RealImages(subset.images, subset.labels, plan.data.normalization)
+            with recipe_run.condensing(step) as progress:
+                seconds = condense_experience(
+                    recipe_run.memory,
+                    real,
+                    recipe_run.recipe.method.condense,
+                    plan.memory_settings[recipe_run.recipe.name],
+                    seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
+                    device=plan.device,
+                    progress=progress,
+                    keep=recipe_run.work_in_progress(step),
+                    cache=plan.cache(),
+                )
+            recipe_run.keep(step, seconds)
+        images, labels, _ = (t.to(plan.device) for t in recipe_run.memory.of_classes(recipe_run.seen(step)))
+        test = plan.data.test.of_classes(recipe_run.seen(step))
+        if should_stack(plan.device, plan.settings.networks):
+            yield _train_all(recipe_run, step, images, labels, test)
+        else:
+            yield [
+                _train_one(recipe_run, step, network, images, labels, test) for network in range(plan.settings.networks)
+            ]
+
+
+def _train_one(
+    recipe_run: RecipeRun, step: int, number: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
+) -> tuple[float, float]:
+    plan, seed = recipe_run.plan, recipe_run.plan.training_seed(recipe_run.order, number)
+    start = time.perf_counter()
+    network = _drawn(plan, seed, step)
+    with recipe_run.reporter.task(f"{recipe_run.title(step)}, network {number + 1}/{plan.settings.networks}") as task:
+        train(network, images, labels, plan.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs"))
+    seconds = time.perf_counter() - start
+    return accuracy(network, test, plan.data.normalization, plan.device), seconds
+
+
+def _train_all(
+    recipe_run: RecipeRun, step: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
+) -> list[tuple[float, float]]:
+    """All networks of a step at once, each drawn and keyed as by :func:`_train_one`; seconds are equal shares."""
+    plan = recipe_run.plan
+    start = time.perf_counter()
+    seeds = [plan.training_seed(recipe_run.order, number) for number in range(plan.settings.networks)]
+    networks = [_drawn(plan, seed, step) for seed in seeds]
+    keys = [(seed, "train", step) for seed in seeds]
+    with recipe_run.reporter.task(f"{recipe_run.title(step)}, {len(seeds)} networks together") as task:
+        train_together(networks, images, labels, plan.learner, keys, progress=lambda d, t: task(d, t, "epochs"))
+    seconds = (time.perf_counter() - start) / len(seeds)
+    values = accuracies_together(networks, test, plan.data.normalization, plan.device)
+    return [(value, seconds) for value in values]
+
+
+def _drawn(plan: ExperimentPlan, seed: int, step: int) -> torch.nn.Module:
+    """A learner on the device, with the weights that its seed draws at a step."""
+    network = plan.network()
+    reinitialize(network, key_seed(seed, "weights", step))
+    return network.to(plan.device)

@@ -1,0 +1,160 @@
+"""How long a run will take, from a short trial on the machine at hand."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from clreplay.condensation import RealImages
+from clreplay.condensation.matching.engine import MatchingEngine
+from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.selection.random_choice import RandomSettings
+from clreplay.memory.decoders import decoder
+from clreplay.networks import ConvNet
+from clreplay.runtime.allocator import keep_freed_memory
+from clreplay.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from clreplay.incremental.plan import ExperimentPlan
+
+
+@dataclass
+class Forecast:
+    """Expected seconds of a run, corrected as it goes.
+
+    Attributes:
+        condensing: of condensing all classes once, by memory.
+        training: of training and testing all networks under one class order, by memory.
+        orders: class orders.
+        unknown: memories that no trial stands for; they count as nothing until their first iterations are timed.
+    """
+
+    condensing: dict[str, float]
+    training: dict[str, float]
+    orders: int
+    unknown: list[str] = field(default_factory=list)
+    corrected: set[str] = field(default_factory=set)
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run."""
+        return self.orders * (sum(self.condensing.values()) + sum(self.training.values()))
+
+    def correct(self, memory: str, steps: int, done: int, total: int, seconds: float) -> bool:
+        """Once a memory's first iterations are timed, let them replace the trial.
+
+        Returns:
+            whether the forecast changed (once a memory).
+        """
+        if memory in self.corrected or done == total or done < max(3, total // 20):
+            return False
+        self.corrected.add(memory)
+        self.condensing[memory] = seconds / done * total * steps
+        return True
+
+
+def forecast(plan: ExperimentPlan) -> Forecast:
+    """Expected seconds of a planned run, to perhaps a third either way.
+
+    Condensers are tried on a few classes for two iterations, the learner for a few updates.
+    """
+    # Testing takes a forward pass, about a third of an update's time an image.
+    share = len(plan.data.test) / plan.settings.steps
+    tested = sum(share * (step + 1) for step in range(plan.settings.steps)) / 3
+    per_image = _seconds_per_image(plan, plan.learner) * plan.settings.networks
+    training = {}
+    for recipe in plan.recipes:
+        # A memory may decode to more images than it stores.
+        each = decoder(recipe.method.decoding(plan.memory_settings[recipe.name])).images_each
+        stored = [plan.images_at(step) for step in range(plan.settings.steps)]
+        trained = sum(_images_trained_on(plan.learner, each * images) for images in stored)
+        training[recipe.name] = per_image * (trained + tested)
+    condensing, unknown = {}, []
+    for recipe in plan.recipes:
+        seconds = estimate_condensing(plan, plan.memory_settings[recipe.name])
+        if seconds is None:
+            unknown.append(recipe.name)
+        condensing[recipe.name] = seconds or 0.0
+    return Forecast(condensing, training, plan.settings.class_orders, unknown)
+
+
+def estimate_condensing(plan: ExperimentPlan, settings: Any) -> float | None:
+    """Seconds that condensing all classes once will take; nothing for a random choice, None if that is unknown."""
+    if isinstance(settings, MatchingSettings):
+        return _seconds_per_class_iteration(plan, settings) * settings.iterations * plan.data.num_classes
+    if isinstance(settings, TrainingSettings):
+        images = _images_trained_on(settings, len(plan.data.train) // plan.settings.steps)
+        return _seconds_per_image(plan, settings) * images * plan.settings.steps
+    return 0.0 if isinstance(settings, RandomSettings) else None
+
+
+def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSettings) -> float:
+    # As many classes as a CPU has threads say it; a GPU is only filled by the classes of a whole step.
+    count = plan.data.num_classes // plan.settings.steps
+    if plan.device.type == "cpu":
+        count = min(count, torch.get_num_threads() * (settings.classes_at_once or 1))
+    subset = plan.data.train.of_classes(plan.classes(0)[0][:count])
+    real = RealImages(subset.images, subset.labels, plan.data.normalization)
+    quota = math.ceil(plan.images_at(0) / len(plan.classes(0)[0]))
+
+    def seconds(reuse: int, first: int) -> float:
+        trial = MatchingEngine(
+            real, dict.fromkeys(real.classes, quota), replace(settings, network_reuse=reuse), 0, plan.device
+        )
+        try:
+            for _ in range(first):
+                trial.step()
+            return _timed(plan.device, trial.step) / count
+        finally:
+            trial.close()
+
+    fresh = seconds(1, 0)
+    if settings.network_reuse == 1:
+        return fresh
+    again = seconds(10**9, 1)  # the same network from the second on: only the synthetic side is computed
+    return (fresh + (settings.network_reuse - 1) * again) / settings.network_reuse
+
+
+def _seconds_per_image(plan: ExperimentPlan, settings: TrainingSettings) -> float:
+    channels, size = plan.data.train.images.shape[1:3]
+    network = settings.build(plan.data.num_classes, channels, size).to(plan.device)
+    if isinstance(network, ConvNet) and plan.device.type == "cpu":
+        network.fuse()  # as the learner and the feature networks are
+    if plan.device.type == "cpu":
+        keep_freed_memory()  # as training will: without it an update takes about twice as long
+    batch = min(settings.batch_size, 128)
+    # Real pictures, not zeros: those end in denormal gradients, which a CPU takes five times longer over.
+    images = plan.data.normalization.apply(plan.data.train.images[:batch].to(plan.device))
+    labels = plan.data.train.labels[:batch].to(plan.device)
+
+    def update() -> None:
+        F.cross_entropy(network(images), labels).backward()
+
+    return _timed(plan.device, update) / batch
+
+
+def _images_trained_on(settings: TrainingSettings, images: int) -> int:
+    return settings.epochs_for(images) * images
+
+
+def _timed(device: torch.device, work: Any, repeats: int = 3) -> float:
+    """Seconds of one call: the best of a few, after two to warm up (the first compiles its kernels)."""
+    best = math.inf
+    for trial in range(2 + repeats):
+        _wait(device)
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        if trial >= 2:
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,214 @@
+"""What a class-incremental experiment is, with every choice made and every input checked before any work."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clreplay.condensation import RealImages
+from clreplay.condensation.engine.execution import resume_execution
+from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.registry import check_work
+from clreplay.data import Dataset, load_dataset
+from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
+from clreplay.memory.class_cache import ClassCache
+from clreplay.memory.replay_memory import ReplayMemory, class_quotas
+from clreplay.networks import ConvNet
+from clreplay.recipes.overrides import split_overrides
+from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, load_recipe, training_settings
+from clreplay.runtime.device import default_device
+from clreplay.runtime.seeding import key_seed
+from clreplay.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True, eq=False)
+class ExperimentPlan:
+    """An experiment with every choice made and every input checked; see :func:`plan_experiment`."""
+
+    settings: ContinualSettings
+    data: Dataset
+    recipes: list[Recipe]
+    memory_settings: dict[str, Any]
+    learner: TrainingSettings
+    device: torch.device
+
+    def classes(self, order: int) -> list[list[int]]:
+        """The classes of every step under one class order."""
+        permutation = np.random.RandomState(order).permutation(self.data.num_classes)
+        return [part.tolist() for part in np.split(permutation, self.settings.steps)]
+
+    def images_at(self, step: int) -> int:
+        """Images stored after a step (0-based)."""
+        seen = self.data.num_classes // self.settings.steps * (step + 1)
+        return sum(class_quotas(seen, self.settings.images_per_class, self.settings.mem_size))
+
+    def network(self) -> torch.nn.Module:
+        """A learner with an output for every class of the data set."""
+        channels, size = self.data.train.images.shape[1:3]
+        network = self.learner.build(self.data.num_classes, channels, size)
+        return network.fuse() if isinstance(network, ConvNet) and self.device.type == "cpu" else network
+
+    def cache(self) -> ClassCache | None:
+        """Where condensed classes are kept and found again."""
+        return None if self.settings.cache is None else ClassCache(self.settings.cache)
+
+    def seed_of(self, recipe: Recipe, order: int) -> int:
+        """Seed of a memory: apart from the class order, except for memories that draw anew with each."""
+        redraw = getattr(self.memory_settings[recipe.name], "redraw_per_order", False)
+        return key_seed(self.settings.seed, "order", order) if redraw else self.settings.seed
+
+    def training_seed(self, order: int, network: int) -> int:
+        """Seed of one network's weights, shuffling and augmentation."""
+        return key_seed(self.settings.seed, "learner", order, network)
+
+    def with_execution(self, before: Mapping[str, Mapping[str, Any]]) -> ExperimentPlan:
+        """The same with everything measured that settings leave to the machine.
+
+        Args:
+            before: what was chosen before, by memory; a run that goes on keeps to it.
+        """
+        settings = dict(self.memory_settings)
+        for recipe in self.recipes:
+            kept = resume_execution(settings[recipe.name], before.get(recipe.name, {}), self.device)
+            if "auto" not in asdict(kept).values():
+                kept = kept.plain(self.device) if isinstance(kept, MatchingSettings) else kept
+            else:
+                part = self.data.train.of_classes(self.classes(0)[0])
+                real = RealImages(part.images, part.labels, self.data.normalization)
+                quotas = class_quotas(len(real.classes), self.settings.images_per_class, self.settings.mem_size)
+                kept = recipe.method.choose_execution(kept, real, dict(zip(real.classes, quotas)), self.device)
+            settings[recipe.name] = kept
+        return replace(self, memory_settings=settings)
+
+    def chosen(self, with_execution: ExperimentPlan) -> dict[str, dict[str, Any]]:
+        """What :meth:`with_execution` chose, by memory."""
+        return {
+            name: {key: value for key, value in asdict(after).items() if value != getattr(before, key)}
+            for (name, before), after in zip(self.memory_settings.items(), with_execution.memory_settings.values())
+            if after != before
+        }
+
+    def as_settings(self) -> dict[str, Any]:
+        """What ``settings.yaml`` records."""
+        s = self.settings
+        return {
+            "experiment": "class-incremental",
+            "dataset": s.dataset,
+            **({"channels": s.channels} if s.channels else {}),
+            "steps": s.steps,
+            "images_per_class": s.images_per_class,
+            "mem_size": s.mem_size,
+            "store": s.store,
+            "class_orders": s.class_orders,
+            "networks": s.networks,
+            "seed": s.seed,
+            "preset": s.preset,
+            "host": s.host,
+            "device": self.device.type,
+            "memories": {r.name: self._memory_as_settings(r) for r in self.recipes},
+            "training": asdict(self.learner),
+        }
+
+    def _memory_as_settings(self, recipe: Recipe) -> dict[str, Any]:
+        code = {"code": recipe.method.code} if recipe.method.code else {}  # a hash: one's own code may change
+        settings = asdict(self.memory_settings[recipe.name])
+        return {"label": recipe.label, "method": recipe.method.name, **code, "settings": settings}
+
+
+def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
+    """Make every choice and check every input, before any work and before anything is written.
+
+    Raises:
+        ValueError: something does not fit; the message names the argument, its value and the cure.
+        FileNotFoundError: the data set cannot be had.
+    """
+    device = default_device(settings.device)
+    preset = settings.preset or ("paper" if device.type == "cuda" else "cpu")
+    if preset not in PRESETS:
+        raise RecipeError(f"preset must be auto, {', '.join(PRESETS)}, got {preset!r}")
+    recipes = [load_recipe(name) for name in settings.memories]
+    names = [recipe.name for recipe in recipes]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"memories must be one or more different names, got {', '.join(names) or 'none'}")
+    learner, by_recipe = split_overrides(settings.overrides, recipes)
+    orders, networks = REPEATS[preset]
+    filled = replace(
+        settings,
+        preset=preset,
+        host=_host(settings.host),
+        class_orders=orders if settings.class_orders is None else settings.class_orders,
+        networks=networks if settings.networks is None else settings.networks,
+        images_per_class=20
+        if settings.images_per_class is None and settings.mem_size is None
+        else settings.images_per_class,
+    )
+    for name in ("steps", "class_orders", "networks"):
+        if getattr(filled, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(filled, name)}")
+    ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # told before the data is read
+    where = (settings.dataset, filled.images_per_class)
+    chosen = {recipe.name: recipe.settings(preset, by_recipe[recipe.name], *where) for recipe in recipes}
+    learned = training_settings(preset, learner, *where)
+    data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
+    if data.num_classes % filled.steps:
+        raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
+    # By its name from here on: a folder's path says something on this machine only.
+    plan = ExperimentPlan(replace(filled, dataset=data.name), data, recipes, chosen, learned, device)
+    _check_budget(plan)
+    _check_methods(plan)
+    plan.network()  # a learner that does not fit the images is told now
+    return plan
+
+
+def default_folder(plan: ExperimentPlan) -> Path:
+    """``out/cifar100-5step-ddm-cpu``: one folder a line-up, data set, number of steps and preset."""
+    s = plan.settings
+    budget = (
+        "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
+    )
+    store = "" if s.store == "uint8" else f"-{s.store}"
+    names = "-".join(recipe.name for recipe in plan.recipes)
+    return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}-{s.preset}"
+
+
+def _check_budget(plan: ExperimentPlan) -> None:
+    """The largest quota of any class, in any order, must be there in real images."""
+    sizes = torch.bincount(plan.data.train.labels, minlength=plan.data.num_classes)
+    s, classes = plan.settings, plan.data.num_classes
+    for step in range(1, s.steps + 1):
+        quotas = class_quotas(classes // s.steps * step, s.images_per_class, s.mem_size)
+        if max(quotas) > int(sizes.min()):
+            name, value = ("images_per_class", s.images_per_class) if s.images_per_class else ("mem_size", s.mem_size)
+            limit = int(sizes.min()) if s.images_per_class else int(sizes.min()) * (classes // s.steps)
+            raise ValueError(
+                f"{name} is {value}, so a class needs {max(quotas)} images at step {step}, but class "
+                f"{int(sizes.argmin())} of {plan.data.name} has {int(sizes.min())}; take at most {limit}"
+            )
+
+
+def _check_methods(plan: ExperimentPlan) -> None:
+    """Every memory must be able to make what every step asks of it; steps differ under a total budget."""
+    s, shape = plan.settings, tuple(plan.data.train.images.shape[1:])
+    for step, classes in enumerate(plan.classes(0), start=1):
+        quotas = class_quotas(len(classes) * step, s.images_per_class, s.mem_size)[-len(classes) :]
+        counts = dict(zip(sorted(classes), quotas))
+        for recipe in plan.recipes:
+            who = f"memory {recipe.name} at step {step} of {s.steps}"
+            check_work(recipe.method, plan.memory_settings[recipe.name], counts, shape, who)
+
+
+def _host(wanted: str | None) -> str:
+    installed = importlib.util.find_spec("avalanche") is not None
+    if wanted is None:
+        return "avalanche" if installed else "none"
+    if wanted not in HOSTS:
+        raise ValueError(f"host must be one of {', '.join(HOSTS)}, got {wanted!r}")
+    if wanted == "avalanche" and not installed:
+        raise ValueError("host 'avalanche' needs Avalanche: pip install avalanche-lib, or use --host none")
+    return wanted

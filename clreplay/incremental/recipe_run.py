@@ -1,0 +1,71 @@
+"""One recipe under one class order: a line of the picture in the making."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clreplay.incremental.forecast import Forecast
+from clreplay.incremental.plan import ExperimentPlan
+from clreplay.incremental.run_folder import RunFolder
+from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.recipe import Recipe
+from clreplay.runtime.progress import Reporter, Task, duration
+
+
+@dataclass
+class RecipeRun:
+    """One memory under one class order: a line of the picture in the making."""
+
+    plan: ExperimentPlan
+    recipe: Recipe
+    order: int
+    folder: RunFolder
+    memory: ReplayMemory
+    reporter: Reporter
+    expected: Forecast | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the memory is kept."""
+        return self.folder.checkpoint(self.recipe.name, self.order)
+
+    def work_in_progress(self, step: int) -> Path:
+        """Where a condensation that is under way is kept."""
+        return self.folder.work_in_progress(self.recipe.name, self.order, step)
+
+    @property
+    def classes(self) -> list[list[int]]:
+        """Classes of every step."""
+        return self.plan.classes(self.order)
+
+    def seen(self, step: int) -> list[int]:
+        """Classes of all steps up to and including ``step``."""
+        return [label for part in self.classes[: step + 1] for label in part]
+
+    def has(self, step: int) -> bool:
+        """Whether the memory of a step is made already."""
+        return all(label in self.memory.slots for label in self.classes[step])
+
+    def keep(self, step: int, seconds: float) -> None:
+        """Put the memory of a new step, and what it cost, in a safe place."""
+        self.memory.info["condense_seconds"] = [*self.memory.info["condense_seconds"][:step], seconds]
+        self.memory.save(self.checkpoint)
+
+    def condensing(self, step: int) -> Task:
+        """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""
+
+        def correct(done: int, total: int, seconds: float) -> None:
+            steps = self.plan.settings.steps
+            if self.expected is not None and self.expected.correct(self.recipe.name, steps, done, total, seconds):
+                self.reporter.line(
+                    f"  time      about {duration(self.expected.total)} in all, "
+                    f"corrected after {done} of {total} iterations"
+                )
+
+        return self.reporter.task(f"{self.title(step)}, condensing", correct)
+
+    def title(self, step: int) -> str:
+        """How progress calls a step."""
+        order = f" order {self.order}," if self.plan.settings.class_orders > 1 else ""
+        return f"{self.recipe.label},{order} step {step + 1}/{self.plan.settings.steps}"

@@ -1,0 +1,101 @@
+"""What a run says at its beginning and end, and its pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clreplay.condensation.engine.execution import summary
+from clreplay.incremental.forecast import Forecast, forecast
+from clreplay.incremental.plan import ExperimentPlan
+from clreplay.incremental.run_folder import RunFolder
+from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime.progress import Reporter, duration
+
+
+def announce(
+    plan: ExperimentPlan, folder: RunFolder, resumed: bool, device_name: str, reporter: Reporter
+) -> Forecast | None:
+    """Say what will be done and how long it takes; None for a run that goes on, whose forecast would be wrong."""
+    s = plan.settings
+    budget = f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images in all"
+    budget += "" if s.store == "uint8" else f", condensed ones stored as {s.store}"
+    reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {s.steps} steps, {budget}")
+    reporter.line(
+        f"  memories  {', '.join(r.label for r in plan.recipes)}; "
+        f"{s.class_orders} class order(s), {s.networks} network(s) a step"
+    )
+    reporter.line(f"  learner   {plan.learner.described()}, host {s.host}")
+    reporter.line(f"  device    {plan.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
+    for recipe in plan.recipes:
+        if (speed := summary(plan.memory_settings[recipe.name])) is not None:
+            reporter.line(f"  speed     {recipe.label}: {speed}")
+    reporter.line(f"  data      {plan.data.source}")
+    reporter.line(f"  folder    {folder.path}{' (going on with the run in it)' if resumed else ''}")
+    if resumed:
+        return None
+    expected = forecast(plan)
+    labels = [recipe.label for recipe in plan.recipes if recipe.name in expected.unknown]
+    without = f", not counting to make {', '.join(labels)}: that is known once it runs" if labels else ""
+    reporter.line(f"  time      about {duration(expected.total)} (from a short trial on this machine{without})")
+    return expected
+
+
+_PRESET_NOTES = {
+    "paper": ": the paper's settings",
+    "cpu": ": narrow networks and short runs for a CPU; not the paper's accuracy",
+    "smoke": ": a few iterations to see that everything works; accuracies mean nothing",
+}
+
+
+def accuracy_picture(plan: ExperimentPlan, folder: RunFolder) -> None:
+    """``accuracy.png``: accuracy against classes seen, as far as it is measured."""
+    from clreplay.analysis.figures import accuracy_figure
+
+    labels = {recipe.name: recipe.label for recipe in plan.recipes}
+    s = plan.settings
+    title = f"{s.dataset}, {s.steps} steps, " + (
+        f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images"
+    )
+    accuracy_figure(
+        folder.rows(), labels=labels, title=f"{title} ({s.preset} preset)", path=folder.path / "accuracy.png"
+    )
+
+
+def save_memories(plan: ExperimentPlan, folder: RunFolder) -> dict[str, ReplayMemory]:
+    """The memories of the first class order beside the results, by name."""
+    memories = {}
+    for recipe in plan.recipes:
+        memories[recipe.name] = ReplayMemory.load(folder.checkpoint(recipe.name, 0), dataset=plan.data.name)
+        memories[recipe.name].save(folder.memory_file(recipe.name, alone=len(plan.recipes) == 1))
+    return memories
+
+
+def memory_picture(plan: ExperimentPlan, folder: RunFolder, memories: dict[str, ReplayMemory]) -> None:
+    """``memory.png``: real images beside those of every memory."""
+    from clreplay.analysis.figures import memory_figure
+
+    memory_figure(
+        memories,
+        plan.data.train,
+        class_names=plan.data.class_names,
+        labels={recipe.name: recipe.label for recipe in plan.recipes},
+        path=folder.path / "memory.png",
+    )
+
+
+def print_summary(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter) -> None:
+    """The accuracies after the last step, and where everything is."""
+    rows = folder.rows()
+    last = rows[rows.step == plan.settings.steps - 1].groupby("memory").accuracy
+    reporter.line()
+    reporter.line(f"Accuracy after the last step, all {plan.data.num_classes} classes, last epoch:")
+    for recipe in plan.recipes:
+        values = last.get_group(recipe.name)
+        reporter.line(f"  {recipe.label:<10} {values.mean():5.2f} %{spread_text(values.to_numpy())}")
+    reporter.line(f"Pictures: {folder.path / 'accuracy.png'} and {folder.path / 'memory.png'}")
+    reporter.line(f"Numbers:  {folder.results_file}")
+
+
+def spread_text(values: np.ndarray) -> str:
+    """The spread over networks in words."""
+    return f" (std {values.std():.2f}, {len(values)} networks)" if len(values) > 1 else " (1 network)"

@@ -1,0 +1,53 @@
+"""What the class-incremental experiment is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HOSTS = ("avalanche", "none")
+
+
+REPEATS = {"paper": (5, 3), "cpu": (1, 3), "smoke": (1, 1)}
+"""Class orders and networks a step, by preset; the paper's are DM's: five orders, three networks."""
+
+
+@dataclass(frozen=True)
+class ContinualSettings:
+    """One experiment, as a person asks for it; what is None is chosen by :func:`plan_experiment`.
+
+    Attributes:
+        dataset: a name that :func:`clreplay.data.load_dataset` knows.
+        memories: names or recipe files of the memories to compare.
+        images_per_class, mem_size: the budget in stored images; one of them.
+        store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
+        steps: experiences that the classes are split into evenly.
+        class_orders: how many orders (legacy NumPy permutations of seeds 0, 1, ...).
+        networks: networks trained a step.
+        preset: ``paper``, ``cpu``, ``smoke``; None takes ``paper`` on a GPU and ``cpu`` otherwise.
+        device: None takes a GPU if there is one.
+        host: ``avalanche`` or ``none``; None takes Avalanche where it is installed.
+        seed: of everything but the class orders.
+        channels: 1 or 3, of grey sets and folders.
+        cache: folder where condensed classes are kept and found again; None keeps none.
+        overrides: single settings, see :func:`clreplay.recipes.overrides.split_overrides`.
+    """
+
+    dataset: str = "cifar100"
+    memories: tuple[str, ...] = ("ddm",)
+    images_per_class: int | None = None
+    mem_size: int | None = None
+    store: str = "uint8"
+    steps: int = 5
+    class_orders: int | None = None
+    networks: int | None = None
+    preset: str | None = None
+    device: str | None = None
+    host: str | None = None
+    seed: int = 0
+    channels: int | None = None
+    data_root: str | None = None
+    cache: str | Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)

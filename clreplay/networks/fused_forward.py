@@ -1,0 +1,142 @@
+"""From images to features: one forward pass, by PyTorch's own layers or by blocks that fuse what lies between
+two convolutions.
+
+The ways differ in speed and in float rounding, not in what they compute:
+
+- ``eager`` runs the network's own layers, for every network and device.
+- ``native`` runs :mod:`clreplay.networks.kernels` on a CPU: instance norm, ReLU, moments and pooling in one pass over a
+  channels-last map, compiled once a machine by its C compiler.
+- ``compiled`` has ``torch.compile`` fuse the same block, on GPUs above all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clreplay.networks import kernels
+from clreplay.networks.convnet import ConvNet, suits_network
+from clreplay.networks.features import Features, Moments
+
+KERNELS = ("auto", "eager", "native", "compiled")
+LAYOUTS = ("auto", "contiguous", "channels_last")
+PRECISIONS = ("float32", "tf32", "bfloat16", "auto")
+
+_Block = Callable[[Tensor, nn.GroupNorm, bool, torch.dtype], tuple[Tensor, "Tensor | None", Tensor, Tensor]]
+
+
+def fusible(network: nn.Module, kernels: str, device: torch.device) -> str | None:
+    """Why blocks of this network cannot be fused on this device; None if they can."""
+    if kernels == "eager":
+        return None
+    if not isinstance(network, ConvNet):
+        return f"{type(network).__name__} is not a ConvNet"
+    if kernels == "native":
+        if device.type != "cpu":
+            return f"native kernels run on a CPU, not on {device.type}"
+        if (failure := kernels.failure()) is not None:
+            return failure
+    if not suits_network(network):
+        return "it needs instance norm, relu, avg pooling, a width that is a multiple of 16 and even maps"
+    return None
+
+
+class Forward:
+    """A way to run a network forward; the weights are constants, the images may want a gradient.
+
+    Args:
+        network: on its device.
+        kernels: ``eager``, ``native`` or ``compiled``.
+        layout: of maps under ``eager`` and ``compiled``: ``contiguous`` or ``channels_last``.
+        precision: ``float32`` or ``bfloat16`` of the convolutions; statistics are always single precision.
+
+    Raises:
+        ValueError: these kernels cannot run this network here.
+    """
+
+    def __init__(self, network: nn.Module, kernels: str, layout: str, precision: str) -> None:
+        self.network, self.layout = network, layout
+        self.low = precision == "bfloat16"
+        device = next(network.parameters()).device
+        if (why := fusible(network, kernels, device)) is not None:
+            raise ValueError(f"kernels={kernels!r} cannot run this network: {why}; use kernels='auto'")
+        self._block: _Block | None = {"eager": None, "native": _native_block, "compiled": _compiled_block}[kernels]
+
+    def __call__(self, images: Tensor, maps: bool = True) -> Features:
+        """Features of (classes, n, c, h, w) images.
+
+        Args:
+            images: normalised and augmented already.
+            maps: whether any term reads the taps; without, fused blocks do not write them out.
+        """
+        flat = images.flatten(0, 1)
+        if self.layout == "channels_last" or self._block is _native_block:
+            flat = flat.contiguous(memory_format=torch.channels_last)
+        if self._block is None:
+            return self._by_layers(len(images), flat)
+        return self._by_blocks(len(images), flat, self._block, maps)
+
+    def _by_layers(self, classes: int, images: Tensor) -> Features:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low):
+            embedding, taps = self.network.features(images)
+        if self.low:
+            embedding, taps = embedding.float(), [tap.float() for tap in taps]
+        return Features.of(classes, embedding, taps)
+
+    def _by_blocks(self, classes: int, images: Tensor, fused: _Block, wanted: bool) -> Features:
+        dtype = torch.bfloat16 if self.low else torch.float32
+        maps, taps, moments = images.to(dtype), [], []
+        for block in self.network.blocks:
+            conv = block.conv
+            out = F.conv2d(maps, conv.weight.to(dtype), conv.bias.to(dtype), padding=conv.padding)
+            last = block is self.network.blocks[-1]
+            maps, tap, first, second = fused(out, block.norm, wanted, torch.float32 if last else dtype)
+            taps.append(tap)
+            moments.append(Moments(first, second, out.shape[2] * out.shape[3]))
+        return Features.of(classes, maps.flatten(1), taps if wanted else [], moments)
+
+
+def _native_block(
+    out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    return kernels.norm_relu_pool(out, norm, wanted, dtype)
+
+
+def plain_block(
+    out: Tensor, scale: Tensor, shift: Tensor, eps: float, wanted: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Instance norm, ReLU, 2x2 average pooling and moments, in elementary operations a compiler can fuse.
+
+    Args:
+        out: (n, c, h, w), what the convolution gave; everything is computed in single precision.
+        scale, shift, eps: of the norm, (c,).
+        wanted: whether to give the rectified map.
+        dtype: of the pooled map.
+
+    Returns:
+        pooled map, rectified map or None, mean and mean square of the latter, (n, c) each.
+    """
+    out = out.float()
+    centred = out - out.mean((2, 3), keepdim=True)
+    deviation = (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
+    tap = (centred * deviation * scale[:, None, None] + shift[:, None, None]).relu()
+    pooled = F.avg_pool2d(tap, 2).to(dtype)
+    return pooled, tap if wanted else None, tap.mean((2, 3)), tap.square().mean((2, 3))
+
+
+@functools.cache
+def _compiler() -> Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+    # Sizes are static: every layer is its own graph, one with and one without gradient. Sixteen graphs are
+    # more than any depth needs, and past the limit PyTorch would fall back to eager in silence.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(plain_block, dynamic=False)
+
+
+def _compiled_block(
+    out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    return _compiler()(out, norm.weight, norm.bias, norm.eps, wanted, dtype)

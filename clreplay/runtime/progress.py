@@ -1,0 +1,101 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere, honest estimates."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+SECONDS_BETWEEN_LINES = 20.0
+"""Plain output, such as a log file, gets a line no more often than this."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``8 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that suits."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+class Reporter:
+    """Progress of a run; quiet when ``out`` is None.
+
+    Args:
+        out: writes one line; ``print`` by default.
+        terminal: draw bars; None asks whether standard error is a terminal.
+    """
+
+    def __init__(self, out: Callable[[str], None] | None = print, terminal: bool | None = None) -> None:
+        self.out = out
+        self.terminal = (sys.stderr.isatty() if terminal is None else terminal) and out is not None
+
+    def line(self, text: str = "") -> None:
+        """One line of text."""
+        if self.out is None:
+            return
+        if self.terminal:
+            from tqdm import tqdm
+
+            tqdm.write(text)  # above the bar that may be showing
+        else:
+            self.out(text)
+
+    def task(self, title: str, after: Callable[[int, int, float], None] | None = None) -> Task:
+        """Progress of one piece of work.
+
+        Args:
+            title: what it is.
+            after: called with units done, units in all and seconds so far, for estimates.
+        """
+        return Task(self, title, after)
+
+
+class Task:
+    """One piece of work; call it with (done, total, unit), close it at the end."""
+
+    def __init__(self, reporter: Reporter, title: str, after: Callable[[int, int, float], None] | None) -> None:
+        self.reporter, self.title, self.after = reporter, title, after
+        self.start = self.spoken = time.monotonic()
+        self.bar = None
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        """Note that ``done`` of ``total`` units are finished."""
+        now = time.monotonic()
+        if self.reporter.terminal:
+            self._draw(done, total, unit)
+        elif now - self.spoken >= SECONDS_BETWEEN_LINES and done < total:
+            left = (now - self.start) / done * (total - done)
+            self.reporter.line(f"  {self.title}: {done}/{total} {unit}, {duration(left)} left")
+            self.spoken = now
+        if self.after is not None:
+            self.after(done, total, now - self.start)
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def _draw(self, done: int, total: int, unit: str) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=f"  {self.title}", unit=f" {unit}", leave=False, dynamic_ncols=True)
+        self.bar.update(done - self.bar.n)
+
+
+class Progress(Protocol):
+    """Called by a condenser as it goes: units done, units in all, what a unit is."""
+
+    def __call__(self, done: int, total: int, unit: str) -> None: ...

@@ -1,0 +1,38 @@
+"""Versions, commit and device: what a number must have beside it."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def provenance(device_name: str) -> dict[str, Any]:
+    """Versions, commit and device: what a number must have beside it."""
+    packages = ("clreplay", "torch", "torchvision", "avalanche-lib", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {"versions": versions, "commit": commit(), "device_name": device_name}
+
+
+def commit() -> str:
+    """The commit of the checkout the code runs from, ``-dirty`` if files differ; "unknown" outside one."""
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != here.parent:
+            return "unknown"  # an installed copy inside somebody else's checkout
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", "clreplay", "strategies", "runs")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,153 @@
+"""Training as IDC's authors evaluate: CutMix, a composed augmentation, two drops of the learning rate.
+
+Source: IDC (Kim et al., ICML 2022), the evaluation that DANCE and NCFM follow, as the authors' code has it; the last
+epoch counts here, where they print the best, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clreplay.data import Normalization
+from clreplay.runtime.allocator import keep_freed_memory
+from clreplay.runtime.seeding import generator
+from clreplay.training.augmentation import OPERATORS
+from clreplay.training.settings import TrainingSettings
+
+FIRST = ("flip", "color")
+"""Operators that every image gets, in this order; one of the strategy's others follows."""
+
+
+@dataclass(frozen=True)
+class CutMixSettings(TrainingSettings):
+    """How a network is trained; the defaults are IDC's for images of 32 pixels.
+
+    Attributes:
+        augment: operators joined by ``_``: flip and color are applied to every batch, then one of the others, drawn
+            a batch; parameters an image. None for no augmentation.
+        lr_drop: factor on the learning rate after two thirds and after five sixths of the epochs; momentum goes on.
+        mix: probability that a batch is mixed by CutMix.
+    """
+
+    lr_drop: float = 0.2
+    batch_size: int = 64
+    augment: str | None = "color_crop_flip_scale_rotate"
+    mix: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "+" in (self.augment or ""):
+            raise ValueError(f"augment must join operators with '_', got {self.augment!r}; their order is fixed here")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"mix must be within [0, 1], got {self.mix}")
+
+    def epochs_for(self, images: int) -> int:
+        """Exactly the epochs asked for: the extra one belongs to DM's protocol."""
+        return self.epochs if self.updates is None else super().epochs_for(images)
+
+    def drops_after(self, images: int) -> set[int]:
+        """Indices of the epochs after which the learning rate drops."""
+        epochs = self.epochs_for(images)
+        return {2 * epochs // 3 - 1, 5 * epochs // 6 - 1} - {-1}
+
+
+def train_with_cutmix(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: CutMixSettings,
+    key: tuple[int | str, ...],
+    normalization: Normalization | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Train ``network`` in place by cross-entropy on mixed batches, all the way; no test data, no early stopping.
+
+    Args:
+        network: on the images' device.
+        images: (n, c, h, w) normalised floats, or uint8 with ``normalization``.
+        labels: (n,) integers.
+        settings: length, optimiser, augmentation, mixing.
+        key: what all chance is keyed by.
+        normalization: for uint8 images.
+        progress: called with epochs done and epochs in all.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite at the end.
+    """
+    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
+    optimizer = torch.optim.SGD(network.parameters(), lr=settings.lr, **options)
+    epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
+    if images.device.type == "cpu":
+        keep_freed_memory()
+    network.train()
+    for epoch in range(epochs):
+        for batch, targets, others, share in batches(images, labels, settings, (*key, "epoch", epoch), normalization):
+            logits = network(batch)
+            loss = share * F.cross_entropy(logits, targets)
+            if share < 1:
+                loss = loss + (1 - share) * F.cross_entropy(logits, others)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if epoch in drops:
+            for group in optimizer.param_groups:
+                group["lr"] *= settings.lr_drop
+        if progress is not None:
+            progress(epoch + 1, epochs)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"training diverged (loss {loss.item()}); lower lr (now {settings.lr})")
+
+
+def batches(
+    images: Tensor,
+    labels: Tensor,
+    settings: CutMixSettings,
+    key: tuple[int | str, ...],
+    normalization: Normalization | None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+    """The mini-batches of one epoch: images, labels, the labels mixed in, and the share of the former."""
+    chance, device = generator(*key), images.device
+    names = settings.augment.lower().split("_") if settings.augment and settings.augment.lower() != "none" else []
+    always = [name for name in FIRST if name in names]
+    picked = [name for name in names if name not in FIRST]
+    for rows in torch.randperm(len(images), generator=chance).split(settings.batch_size):
+        choice, mixes = torch.rand(2, generator=chance).tolist()
+        drawn = torch.rand(len(always) + 1, len(rows), 3, generator=chance).to(device)
+        order, box = torch.randperm(len(rows), generator=chance), torch.rand(3, generator=chance).tolist()
+        held = rows.to(device)
+        batch, targets = images[held], labels[held]
+        if normalization is not None:
+            batch = normalization.apply(batch)
+        applied = always + ([picked[min(int(choice * len(picked)), len(picked) - 1)]] if picked else [])
+        for name, parameters in zip(applied, drawn):
+            batch = OPERATORS[name](batch, parameters)
+        share = 1.0
+        if mixes < settings.mix:
+            batch, share = cut_and_mix(batch, batch[order.to(device)], *box)
+        yield batch, targets, targets[order.to(device)], share
+
+
+def cut_and_mix(images: Tensor, others: Tensor, share: float, row: float, column: float) -> tuple[Tensor, float]:
+    """CutMix (Yun et al., ICCV 2019): a box of the others in the place of the images' own.
+
+    Args:
+        images, others: (n, c, h, w).
+        share: of the images that is to stay, uniform in [0, 1): Beta(1, 1), as in IDC.
+        row, column: centre of the box as fractions of the sides; what stands out of the image is cut off.
+
+    Returns:
+        the mixed images, and the share of the pixels that really stayed.
+    """
+    h, w = images.shape[-2:]
+    half_h, half_w = (int(side * (1 - share) ** 0.5) // 2 for side in (h, w))
+    middle_h, middle_w = int(row * h), int(column * w)
+    top, bottom = max(0, middle_h - half_h), min(h, middle_h + half_h)
+    left, right = max(0, middle_w - half_w), min(w, middle_w + half_w)
+    mixed = images.clone()
+    mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (h * w)

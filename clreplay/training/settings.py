@@ -1,0 +1,66 @@
+"""Train a network from scratch on a set of images and measure its accuracy (the DM evaluation protocol)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clreplay.networks.settings import NetworkSettings
+from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
+
+
+@dataclass(frozen=True)
+class TrainingSettings(NetworkSettings):
+    """How a network is trained on a memory; the defaults are DM's evaluation protocol.
+
+    Attributes:
+        epochs: epochs asked for; as in the authors' script one more runs. Ignored when ``updates`` is set.
+        updates: length in optimiser steps instead of epochs, the same whatever the memory's size
+            (scaled presets); rounded up to whole epochs.
+        lr, momentum, weight_decay: of SGD.
+        lr_drop: factor on the learning rate after half of the epochs; momentum starts anew there, because
+            the authors' script builds a new optimiser. 1 leaves both alone.
+        batch_size: images a step; the last batch of an epoch may be smaller.
+        augment: see :func:`clreplay.training.augmentation.parse_strategy`; parameters are drawn per image.
+    """
+
+    epochs: int = 1000
+    updates: int | None = None
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_drop: float = 0.1
+    batch_size: int = 256
+    augment: str | None = DSA_STRATEGY
+
+    nesterov: ClassVar[bool] = False  # no setting of a memory's learner; training on real data can make it one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_strategy(self.augment)
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.updates is not None and self.updates < 1:
+            raise ValueError(f"updates must be at least 1 (or null for epochs), got {self.updates}")
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be within [0, 1), got {self.momentum}")
+        for name in ("weight_decay", "lr_drop"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    def epochs_for(self, images: int) -> int:
+        """Epochs that really run on a memory of ``images`` images."""
+        if self.updates is None:
+            return self.epochs + 1
+        return math.ceil(self.updates / math.ceil(images / self.batch_size))
+
+    def drop_after(self, images: int) -> int | None:
+        """Index of the epoch after which the learning rate drops (501 of 0..1000 in the paper's protocol)."""
+        if self.lr_drop == 1.0:
+            return None  # nothing drops, so momentum goes on too
+        epochs = self.epochs_for(images)
+        return self.epochs // 2 + 1 if self.updates is None else epochs // 2 - 1

@@ -1,0 +1,293 @@
+"""Units of work and who runs them: pure, keyed, repeatable; what fails is an outcome."""
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from own_helpers import own_recipe, tiled_recipe
+
+from clreplay.benchmark.datasets import load_cached
+from clreplay.benchmark.executors import DEATH, JoblibExecutor, Outcome, Task, attempt, claimed
+from clreplay.benchmark.plan import plan
+from clreplay.benchmark.request import TableRequest
+from clreplay.benchmark.sets import Place, from_bytes, to_bytes
+from clreplay.benchmark.store import Contents, Finished
+from clreplay.benchmark.units import ChoiceUnit, NetworksUnit, SetUnit, Unit
+from clreplay.memory.replay_memory import ReplayMemory
+
+HERE = Place("cpu", commit="abc")
+QUICK = {"train.updates": 2, "train.width": 4, "train.batch_size": 16}
+
+
+def planned(method="random", **grid):
+    options = {"sets": 1, "networks": 2, "preset": "smoke", "overrides": QUICK, **grid}
+    (one,) = plan(TableRequest("1", ("digits",), (2,), (method,), **options))
+    return one
+
+
+def made(one):
+    """The finished set of a plan, and the unit of its networks."""
+    contents = Contents()
+    for unit in one.choice_units(contents, "cpu"):
+        asked, device, chosen = unit.run(HERE).choice
+        contents.choices[asked] = [(device, chosen)]
+    (unit,) = one.set_units(contents, "cpu")
+    return unit.run(HERE), one.trained[0].unit(contents, "cpu")
+
+
+def outcome(finished):
+    return [(row.key, row.kind, row.settings, row.result) for row in finished.rows], finished.images
+
+
+# ---------------------------------------------------------------- sets
+
+
+def test_a_set_comes_out_the_same_again_and_in_bytes(global_chance_untouched):
+    one = planned("ddm", overrides={**QUICK, "iterations": 2, "width": 8})
+    with global_chance_untouched():
+        first, _ = made(one)
+    again, _ = made(one)
+    assert outcome(first) == outcome(again)
+    (row,) = first.rows
+    assert row.key == first.images[0] and set(first.images[1]) == set(range(10))
+    assert row.result["images"] == row.result["images_decoded"] == 20
+    assert row.commit == "abc" and row.seconds > 0 and "iteration" in row.result["last_record"]
+    assert first.fingerprint == load_cached("digits", None).fingerprint
+
+
+def test_another_seed_is_another_set():
+    one = planned(sets=2)
+    (first, second) = (unit.run(HERE) for unit in one.set_units(Contents(), "cpu"))
+    assert first.rows[0].key != second.rows[0].key and first.images[1] != second.images[1]
+
+
+def test_what_is_left_to_the_machine_is_chosen_once_and_part_of_the_key():
+    one = planned("dm")
+    contents = Contents()
+    assert one.set_units(contents, "cpu") == [] and one.network_units(contents, "cpu") == []
+    (unit,) = one.choice_units(contents, "cpu")
+    assert isinstance(unit, ChoiceUnit)
+    asked, device, chosen = unit.run(HERE).choice
+    assert device == "cpu" and chosen["kernels"] in ("eager", "native") and asked == unit.keys[0]
+    contents.choices[asked] = [("cuda", {**chosen, "precision": "tf32"})]
+    assert len(one.choice_units(contents, "cpu")) == 1  # another kind of machine chose for itself
+    contents.choices[asked].append((device, chosen))
+    assert one.choice_units(contents, "cpu") == []
+    (ours,), (theirs,) = (one.set_units(contents, kind) for kind in ("cpu", "cuda"))
+    assert ours.keys != theirs.keys
+    contents.units[theirs.keys[0]] = object()  # finished elsewhere: it counts here as well
+    assert one.set_units(contents, "cpu") == []
+    assert one.trained[0].unit(contents, "cpu").needs == theirs.keys[0]
+
+
+def test_an_interrupted_set_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    one = planned("dm", overrides={**QUICK, "iterations": 4, "kernels": "eager", "layout": "contiguous", "parallel": "operators"})  # noqa: E501  # fmt: skip
+    whole, _ = made(one)
+    (unit,) = one.set_units(Contents(), "cpu")
+    place = replace(HERE, work=str(tmp_path / "work"))
+
+    def stop(done, total, unit):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unit.run(place, progress=stop)
+    (left,) = (tmp_path / "work").iterdir()
+    seen = []
+    again = unit.run(place, progress=lambda done, total, unit: seen.append(done))
+    assert seen == [4] and again.images == whole.images
+    assert not left.exists()
+
+
+# ---------------------------------------------------------------- networks
+
+
+def test_networks_do_not_hang_on_who_shares_their_unit():
+    finished, unit = made(planned(networks=3))
+    together = unit.run(HERE, finished.images[1])
+    alone = [replace(unit, draws=(draw,)).run(HERE, finished.images[1]) for draw in unit.draws]
+    assert [row.key for row in together.rows] == [row.key for one in alone for row in one.rows] == list(unit.keys)
+    assert [row.result for row in together.rows] == [row.result for one in alone for row in one.rows]
+    assert len({row.result["accuracy"] for row in together.rows}) > 1
+    assert {row.result["images"] for row in together.rows} == {20}
+
+
+def test_on_a_gpu_networks_of_a_set_share_a_unit_and_on_a_cpu_they_do_not():
+    one = planned(networks=45)
+    finished, unit = made(one)
+    contents = Contents(units={finished.rows[0].key: finished.rows[0]})
+    assert [len(u.draws) for u in one.network_units(contents, "cuda")] == [20, 20, 5]
+    assert [len(u.draws) for u in one.network_units(contents, "cpu")] == [1] * 45
+    contents.units.update(dict.fromkeys(unit.keys[3:44]))
+    (left,) = one.network_units(contents, "cuda")
+    assert left.draws == ((0, 0), (0, 1), (0, 2), (0, 44))
+
+
+def test_images_held_in_uint8_are_other_networks_of_the_same_set(tmp_path):
+    path = str(own_recipe(tmp_path))
+    floats, bytes_ = (planned(path, store=store) for store in ("float32", "uint8"))
+    finished, first = made(floats)
+    second = bytes_.trained[0].unit(Contents(), "cpu")
+    assert first.needs == second.needs and not set(first.keys) & set(second.keys)
+    data = load_cached("digits", None).set
+    held = [from_bytes(finished.images[1], data, store).images for store in ("float32", "uint8")]
+    step = (held[0].amax((2, 3)) - held[0].amin((2, 3))) / 255
+    error = (held[0] - held[1]).abs().amax((2, 3))
+    assert (error > 0).any() and (error <= step / 2 + 1e-6).all()
+
+
+def test_stored_images_that_decode_to_more_are_decoded_for_training(tmp_path):
+    finished, unit = made(planned(str(tiled_recipe(tmp_path))))
+    assert (finished.rows[0].result["images"], finished.rows[0].result["images_decoded"]) == (20, 80)
+    assert {row.result["images"] for row in unit.run(HERE, finished.images[1]).rows} == {80}
+
+
+def test_all_real_images_need_no_set():
+    (unit,) = planned("whole", networks=1).network_units(Contents(), "cpu")
+    assert unit.needs is None
+    (row,) = unit.run(HERE).rows
+    assert row.result["images"] == 1198 and row.settings["set"] is None
+
+
+def test_packing_keeps_every_bit():
+    data = load_cached("digits", None).set
+    memory = ReplayMemory(3, normalization=data.normalization, store="float32")
+    chance = torch.Generator().manual_seed(0)
+    memory.add({label: 10 * torch.randn(3, 1, 32, 32, generator=chance) for label in (4, 1)})
+    again = from_bytes(to_bytes(memory), data, "float32")
+    assert torch.equal(again.images, memory.images) and torch.equal(again.labels, memory.labels)
+
+
+# ---------------------------------------------------------------- who runs them
+
+
+@dataclass(frozen=True, eq=False)
+class Act(Unit):
+    """A unit that does what it is told to, once or always."""
+
+    what: str
+    number: int = 0
+    counter: str = ""
+    kind = "network"
+    needs = None
+
+    @property
+    def identities(self):
+        return {f"{self.what}{self.number}": {}}
+
+    def summary(self):
+        return self.what
+
+    def run(self, place, images=None, progress=None):
+        if self.counter:
+            with open(self.counter, "a", encoding="utf-8") as file:
+                file.write(".")
+        if self.what == "die":
+            os._exit(9)
+        if self.what == "bad":
+            raise ValueError("this is wrong\nand more")
+        if self.what == "full":
+            raise RuntimeError("out of memory")
+        if self.what == "passing" and os.path.getsize(self.counter) < 2:
+            raise RuntimeError("try again")
+        return Finished("digits", f"{self.what}{self.number}")
+
+
+def tried(act):
+    return len(open(act.counter, encoding="utf-8").read())
+
+
+def test_what_is_wrong_is_tried_once_and_what_may_pass_twice(tmp_path):
+    for what, times, reason in (
+        ("bad", 1, "ValueError: this is wrong"),
+        ("full", 2, "RuntimeError: out of memory"),
+        ("passing", 2, ""),
+        ("good", 1, ""),
+    ):
+        act = Act(what, counter=str(tmp_path / what))
+        found = attempt(Task(act, HERE))
+        assert tried(act) == found.attempts == times
+        assert found.reason == reason and (found.finished is None) == bool(reason)
+
+
+def test_tasks_are_taken_one_by_one_where_one_runs_at_a_time():
+    log = []
+
+    def tasks():
+        for number in range(3):
+            log.append(f"given {number}")
+            yield Task(Act("good", number), HERE)
+
+    for found in JoblibExecutor(1).run(tasks()):
+        log.append(f"done {found.unit.number}")
+    assert log == ["given 0", "done 0", "given 1", "done 1", "given 2", "done 2"]
+    with pytest.raises(ValueError, match="jobs must be at least 1"):
+        JoblibExecutor(0)
+
+
+def outcomes(jobs, acts):
+    return {o.unit.keys[0]: o for o in JoblibExecutor(jobs).run(Task(act, HERE) for act in acts)}
+
+
+def test_several_processes_give_the_outcomes_of_one():
+    acts = [Act("bad"), *(Act("good", number) for number in range(4))]
+    one, two = (outcomes(jobs, acts) for jobs in (1, 2))
+    assert set(one) == set(two) == {act.keys[0] for act in acts}
+    for key, found in one.items():
+        assert (found.finished, found.reason) == (two[key].finished, two[key].reason)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_nothing_else_along():
+    acts = [Act("good", 0), Act("die"), *(Act("good", number) for number in range(1, 6))]
+    found = outcomes(2, acts)
+    assert {key: o.finished and o.finished.fingerprint for key, o in found.items()} == {
+        **{f"good{number}": f"good{number}" for number in range(6)},
+        "die0": None,
+    }
+    assert found["die0"].reason == DEATH
+
+
+def test_units_and_outcomes_can_be_sent_elsewhere():
+    finished, unit = made(planned(networks=1))
+    again = pickle.loads(pickle.dumps(Task(unit, HERE, finished.images[1])))
+    assert isinstance(again.unit, NetworksUnit) and again.unit.keys == unit.keys
+    assert outcome(again.unit.run(again.place, again.images)) == outcome(unit.run(HERE, finished.images[1]))
+    (set_unit,) = planned().set_units(Contents(), "cpu")
+    assert isinstance(pickle.loads(pickle.dumps(set_unit)), SetUnit)
+
+
+# ---------------------------------------------------------------- locks
+
+
+def test_one_process_at_a_time_does_a_piece_of_work(tmp_path):
+    with claimed(str(tmp_path), "piece") as mine:
+        assert mine
+        with claimed(str(tmp_path), "piece") as second, claimed(str(tmp_path), "other") as other:
+            assert not second and other
+    assert list(tmp_path.iterdir()) == []
+    with claimed(str(tmp_path), "piece") as mine, claimed(None, "piece") as unlocked:
+        assert mine and unlocked
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = (
+        "import os, sys\nfrom clreplay.benchmark.executors import claimed\n"
+        "with claimed(sys.argv[1], 'piece') as mine:\n    print(mine, flush=True)\n    os.kill(os.getpid(), 9)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "True" and ran.returncode == -9
+    assert (tmp_path / "piece.lock").exists()
+    with claimed(str(tmp_path), "piece") as mine:
+        assert mine
+
+
+def test_what_another_process_is_at_is_left_to_it(tmp_path):
+    place = replace(HERE, work=str(tmp_path))
+    with claimed(place.work, "good0"):
+        found = attempt(Task(Act("good"), place))
+    assert found == Outcome(found.unit, elsewhere=True)

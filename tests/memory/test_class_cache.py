@@ -1,0 +1,159 @@
+"""The cache of condensed classes: the same address only for the same outcome."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clreplay.condensation import METHODS, RealImages, condense_experience
+from clreplay.condensation.matching.engine import MatchingSettings
+from clreplay.data import NORMALIZATIONS
+from clreplay.memory.class_cache import ARITHMETIC, ClassCache
+from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime.files import user_cache
+
+CPU = torch.device("cpu")
+SETTINGS = MatchingSettings(width=4, iterations=3, real_batch=6, style_weight=5000.0, diversity_weight=10.0)
+
+
+@pytest.fixture
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    chance = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (40, 3, 16, 16), generator=chance, dtype=torch.uint8), torch.arange(40) % 4
+
+
+def condensed(images, cache, classes=(0, 1, 2, 3), settings=SETTINGS, seed=0, method="matching", count=3):
+    pixels, labels = images
+    rows = torch.isin(labels, torch.tensor(classes))
+    memory = ReplayMemory(images_per_class=count, normalization=NORMALIZATIONS["cifar10"])
+    real = RealImages(pixels[rows], labels[rows], memory.normalization)
+    condense_experience(memory, real, METHODS[method].condense, settings, seed=seed, device=CPU, cache=cache)
+    return memory
+
+
+def hits(memory: ReplayMemory) -> int:
+    return memory.info["chosen"]["classes_from_cache"]
+
+
+def test_classes_found_in_the_cache_are_the_bytes_of_condensing_them(images, tmp_path):
+    cache = ClassCache(tmp_path)
+    plain, first, second = condensed(images, None), condensed(images, cache), condensed(images, cache)
+    assert (hits(first), hits(second)) == (0, 4)
+    for label in range(4):
+        for other in (first, second):
+            assert torch.equal(plain.slots[label].codes, other.slots[label].codes)
+            assert torch.equal(plain.slots[label].scale, other.slots[label].scale)
+
+
+def test_a_class_is_found_whatever_company_it_was_condensed_in(images, tmp_path):
+    cache = ClassCache(tmp_path)
+    condensed(images, cache, (1, 3))
+    mixed = condensed(images, cache)
+    assert hits(mixed) == 2
+    assert torch.equal(mixed.images, condensed(images, None).images)
+    assert mixed.classes == [0, 1, 2, 3]
+
+
+def test_a_hit_computes_nothing(images, tmp_path, monkeypatch):
+    cache = ClassCache(tmp_path)
+    condensed(images, cache)
+    monkeypatch.setattr(
+        "clreplay.condensation.matching.engine.Matching.step", lambda self: pytest.fail("computed again")
+    )
+    condensed(images, cache)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": replace(SETTINGS, lr_img=0.5)},
+        {"settings": replace(SETTINGS, iterations=4)},
+        {"settings": replace(SETTINGS, siamese_augment=None)},
+        {"settings": replace(SETTINGS, classes_at_once=2)},
+        {"settings": replace(SETTINGS, sigma_of="mean_map")},
+        {"seed": 1},
+        {"count": 4},
+    ],
+)
+def test_whatever_changes_the_outcome_never_hits(images, tmp_path, change):
+    cache = ClassCache(tmp_path)
+    condensed(images, cache)
+    assert hits(condensed(images, cache, **change)) == 0
+
+
+def test_changed_pixels_never_hit(images, tmp_path):
+    cache = ClassCache(tmp_path)
+    condensed(images, cache)
+    changed = images[0].clone()
+    changed[0, 0, 0, 0] ^= 1  # one bit of one image of class 0
+    assert hits(condensed((changed, images[1]), cache)) == 3
+
+
+def test_device_and_version_are_part_of_the_address(monkeypatch):
+    cache = ClassCache("unused")
+    here = cache.address("matching", SETTINGS, "key", 3, 0, CPU)
+    assert cache.address("matching", SETTINGS, "key", 3, 0, torch.device("cuda")) != here
+    monkeypatch.setattr("clreplay.memory.class_cache.ARITHMETIC", ARITHMETIC + 1)
+    assert cache.address("matching", SETTINGS, "key", 3, 0, CPU) != here
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    assert cache.address("matching", SETTINGS, "key", 3, 0, CPU) != here
+
+
+def test_methods_that_mix_classes_pass_the_cache_by(images, tmp_path):
+    cache = ClassCache(tmp_path)
+    condensed(images, cache, settings=replace(SETTINGS, norm="batch"))
+    condensed(images, cache, settings=METHODS["random"].settings(), method="random")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_damaged_file_counts_as_absent_and_is_mended(images, tmp_path, caplog):
+    cache = ClassCache(tmp_path)
+    condensed(images, cache)
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    files[0].write_bytes(files[0].read_bytes()[:50])
+    assert hits(condensed(images, cache)) == 3
+    assert "damaged" in caplog.text
+    assert hits(condensed(images, cache)) == 4
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_only(images, tmp_path, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    memory = condensed(images, ClassCache(blocked))
+    assert len(memory) == 12 and "cannot cache" in caplog.text
+
+
+def _put(folder: str, value: int) -> None:
+    cache = ClassCache(folder)
+    for _ in range(30):
+        cache.put("ab" * 20, torch.full((2, 3, 16, 16), float(value)))
+
+
+def test_several_processes_may_write_and_read_one_address(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_put, args=(str(tmp_path), value)) for value in (1, 2)]
+    for writer in writers:
+        writer.start()
+    cache, seen = ClassCache(tmp_path), set()
+    while any(writer.is_alive() for writer in writers):
+        found = cache.get("ab" * 20, (2, 3, 16, 16))
+        if found is not None:
+            assert len(found.images.unique()) == 1  # never half of one and half of the other
+            seen.add(float(found.images[0, 0, 0, 0]))
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert seen <= {1.0, 2.0} and seen
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_default_follows_the_user_s_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "clreplay"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache() == tmp_path / ".cache" / "clreplay"

@@ -1,0 +1,46 @@
+"""What the pages tell people to type is understood: flags, names and settings, without running it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from clreplay.benchmark import cli as static_tables
+from clreplay.benchmark.plan import plan
+from clreplay.runtime.progress import Reporter
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "docs/clusters.md", "results/README.md", "results/speed.md"]
+TYPED = re.compile(r"python (runs/\w+\.py|-m clreplay\.benchmark)([^`\n#]*)")
+
+
+def typed(script):
+    """Every full command of the pages that starts a script: its words after the script."""
+    found = []
+    for page in PAGES:
+        for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+            found += [(page, match[2].strip()) for match in TYPED.finditer(line) if match[1] == script]
+    return [one for one in dict.fromkeys(found) if one[1] and "..." not in one[1] and "OTHER" not in one[1]]
+
+
+def test_the_pages_name_scripts_that_are_there():
+    named = {match[1] for page in PAGES for match in TYPED.finditer((ROOT / page).read_text(encoding="utf-8"))}
+    scripts = {name for name in named if name.startswith("runs/")}
+    assert len(scripts) >= 5
+    assert all((ROOT / name).is_file() for name in scripts)
+
+
+@pytest.mark.parametrize(("page", "words"), typed("runs/static_tables.py"))
+def test_commands_of_static_tables_make_a_plan(page, words):
+    options = static_tables.parser().parse_args(shlex.split(words))
+    tables = static_tables.TITLES if options.table == ["all"] else options.table
+    asked = static_tables._asked(list(tables), options, Reporter(None))
+    assert len(asked) == len(tables)
+    for one in asked:
+        planned = plan(static_tables._grid(options, one, "cpu"))
+        assert planned and (len(planned) > 20 or not any(one.problem for one in planned))
+
+
+def test_there_are_such_commands():
+    assert len(typed("runs/static_tables.py")) >= 5

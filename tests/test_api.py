@@ -1,0 +1,310 @@
+"""``clreplay.condense``: images and labels in, a memory out; and what bad input gets."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import clreplay
+from clreplay import condense
+from clreplay.condensation import METHODS, RealImages, condense_experience, register
+from clreplay.condensation.registry import Condensed
+from clreplay.data import NORMALIZATIONS, Normalization
+from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime.device import default_device
+
+TINY = {"iterations": 3, "width": 4, "depth": 2, "real_batch": 6}
+
+
+def tiny(images, labels, method="ddm", images_per_class=4, **options):
+    return condense(images, labels, method, images_per_class, preset="smoke", device="cpu", **{**TINY, **options})
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def test_condense_gives_a_balanced_memory_with_its_record(pixels, global_chance_untouched):
+    images, labels = pixels()
+    with global_chance_untouched():
+        memory = tiny(images, labels)
+    assert isinstance(memory, clreplay.ReplayMemory)
+    assert memory.images.shape == (12, 3, 8, 8) and memory.images.dtype == torch.float32
+    assert memory.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert [row["iteration"] for row in memory.record] == [1, 2, 3]
+    assert {"mean_matching", "moment_matching", "correlation_matching", "diversity"} <= set(memory.record[0])
+    assert memory.info["method"] == "ddm"
+
+
+@pytest.mark.parametrize("method", ["random", "herding"])
+def test_selections_are_exact_copies_of_real_images(method, pixels):
+    images, labels = pixels()
+    options = {} if method == "random" else {"width": 4, "depth": 2, "updates": 2}
+    memory = condense(images, labels, method, 3, preset="smoke", normalization="cifar10", **options)
+    for label in range(3):
+        for code in memory.slots[label].codes:
+            assert any(torch.equal(code, image) for image in images[labels == label])
+    assert memory.memory_bytes == 9 * 3 * 64
+    assert memory.record == []
+
+
+def test_labels_need_not_start_at_zero_nor_be_int64_nor_a_tensor(pixels):
+    images, labels = pixels()
+    memory = condense(images.numpy(), (labels * 7 - 3).tolist(), "random", 2)
+    assert memory.labels.tolist() == [-3, -3, 4, 4, 11, 11]
+    small = condense(images, labels.to(torch.uint8), "random", 2)
+    assert small.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_same_seed_gives_the_same_bytes(pixels):
+    images, labels = pixels()
+    first, again, other = tiny(images, labels), tiny(images, labels), tiny(images, labels, seed=1)
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_a_normalization_by_name_by_object_and_floats_agree(pixels):
+    images, labels = pixels()
+    known = NORMALIZATIONS["cifar10"]
+    memories = [
+        tiny(images, labels, normalization="cifar10"),
+        tiny(images, labels, normalization=known),
+        tiny(known.apply(images), labels),
+        tiny(known.apply(images).double(), labels),
+    ]
+    assert all(memory.normalization == known for memory in memories)
+    assert all(torch.equal(memory.images, memories[0].images) for memory in memories[1:])
+
+
+def test_floats_that_no_pixel_codes_explain_stay_floats(pixels):
+    images, labels = pixels()
+    floats = NORMALIZATIONS["cifar10"].apply(images) * 1.01
+    assert tiny(floats, labels).normalization is None
+    assert tiny(floats, labels, normalization="cifar10").normalization is None
+
+
+def test_without_a_normalization_the_images_own_mean_and_deviation_are_taken(pixels):
+    images, labels = pixels()
+    memory = condense(images, labels, "random", 12)
+    scaled = images.double() / 255
+    for channel in range(3):
+        values = scaled[:, channel]
+        mean = float(values.sum() / values.numel())
+        assert memory.normalization.mean[channel] == pytest.approx(mean, rel=1e-9)
+        deviation = math.sqrt(float((values - mean).square().sum() / values.numel()))
+        assert memory.normalization.std[channel] == pytest.approx(deviation, rel=1e-6)
+    everything = memory.images.double()
+    assert everything.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (everything.square().mean((0, 2, 3)) - 1).abs().max() < 1e-5
+
+
+def test_a_constant_channel_stays_finite(pixels):
+    images, labels = pixels()
+    images[:, 1] = 77
+    memory = tiny(images, labels)
+    assert torch.isfinite(memory.images).all()
+
+
+def test_progress_is_told(pixels):
+    told = []
+    tiny(*pixels(), progress=lambda *report: told.append(report))
+    assert told == [(1, 3, "iterations"), (2, 3, "iterations"), (3, 3, "iterations")]
+
+
+def test_an_own_recipe_and_an_own_method_can_be_used(pixels, tmp_path):
+    before = dict(METHODS)
+
+    @register("first", METHODS["random"].settings)
+    def first(real, counts, settings, *, seed, device, progress=None):
+        return Condensed({label: real.raw(label)[: counts[label]] for label in real.classes})
+
+    try:
+        (tmp_path / "mine.yaml").write_text("method: first\n")
+        images, labels = pixels()
+        memory = condense(images, labels, tmp_path / "mine.yaml", 2, normalization="cifar10")
+        assert torch.equal(memory.slots[1].codes, images[labels == 1][:2])
+        with pytest.raises(ValueError, match="method 'first' is registered already"):
+            register("first", METHODS["random"].settings)(first)
+    finally:
+        METHODS.clear()
+        METHODS.update(before)
+
+
+# ---------------------------------------------------------------- experiences
+
+
+def test_experiences_fill_one_memory_and_number_their_record(pixels):
+    images, labels = pixels(4)
+    memory = ReplayMemory(mem_size=7)
+    settings = clreplay.recipes.recipe.load_recipe("dm").settings("smoke", TINY)
+    for classes in ((0, 1, 2), (3,)):
+        rows = torch.isin(labels, torch.tensor(classes))
+        real = RealImages(NORMALIZATIONS["cifar10"].apply(images[rows]), labels[rows])
+        seconds = condense_experience(
+            memory, real, METHODS["matching"].condense, settings, seed=0, device=torch.device("cpu"), task_labels={3: 5}
+        )
+        assert seconds > 0
+    assert [len(slot) for slot in memory.slots.values()] == [2, 2, 2, 1]
+    assert [row["experience"] for row in memory.record] == [0] * 3 + [1] * 3
+    assert memory.slots[3].task_label == 5 and memory.slots[3].key == real.keys[3]
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("the condenser must not be reached")
+
+
+@pytest.mark.parametrize(
+    ("memory", "message"),
+    [
+        (ReplayMemory(mem_size=2), r"mem_size must be at least the number of classes seen \(3\), got 2"),
+        (ReplayMemory(images_per_class=13), "class 0 has 12 images, fewer than the 13 asked"),
+        (ReplayMemory(mem_size=60), "class 0 has 12 images, fewer than the 20 asked"),
+    ],
+)
+def test_an_impossible_quota_is_refused_before_any_work(memory, message, pixels):
+    real = RealImages(*pixels(), NORMALIZATIONS["cifar10"])
+    with pytest.raises(ValueError, match=message):
+        condense_experience(memory, real, refuse, None, seed=0, device=torch.device("cpu"))
+    assert memory.classes == []
+
+
+def test_a_class_that_comes_back_is_refused_before_any_work(pixels):
+    real = RealImages(*pixels(), NORMALIZATIONS["cifar10"])
+    memory = ReplayMemory(images_per_class=2)
+    memory.add({1: torch.randn(2, 3, 8, 8)})
+    with pytest.raises(ValueError, match="class 1 is in memory already; a class may arrive in one experience only"):
+        condense_experience(memory, real, refuse, None, seed=0, device=torch.device("cpu"))
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def nan_at(images, row):
+    images = images.float()
+    images[row, 0, 0, 0] = float("nan")
+    return images
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (x[..., :6], y), "images must be square, got 8 x 6; crop or resize them"),
+        (lambda x, y: (x[0], y), r"images must have shape \(n, c, h, w\), got \(3, 8, 8\)"),
+        (lambda x, y: (x[:0], y[:0]), "images must not be empty, got 0 images"),
+        (lambda x, y: (x.long(), y), "images must be uint8 or floating point, got torch.int64"),
+        (lambda x, y: (nan_at(x, 5), y), "images must be finite, image 5 holds NaN or infinity"),
+        (lambda x, y: (x.double() * 1e300, y), "images must be finite, image 0 holds NaN or infinity"),
+        (lambda x, y: (x, torch.eye(3)[y]), r"labels must be 36 integers, .*got torch.float32 \(36, 3\); .*one-hot"),
+        (lambda x, y: (x, torch.eye(3)[y].long()), r"labels must be 36 integers.*torch.int64 \(36, 3\)"),
+        (lambda x, y: (x, y.float()), "labels must be 36 integers.*torch.float32"),
+        (lambda x, y: (x, y > 0), "labels must be 36 integers.*torch.bool"),
+        (lambda x, y: (x, y[:-1]), r"labels must be 36 integers.*\(35,\)"),
+        (lambda x, y: (x[:, :1], y), "normalization has 3 channels and the images 1; they must agree"),
+    ],
+    ids="oblong axes empty integers nan float64 one-hot one-hot-integers float bool length grey".split(),
+)
+def test_unusable_images_and_labels_are_refused(spoil, message, pixels):
+    images, labels = spoil(*pixels())
+    with pytest.raises(ValueError, match=message):
+        tiny(images, labels, normalization="cifar10")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images_per_class": 13}, "class 0 has 12 images, fewer than the 13 asked; lower images_per_class"),
+        ({"images_per_class": 0}, "images_per_class must be an integer of at least 1, got 0"),
+        ({"method": "ddmm"}, "unknown memory 'ddmm'; did you mean 'ddm'"),
+        ({"iteration": 3}, "unknown key 'iteration', did you mean 'iterations'"),
+        ({"lr_img": "fast"}, "lr_img must be float, got 'fast'"),
+        ({"normalization": "cifar"}, "normalization must be one of cifar10, .*got 'cifar'"),
+        ({"normalization": (0.5, 0.5)}, "normalization must be a Normalization, a name or None, got tuple"),
+        ({"device": "gpu"}, "device must be like cpu, cuda or cuda:1, got 'gpu'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_unusable_settings_are_refused(options, message, pixels):
+    with pytest.raises(ValueError, match=message):
+        condense(*pixels(), **{"preset": "smoke", "images_per_class": 2, **TINY, **options})
+
+
+def test_an_absent_gpu_is_an_error_and_none_falls_back_to_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_device() == torch.device("cpu")
+    with pytest.raises(ValueError, match="device 'cuda' was asked for, but PyTorch sees no GPU; use --device cpu"):
+        default_device("cuda")
+
+
+def test_pixel_codes_need_a_normalization(pixels):
+    with pytest.raises(ValueError, match="normalization is required with uint8 images"):
+        RealImages(*pixels())
+    with pytest.raises(ValueError, match="images must be a tensor.*ndarray"):
+        RealImages(np.zeros((2, 3, 4, 4)), torch.tensor([0, 1]))
+
+
+def test_images_too_small_for_the_network_are_refused(pixels):
+    with pytest.raises(ValueError, match="depth 3 needs images of at least 8 pixels, got 4"):
+        tiny(*pixels(size=4), depth=3)
+
+
+def test_real_images_know_their_rows_and_classes(pixels):
+    images, labels = pixels(each=[3, 5, 4])
+    real = RealImages(images, labels + 4, Normalization((0.5,) * 3, (0.5,) * 3))
+    assert real.classes == [4, 5, 6] and real.shape == (3, 8, 8)
+    assert [real.count(label) for label in real.classes] == [3, 5, 4]
+    assert torch.equal(real.raw(5), images[labels == 1])
+    assert torch.equal(images[real.rows(6)], real.raw(6))
+    torch.testing.assert_close(real.normalised(5), images[labels == 1].float() / 255 * 2 - 1)
+
+
+# ---------------------------------------------------------------- importing
+
+
+def in_a_new_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_condense_is_a_function_also_after_its_package_was_imported():
+    code = "import clreplay.condensation; from clreplay import condense, ReplayMemory; print(callable(condense))"
+    assert in_a_new_python(code) == "True\n"
+
+
+def test_importing_the_library_stays_light():
+    heavy = "avalanche torchvision pandas matplotlib sklearn pyarrow".split()
+    check = f"import sys; print([name for name in {heavy} if name in sys.modules])"
+    assert in_a_new_python(f"import clreplay; {check}") == "[]\n"
+    assert in_a_new_python(f"from clreplay import condense, ReplayMemory, ConvNet, recipes; {check}") == "[]\n"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'clreplay' has no attribute 'condensed'"):
+        clreplay.condensed
+
+
+def test_the_data_set_is_recorded_and_checked_on_loading(pixels, tmp_path):
+    images, labels = pixels()
+    tiny(images, labels, dataset="flowers").save(tmp_path / "memory.safetensors")
+    assert ReplayMemory.load(tmp_path / "memory.safetensors", dataset="flowers").info["dataset"] == "flowers"
+    with pytest.raises(ValueError, match="of 'flowers', not of 'cifar10'"):
+        ReplayMemory.load(tmp_path / "memory.safetensors", dataset="cifar10")
+
+
+def test_what_was_chosen_on_the_spot_is_recorded(pixels):
+    memory = tiny(*pixels())
+    plain = {"kernels": "eager", "layout": "contiguous", "parallel": "operators", "precision": "float32"}
+    assert memory.info["chosen"] == {**plain, "classes_at_once": 1}  # so little work is not worth measuring
+
+
+def test_a_condenser_that_leaves_a_class_out_is_found_out(pixels):
+    images, labels = pixels()
+    real = RealImages(images, labels, NORMALIZATIONS["cifar10"])
+    memory = ReplayMemory(images_per_class=2, normalization=real.normalization)
+
+    def forgetful(real, counts, settings, **_):
+        return Condensed({0: real.raw(0)[:2]})
+
+    with pytest.raises(ValueError, match=r"gave classes \[0\], but was asked for \[0, 1, 2\]"):
+        condense_experience(memory, real, forgetful, {}, seed=0, device=torch.device("cpu"))
+    assert len(memory) == 0
