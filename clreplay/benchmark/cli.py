@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     with connected(options.cluster):
         device = options.device if options.device != "auto" else "cuda" if has_gpus() else "cpu"
         reporter, executor = Reporter(), RayExecutor(device, options.jobs)
-        reporter.line(f"Ray cluster: {executor.share.described()}")
+        reporter.line(f"Ray cluster: {executor.share.summary()}")
         return _tables(tables, options, device, executor, reporter)
 
 

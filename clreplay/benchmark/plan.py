@@ -71,7 +71,7 @@ def _planned(
     if recipe is not None:
         specs, reduced = sets_of(grid, cell, recipe, overrides, sets)
     what = "all real images" if recipe is None else "training"
-    reduced += differences(f"{what} ({training.settings.described()})", training.settings, paper.settings)
+    reduced += differences(f"{what} ({training.settings.summary()})", training.settings, paper.settings)
     title = cell.method if recipe is None else f"{recipe.label}, IPC {cell.images_per_class}"
     trained = [
         PlannedNetworks(grid, cell.dataset, spec, training, tuple((number, n) for n in range(networks)), title)

@@ -138,7 +138,7 @@ class BenchmarkRun:
                 reason = str(error)
         self.tally.failed += 1
         self.store.fail(unit.kind, unit.failing, reason, outcome.attempts)
-        told = f"  failed: {unit.described()}: {reason}"
+        told = f"  failed: {unit.summary()}: {reason}"
         if told not in self.tally.told:  # five sets that fail alike are one line
             self.tally.told.add(told)
             self.reporter.line(told)

@@ -49,7 +49,7 @@ class ShardUnit(SetUnit):
 
     def summary(self) -> str:
         """See :class:`Unit`."""
-        return f"{super().described()} shard {self.number + 1} of {self.of}"
+        return f"{super().summary()} shard {self.number + 1} of {self.of}"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The shard; of more shards than classes some are empty."""

@@ -199,7 +199,7 @@ class NetworksUnit(Unit):
     def summary(self) -> str:
         """See :class:`Unit`."""
         networks = "one network" if len(self.draws) == 1 else f"{len(self.draws)} networks"
-        return f"{self.title} on {self.dataset}, {networks} ({self.training.settings.described()})"
+        return f"{self.title} on {self.dataset}, {networks} ({self.training.settings.summary()})"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """One row a network: its accuracy in percent on all test images, after the last epoch."""

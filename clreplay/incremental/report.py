@@ -24,7 +24,7 @@ def announce(
         f"  memories  {', '.join(r.label for r in plan.recipes)}; "
         f"{s.class_orders} class order(s), {s.networks} network(s) a step"
     )
-    reporter.line(f"  learner   {plan.learner.described()}, host {s.host}")
+    reporter.line(f"  learner   {plan.learner.summary()}, host {s.host}")
     reporter.line(f"  device    {plan.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
     for recipe in plan.recipes:
         if (speed := summary(plan.memory_settings[recipe.name])) is not None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clreplay.networks import kernels
 from clreplay.networks.base import Network, Tap, norm_layer
-from clreplay.networks.kernels.block import LANES
+from clreplay.networks.kernels import build
+from clreplay.networks.kernels.block import LANES, norm_relu_pool
 from clreplay.networks.table import register_network
 
 
@@ -143,7 +143,7 @@ class ConvNet(Network):
         Returns:
             the network itself.
         """
-        self.fused = suits_network(self) and kernels.failure() is None
+        self.fused = suits_network(self) and build.failure() is None
         return self
 
     def embedding(self, images: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class ConvNet(Network):
             return super().embedding(images)
         maps = images.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
-            maps = kernels.norm_relu_pool(block.conv(maps), block.norm, keep_map=False).pooled
+            maps = norm_relu_pool(block.conv(maps), block.norm, keep_map=False).pooled
         return maps.flatten(1)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clreplay.networks import kernels
 from clreplay.networks.convnet import ConvNet, suits_network
 from clreplay.networks.features import Features, Moments
+from clreplay.networks.kernels import build
+from clreplay.networks.kernels.block import norm_relu_pool
 
 KERNELS = ("auto", "eager", "native", "compiled")
 LAYOUTS = ("auto", "contiguous", "channels_last")
@@ -38,7 +39,7 @@ def fusible(network: nn.Module, kernels: str, device: torch.device) -> str | Non
     if kernels == "native":
         if device.type != "cpu":
             return f"native kernels run on a CPU, not on {device.type}"
-        if (failure := kernels.failure()) is not None:
+        if (failure := build.failure()) is not None:
             return failure
     if not suits_network(network):
         return "it needs instance norm, relu, avg pooling, a width that is a multiple of 16 and even maps"
@@ -103,7 +104,7 @@ class Forward:
 def _native_block(
     out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    return kernels.norm_relu_pool(out, norm, wanted, dtype)
+    return norm_relu_pool(out, norm, wanted, dtype)
 
 
 def plain_block(

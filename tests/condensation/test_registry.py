@@ -11,7 +11,7 @@ from clreplay import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.registry import Method, check_work
 from clreplay.data import NORMALIZATIONS, ImageSet
-from clreplay.incremental import plan as experiment
+from clreplay.incremental import plan
 from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.settings import ContinualSettings
@@ -83,7 +83,7 @@ def test_images_without_quadrants_are_told_when_the_run_is_planned(pixels, monke
     images, labels = pixels(4, 9, size=9)
     part = ImageSet(images, labels)
     data = SimpleNamespace(name="odd", num_classes=4, train=part, test=part)
-    monkeypatch.setattr(experiment, "load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: data)
     asked = replace(digits("idm", images_per_class=2, steps=2), dataset="odd")
     with pytest.raises(
         ValueError, match="^memory idm at step 1 of 2, 2 images a class: .* even, got 9 x 9; pad or res"
@@ -113,7 +113,7 @@ def test_a_method_of_one_s_own_is_asked_for_every_step_s_classes_and_images(pick
     path, asked = picky
     part = ImageSet(*pixels(10, 15, size=8))
     data = SimpleNamespace(name="toy", num_classes=10, train=part, test=part)
-    monkeypatch.setattr(experiment, "load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: data)
     made = plan_experiment(replace(digits(str(path), steps=5, **budget), dataset="toy"))
     expected = [dict(zip(sorted(classes), some)) for classes, some in zip(made.classes(0), quotas)]
     assert asked == [(counts, (3, 8, 8)) for counts in expected]

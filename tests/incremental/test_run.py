@@ -12,15 +12,14 @@ import yaml
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.matching import engine as matching
-from clreplay.incremental import plan as experiment
-from clreplay.incremental import run as continual
-from clreplay.incremental import run_folder as runfolder
+from clreplay.incremental import core_host, plan, run, run_folder
 from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.run_folder import SettingsMismatch
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import RecipeError
+from clreplay.runtime import files
 from clreplay.runtime.progress import Reporter
 
 QUIET = Reporter(None)
@@ -61,7 +60,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 def test_a_run_leaves_every_promised_file_and_a_row_a_network(settings, tmp_path):
     folder = run_experiment(settings, tmp_path / "run", QUIET)
     rows = pd.read_csv(folder / "results.csv")
-    assert list(rows.columns) == list(runfolder.COLUMNS)
+    assert list(rows.columns) == list(run_folder.COLUMNS)
     assert len(rows) == 2 * 2 * 5 * 2  # memories, orders, steps, networks
     for name in ("settings.yaml", "accuracy.png", "memory.png", "memory-random.safetensors", "memory-ddm.safetensors"):
         assert (folder / name).stat().st_size > 0
@@ -154,8 +153,8 @@ def test_both_hosts_fill_identical_memories_and_reach_the_same_accuracies(settin
 def test_networks_trained_together_reach_the_accuracies_of_one_after_another(settings, tmp_path, monkeypatch):
     wanted = replace(settings, class_orders=1, networks=3)
     apart = pd.read_csv(run_experiment(wanted, tmp_path / "apart", QUIET) / "results.csv")
-    monkeypatch.setattr(continual, "worth_it", lambda device, networks: True)  # as on a GPU
-    monkeypatch.setattr(continual, "_train_one", lambda *_: pytest.fail("trained alone"))
+    monkeypatch.setattr(core_host, "should_stack", lambda device, networks: True)  # as on a GPU
+    monkeypatch.setattr(core_host, "_train_one", lambda *_: pytest.fail("trained alone"))
     together = pd.read_csv(run_experiment(wanted, tmp_path / "together", QUIET) / "results.csv")
     assert len(apart) == len(together)
     assert (apart.accuracy - together.accuracy).abs().max() < 1.0
@@ -167,7 +166,7 @@ def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(settings, tmp_path,
     wanted = one(settings, host=host)
     unbroken = run_experiment(wanted, tmp_path / "unbroken", QUIET)
 
-    append = runfolder.RunFolder.append
+    append = run_folder.RunFolder.append
     written = []
 
     def stop_after_two_steps(self, rows):
@@ -176,10 +175,10 @@ def test_a_stopped_run_goes_on_and_ends_like_an_unbroken_one(settings, tmp_path,
         written.append(rows)
         append(self, rows)
 
-    monkeypatch.setattr(runfolder.RunFolder, "append", stop_after_two_steps)
+    monkeypatch.setattr(run_folder.RunFolder, "append", stop_after_two_steps)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(wanted, tmp_path / "broken", QUIET)
-    monkeypatch.setattr(runfolder.RunFolder, "append", append)
+    monkeypatch.setattr(run_folder.RunFolder, "append", append)
     broken = run_experiment(wanted, tmp_path / "broken", QUIET)
 
     assert same(*(memory_bytes_of(folder / "memory.safetensors") for folder in (unbroken, broken)))
@@ -202,14 +201,14 @@ def test_a_memory_condensed_before_the_stop_is_not_condensed_again(settings, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(continual, "_train_one", stop)
+        patched.setattr(core_host, "_train_one", stop)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(wanted, tmp_path / "run", QUIET)
     assert ReplayMemory.load(tmp_path / "run" / "checkpoint" / "ddm-order0.safetensors").classes
 
     calls = []
-    condense = continual.condense_experience
-    monkeypatch.setattr(continual, "condense_experience", lambda *a, **k: calls.append(1) or condense(*a, **k))
+    condense = core_host.condense_experience
+    monkeypatch.setattr(core_host, "condense_experience", lambda *a, **k: calls.append(1) or condense(*a, **k))
     run_experiment(wanted, tmp_path / "run", QUIET)
     assert len(calls) == 4
 
@@ -218,7 +217,7 @@ def test_a_memory_condensed_before_the_stop_is_not_condensed_again(settings, tmp
 def test_ctrl_c_in_the_middle_of_condensing_loses_no_iteration(settings, tmp_path, monkeypatch, host):
     wanted = one(settings, host=host, overrides={**TINY, "ddm.iterations": 4})
     unbroken = run_experiment(wanted, tmp_path / "unbroken", QUIET)
-    monkeypatch.setattr(continual, "_announce", lambda *_: None)  # its forecast would count as iterations
+    monkeypatch.setattr(run, "announce", lambda *_: None)  # its forecast would count as iterations
     step, done = matching.MatchingEngine.step, []
 
     def counted(self):
@@ -268,15 +267,15 @@ def test_a_truncated_checkpoint_is_told_and_nothing_is_lost(settings, tmp_path, 
 
 
 def test_a_full_disk_leaves_the_results_as_they_were(settings, tmp_path, monkeypatch):
-    folder = runfolder.RunFolder(tmp_path)
-    row = dict.fromkeys(runfolder.COLUMNS, 1)
+    folder = run_folder.RunFolder(tmp_path)
+    row = dict.fromkeys(run_folder.COLUMNS, 1)
     folder.append([row])
     before = folder.results_file.read_bytes()
 
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runfolder.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         folder.append([row, row])
     assert folder.results_file.read_bytes() == before
@@ -334,7 +333,7 @@ def test_auto_preset_and_host_are_chosen_and_recorded(settings, monkeypatch):
     )
     assert made.settings.preset == "cpu" and made.settings.host == "avalanche"
     assert (made.settings.class_orders, made.settings.networks) == (1, 3)
-    monkeypatch.setattr(experiment.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
     assert plan_experiment(replace(settings, host=None)).settings.host == "none"
     with pytest.raises(ValueError, match="needs Avalanche"):
         plan_experiment(replace(settings, host="avalanche"))

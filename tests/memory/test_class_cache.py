@@ -61,7 +61,7 @@ def test_a_hit_computes_nothing(images, tmp_path, monkeypatch):
     cache = ClassCache(tmp_path)
     condensed(images, cache)
     monkeypatch.setattr(
-        "clreplay.condensation.matching.engine.Matching.step", lambda self: pytest.fail("computed again")
+        "clreplay.condensation.matching.engine.MatchingEngine.step", lambda self: pytest.fail("computed again")
     )
     condensed(images, cache)
 

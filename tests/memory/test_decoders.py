@@ -19,8 +19,7 @@ from clreplay.analysis.figures import memory_figure
 from clreplay.condensation import METHODS, Condensed, RealImages, condense_experience, register
 from clreplay.condensation.registry import OWN_METHODS
 from clreplay.data import NORMALIZATIONS, ImageSet
-from clreplay.incremental import forecast as estimate
-from clreplay.incremental import run as continual
+from clreplay.incremental import core_host, forecast, recipe_run
 from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.class_cache import ClassCache
@@ -398,7 +397,7 @@ def test_both_hosts_train_on_decoded_images_and_count_stored_ones(tmp_path, monk
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            continual.run_experiment(digits(path, host), tmp_path / host, Reporter(told.append, terminal=False))
+            run.run_experiment(digits(path, host), tmp_path / host, Reporter(told.append, terminal=False))
     # 6 stored images a step, each 4 to train on: the length of training follows from the latter, everywhere.
     assert lengths == {host: {24, 48, 72, 96, 120} for host in ("none", "avalanche")}
     none, avalanche = (pd.read_csv(tmp_path / host / "results.csv") for host in ("none", "avalanche"))
@@ -413,16 +412,16 @@ def test_both_hosts_train_on_decoded_images_and_count_stored_ones(tmp_path, monk
 
 def test_networks_trained_together_see_the_decoded_images(tmp_path, monkeypatch):
     path = tiled_recipe(tmp_path)
-    apart = pd.read_csv(continual.run_experiment(digits(path), tmp_path / "apart", QUIET) / "results.csv")
-    monkeypatch.setattr(continual, "worth_it", lambda device, networks: True)
-    together = pd.read_csv(continual.run_experiment(digits(path), tmp_path / "together", QUIET) / "results.csv")
+    apart = pd.read_csv(run.run_experiment(digits(path), tmp_path / "apart", QUIET) / "results.csv")
+    monkeypatch.setattr(core_host, "should_stack", lambda device, networks: True)
+    together = pd.read_csv(run.run_experiment(digits(path), tmp_path / "together", QUIET) / "results.csv")
     assert np.abs(apart.accuracy - together.accuracy).max() < 1.0
 
 
 def test_a_stopped_run_of_decoded_images_goes_on_to_the_same_end(tmp_path, monkeypatch):
     path = tiled_recipe(tmp_path)
-    unbroken = continual.run_experiment(digits(path, networks=1), tmp_path / "unbroken", QUIET)
-    keep, kept = continual.RecipeRun.keep, []
+    unbroken = run.run_experiment(digits(path, networks=1), tmp_path / "unbroken", QUIET)
+    keep, kept = recipe_run.RecipeRun.keep, []
 
     def stop_after_two(self, step, seconds):
         keep(self, step, seconds)
@@ -431,10 +430,10 @@ def test_a_stopped_run_of_decoded_images_goes_on_to_the_same_end(tmp_path, monke
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(continual.RecipeRun, "keep", stop_after_two)
+        patched.setattr(recipe_run.RecipeRun, "keep", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
-            continual.run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
-    broken = continual.run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
+            run.run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
+    broken = run.run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
     left, right = (pd.read_csv(folder / "results.csv") for folder in (unbroken, broken))
     assert left.accuracy.tolist() == right.accuracy.tolist()
     memories = [ReplayMemory.load(folder / "memory.safetensors") for folder in (unbroken, broken)]
@@ -442,7 +441,7 @@ def test_a_stopped_run_of_decoded_images_goes_on_to_the_same_end(tmp_path, monke
 
 
 def test_the_time_told_ahead_counts_decoded_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "_seconds_per_image", lambda made, settings: 1.0)
+    monkeypatch.setattr(forecast, "_seconds_per_image", lambda made, settings: 1.0)
     paths = [own_recipe(tmp_path), tiled_recipe(tmp_path, name="tiled")]
     one_update = {"train.updates": 1, "train.batch_size": 1000}
     made = plan_experiment(ContinualSettings("digits", tuple(map(str, paths)), 3, preset="smoke", host="none", device="cpu",
@@ -450,6 +449,6 @@ def test_the_time_told_ahead_counts_decoded_images(tmp_path, monkeypatch):
     stored = sum(6 * step for step in range(1, 6))
     tested = len(made.data.test) / 5 * sum(range(1, 6)) / 3
     expected = {"noisy": 2 * (stored + tested), "tiled": 2 * (4 * stored + tested)}
-    forecast = estimate.forecast(made)
-    assert forecast.training == pytest.approx(expected)
-    assert forecast.total == pytest.approx(3 * sum(expected.values()))
+    told = forecast.forecast(made)
+    assert told.training == pytest.approx(expected)
+    assert told.total == pytest.approx(3 * sum(expected.values()))

@@ -101,7 +101,7 @@ def test_the_core_runs_where_avalanche_is_not_installed(tmp_path):
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, monkeypatch, capsys):
-    from clreplay.incremental import run as continual
+    from clreplay.incremental import core_host
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -119,7 +119,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path, monkeypatch, capsys):
         str(tmp_path / "run"),
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(continual, "_train_one", stop)
+        patched.setattr(core_host, "_train_one", stop)
         assert continual_main("digits", "", arguments) == 130
     assert "goes on" in capsys.readouterr().err
     assert continual_main("digits", "", arguments) == 0

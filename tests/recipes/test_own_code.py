@@ -282,16 +282,16 @@ def test_a_run_does_not_go_on_with_changed_code(tmp_path):
 
 
 def test_both_hosts_use_the_method_that_was_read_when_the_run_began(tmp_path, monkeypatch):
-    from clreplay.incremental import run as continual
+    from clreplay.incremental import run
 
-    path, row, rows = own_recipe(tmp_path), continual._rows, []
+    path, row, rows = own_recipe(tmp_path), run._rows, []
 
     def spoil(*arguments):
         (tmp_path / "noisy.py").write_text("1 / 0\n")
         rows.append(1)
         return row(*arguments)
 
-    monkeypatch.setattr(continual, "_rows", spoil)
+    monkeypatch.setattr(run, "_rows", spoil)
     memories = []
     for host in ("none", "avalanche"):
         own_recipe(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from clreplay.condensation import RealImages, condense_experience
 from clreplay.condensation.engine import calibration
 from clreplay.condensation.engine.calibration import choose_execution
-from clreplay.condensation.engine.execution import EXECUTION_FIELDS, held, summary
+from clreplay.condensation.engine.execution import EXECUTION_FIELDS, resume_execution, summary
 from clreplay.condensation.matching.dm import condense_by_matching
 from clreplay.condensation.matching.engine import MatchingEngine, MatchingSettings
 from clreplay.condensation.selection.random_choice import RandomSettings
@@ -134,7 +134,7 @@ def test_a_damaged_memory_of_choices_is_measured_anew(real, always, tmp_path, mo
 
 
 def test_without_a_compiler_the_network_s_own_layers_are_taken(real, always, monkeypatch):
-    monkeypatch.setattr("clreplay.networks.kernels.failure", lambda: "no C compiler")
+    monkeypatch.setattr("clreplay.networks.kernels.build.failure", lambda: "no C compiler")
     assert settled(real).kernels == "eager"
     assert {choice["kernels"] for choice in always} == {"eager"}
 
@@ -157,7 +157,7 @@ def test_a_compiler_that_fails_is_told_once_and_eager_is_used(real, monkeypatch,
 
 
 def test_an_error_of_the_plain_way_is_an_error(real, always, monkeypatch):
-    monkeypatch.setattr("clreplay.networks.kernels.failure", lambda: "no C compiler")
+    monkeypatch.setattr("clreplay.networks.kernels.build.failure", lambda: "no C compiler")
     monkeypatch.setattr(MatchingEngine, "step", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         settled(real)
@@ -200,10 +200,10 @@ def calibration_method():
 
 def test_only_open_settings_are_held():
     before = {"kernels": "native", "classes_at_once": 4, "width": 8, "parallel": "classes"}
-    found = held(replace(DM, parallel="operators"), before, CPU)
+    found = resume_execution(replace(DM, parallel="operators"), before, CPU)
     assert (found.kernels, found.parallel, found.classes_at_once, found.width) == ("native", "operators", 4, 16)
-    assert held(DM, before, torch.device("cuda")).classes_at_once is None  # depends on a GPU's free memory
-    assert held(RandomSettings(), before, CPU) == RandomSettings()
+    assert resume_execution(DM, before, torch.device("cuda")).classes_at_once is None  # depends on a GPU's free memory
+    assert resume_execution(RandomSettings(), before, CPU) == RandomSettings()
 
 
 def test_choices_in_words():
