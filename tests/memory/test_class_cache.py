@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cache_writer import put_many
 
 from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.matching.engine import MatchingSettings
@@ -127,15 +128,9 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(images, tmp_path, c
     assert len(memory) == 12 and "cannot cache" in caplog.text
 
 
-def _put(folder: str, value: int) -> None:
-    cache = ClassCache(folder)
-    for _ in range(30):
-        cache.put("ab" * 20, torch.full((2, 3, 16, 16), float(value)))
-
-
 def test_several_processes_may_write_and_read_one_address(tmp_path):
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_put, args=(str(tmp_path), value)) for value in (1, 2)]
+    writers = [context.Process(target=put_many, args=(str(tmp_path), value)) for value in (1, 2)]
     for writer in writers:
         writer.start()
     cache, seen = ClassCache(tmp_path), set()

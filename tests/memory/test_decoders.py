@@ -21,6 +21,7 @@ from clreplay.condensation.registry import OWN_METHODS
 from clreplay.data import NORMALIZATIONS, ImageSet
 from clreplay.incremental import core_host, forecast, recipe_run
 from clreplay.incremental.plan import plan_experiment
+from clreplay.incremental.run import run_experiment
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.decoders import DECODERS, decoder, register_decoder, tiles2
@@ -397,7 +398,7 @@ def test_both_hosts_train_on_decoded_images_and_count_stored_ones(tmp_path, monk
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run.run_experiment(digits(path, host), tmp_path / host, Reporter(told.append, terminal=False))
+            run_experiment(digits(path, host), tmp_path / host, Reporter(told.append, terminal=False))
     # 6 stored images a step, each 4 to train on: the length of training follows from the latter, everywhere.
     assert lengths == {host: {24, 48, 72, 96, 120} for host in ("none", "avalanche")}
     none, avalanche = (pd.read_csv(tmp_path / host / "results.csv") for host in ("none", "avalanche"))
@@ -412,15 +413,15 @@ def test_both_hosts_train_on_decoded_images_and_count_stored_ones(tmp_path, monk
 
 def test_networks_trained_together_see_the_decoded_images(tmp_path, monkeypatch):
     path = tiled_recipe(tmp_path)
-    apart = pd.read_csv(run.run_experiment(digits(path), tmp_path / "apart", QUIET) / "results.csv")
+    apart = pd.read_csv(run_experiment(digits(path), tmp_path / "apart", QUIET) / "results.csv")
     monkeypatch.setattr(core_host, "should_stack", lambda device, networks: True)
-    together = pd.read_csv(run.run_experiment(digits(path), tmp_path / "together", QUIET) / "results.csv")
+    together = pd.read_csv(run_experiment(digits(path), tmp_path / "together", QUIET) / "results.csv")
     assert np.abs(apart.accuracy - together.accuracy).max() < 1.0
 
 
 def test_a_stopped_run_of_decoded_images_goes_on_to_the_same_end(tmp_path, monkeypatch):
     path = tiled_recipe(tmp_path)
-    unbroken = run.run_experiment(digits(path, networks=1), tmp_path / "unbroken", QUIET)
+    unbroken = run_experiment(digits(path, networks=1), tmp_path / "unbroken", QUIET)
     keep, kept = recipe_run.RecipeRun.keep, []
 
     def stop_after_two(self, step, seconds):
@@ -432,8 +433,8 @@ def test_a_stopped_run_of_decoded_images_goes_on_to_the_same_end(tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(recipe_run.RecipeRun, "keep", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
-            run.run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
-    broken = run.run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
+            run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
+    broken = run_experiment(digits(path, networks=1), tmp_path / "broken", QUIET)
     left, right = (pd.read_csv(folder / "results.csv") for folder in (unbroken, broken))
     assert left.accuracy.tolist() == right.accuracy.tolist()
     memories = [ReplayMemory.load(folder / "memory.safetensors") for folder in (unbroken, broken)]

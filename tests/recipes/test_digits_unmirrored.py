@@ -8,7 +8,7 @@ from clreplay import condense
 from clreplay.benchmark.cells import SEARCH
 from clreplay.benchmark.plan import plan as plan_table
 from clreplay.benchmark.protocols import PROTOCOLS, search_trainings, training_of
-from clreplay.benchmark.request import Grid
+from clreplay.benchmark.request import TableRequest
 from clreplay.data import DATASETS
 from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.run import run_experiment
@@ -135,7 +135,7 @@ def test_condense_follows_the_data_set_it_is_told(pixels):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dataset", DIGITS)
 def test_tables_of_digits_condense_and_train_without_flip_and_call_that_no_reduction(dataset, protocol):
-    for one in plan_table(Grid("5", (dataset,), (10,), protocol=protocol)):
+    for one in plan_table(TableRequest("5", (dataset,), (10,), protocol=protocol)):
         assert one.problem == "" and one.reduced == ()
         found = [load_recipe(one.cell.recipe).settings("paper", spec.settings) for spec in one.specs]
         for settings in (*found, *(trained.training.settings for trained in one.trained)):
@@ -143,22 +143,24 @@ def test_tables_of_digits_condense_and_train_without_flip_and_call_that_no_reduc
 
 
 def test_small_presets_on_digits_differ_from_the_paper_in_no_augmentation():
-    for one in plan_table(Grid("1", ("digits",), (10,), preset="smoke")):
+    for one in plan_table(TableRequest("1", ("digits",), (10,), preset="smoke")):
         assert one.reduced and "augment" not in "; ".join(one.reduced)
 
 
 def test_an_augmentation_that_is_asked_for_is_taken_in_tables_and_told():
-    (one,) = plan_table(Grid("1", ("mnist",), (10,), ("dm",), overrides={"train.augment": DSA_STRATEGY}))
+    (one,) = plan_table(TableRequest("1", ("mnist",), (10,), ("dm",), overrides={"train.augment": DSA_STRATEGY}))
     assert one.trained[0].training.settings.augment == DSA_STRATEGY
     assert f"augment {DSA_STRATEGY} (paper {UNMIRRORED})" in "; ".join(one.reduced)
-    (one,) = plan_table(Grid("1", ("mnist",), (10,), ("dm",), protocol="idc", overrides={"train.augment": "flip"}))
+    (one,) = plan_table(
+        TableRequest("1", ("mnist",), (10,), ("dm",), protocol="idc", overrides={"train.augment": "flip"})
+    )
     assert one.trained[0].training.settings.augment == "flip"
 
 
 def test_all_real_digits_and_the_search_train_without_flip():
     assert training_of("common", "whole", "ConvNet", "paper", None, "mnist").settings.augment == UNMIRRORED
     assert {one.settings.augment for one in search_trainings({}, "paper", None, "svhn", 50)} == {UNMIRRORED}
-    for one in plan_table(Grid(SEARCH, ("digits",), methods=("dm", "whole"), architectures=720)):
+    for one in plan_table(TableRequest(SEARCH, ("digits",), methods=("dm", "whole"), architectures=720)):
         assert one.problem == "" and one.reduced == ()
         assert {trained.training.settings.augment for trained in (*one.trained, *one.real)} == {UNMIRRORED}
 
