@@ -10,7 +10,6 @@ from torch import Tensor
 
 from clreplay.condensation.experience import condense_experience
 from clreplay.condensation.real_images import RealImages, check_images
-from clreplay.condensation.registry import check_work
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.device import default_device
@@ -66,16 +65,11 @@ def condense(
 
     memory = ReplayMemory(images_per_class=images_per_class, store=store)
     recipe = load_recipe(method)
-    chosen = recipe.settings(preset, settings, dataset, images_per_class)
+    configured = recipe.configured(preset, settings, dataset, images_per_class)
     images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
     memory.normalization = normalization
     real = RealImages(images, labels, normalization)
-    check_work(
-        recipe.method, chosen, dict.fromkeys(real.classes, images_per_class), real.shape, f"memory {recipe.name}"
-    )
-    condense_experience(
-        memory, real, recipe.method.condense, chosen, seed=seed, device=default_device(device), progress=progress
-    )
+    condense_experience(memory, real, configured, seed=seed, device=default_device(device), progress=progress)
     memory.info.update(method=recipe.name, **({"dataset": dataset} if dataset else {}))
     return memory
 

@@ -24,7 +24,6 @@ import torch
 from reference_loop import ReferenceLoop
 
 from clreplay.condensation import RealImages
-from clreplay.condensation.engine.calibration import choose_execution
 from clreplay.condensation.engine.execution import EXECUTION_FIELDS
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.data import NORMALIZATIONS
@@ -91,12 +90,13 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
     images = torch.randint(0, 256, (row["classes"] * per_class, 3, 32, 32), generator=chance, dtype=torch.uint8)
     labels = torch.arange(row["classes"]).repeat_interleave(per_class)
     real = RealImages(images, labels, NORMALIZATIONS["cifar10"])
-    settings = load_recipe(row["method"]).settings(
+    configured = load_recipe(row["method"]).configured(
         "paper", {"width": row["width"], "real_batch": row["real"], **overrides}
     )
     counts = dict.fromkeys(real.classes, row["ipc"])
-    settings = choose_execution(MatchingEngine, settings, real, counts, device)
-    engine = MatchingEngine(real, counts, settings, 0, device)
+    configured = configured.with_execution(lambda: (real, counts), device)
+    settings, values = configured.settings, configured.values()
+    engine = MatchingEngine(real, counts, settings, 0, device, configured.execution)
     floats = [real.normalised(label).to(device) for label in real.classes]
     reference = ReferenceLoop(floats, row["ipc"], row["width"], row["real"], row["method"])
     reuse = settings.network_reuse  # iterations that share a network are timed together
@@ -133,7 +133,7 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
         "gflop_per_s": round(gflop / engine_ms * 1000, 1),
         "images_per_second": round(row["classes"] * (row["real"] + row["ipc"]) / engine_ms * 1000),
         "settings": overrides,
-        "chosen": {name: getattr(settings, name) for name in EXECUTION_FIELDS},
+        "chosen": {name: values[name] for name in EXECUTION_FIELDS},
     }
 
 

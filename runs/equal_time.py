@@ -36,7 +36,7 @@ class _Enough(Exception):
 
 def seconds_an_iteration(made: ExperimentPlan, recipe: Recipe, length: str, trial_seconds: float) -> float:
     """Of a condenser on all classes of the data set, after its first iteration."""
-    settings = recipe.settings(
+    configured = recipe.configured(
         made.settings.preset,
         {**_own(made, recipe), length: PLENTY},
         made.settings.dataset,
@@ -45,7 +45,7 @@ def seconds_an_iteration(made: ExperimentPlan, recipe: Recipe, length: str, tria
     data = made.data.train
     real = RealImages(data.images, data.labels, made.data.normalization)
     counts = dict.fromkeys(real.classes, made.settings.images_per_class)
-    settings = recipe.method.choose_execution(settings, real, counts, made.device)
+    configured = configured.with_execution(lambda: (real, counts), made.device)
     first: list[float] = []
     found = 0.0
 
@@ -61,7 +61,7 @@ def seconds_an_iteration(made: ExperimentPlan, recipe: Recipe, length: str, tria
             raise _Enough
 
     try:
-        recipe.method.condense(real, counts, settings, seed=0, device=made.device, progress=progress)
+        configured.condense(real, counts, seed=0, device=made.device, progress=progress)
     except _Enough:
         return found
     raise RuntimeError(f"the trial of {recipe.name} ended before it was timed")

@@ -11,6 +11,7 @@ import torch
 import clreplay
 from clreplay import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience, register
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.registry import Condensed
 from clreplay.data import NORMALIZATIONS, Normalization
 from clreplay.memory.replay_memory import ReplayMemory
@@ -138,13 +139,11 @@ def test_an_own_recipe_and_an_own_method_can_be_used(pixels, tmp_path):
 def test_experiences_fill_one_memory_and_number_their_record(pixels):
     images, labels = pixels(4)
     memory = ReplayMemory(mem_size=7)
-    settings = clreplay.recipes.recipe.load_recipe("dm").settings("smoke", TINY)
+    configured = clreplay.recipes.recipe.load_recipe("dm").configured("smoke", TINY)
     for classes in ((0, 1, 2), (3,)):
         rows = torch.isin(labels, torch.tensor(classes))
         real = RealImages(NORMALIZATIONS["cifar10"].apply(images[rows]), labels[rows])
-        seconds = condense_experience(
-            memory, real, METHODS["matching"].condense, settings, seed=0, device=torch.device("cpu"), task_labels={3: 5}
-        )
+        seconds = condense_experience(memory, real, configured, seed=0, device=torch.device("cpu"), task_labels={3: 5})
         assert seconds > 0
     assert [len(slot) for slot in memory.slots.values()] == [2, 2, 2, 1]
     assert [row["experience"] for row in memory.record] == [0] * 3 + [1] * 3
@@ -166,7 +165,7 @@ def refuse(*arguments, **options):
 def test_an_impossible_quota_is_refused_before_any_work(memory, message, pixels):
     real = RealImages(*pixels(), NORMALIZATIONS["cifar10"])
     with pytest.raises(ValueError, match=message):
-        condense_experience(memory, real, refuse, None, seed=0, device=torch.device("cpu"))
+        condense_experience(memory, real, ConfiguredMethod.of_callable(refuse), seed=0, device=torch.device("cpu"))
     assert memory.classes == []
 
 
@@ -175,7 +174,7 @@ def test_a_class_that_comes_back_is_refused_before_any_work(pixels):
     memory = ReplayMemory(images_per_class=2)
     memory.add({1: torch.randn(2, 3, 8, 8)})
     with pytest.raises(ValueError, match="class 1 is in memory already; a class may arrive in one experience only"):
-        condense_experience(memory, real, refuse, None, seed=0, device=torch.device("cpu"))
+        condense_experience(memory, real, ConfiguredMethod.of_callable(refuse), seed=0, device=torch.device("cpu"))
 
 
 # ---------------------------------------------------------------- bad input
@@ -306,5 +305,5 @@ def test_a_condenser_that_leaves_a_class_out_is_found_out(pixels):
         return Condensed({0: real.raw(0)[:2]})
 
     with pytest.raises(ValueError, match=r"gave classes \[0\], but was asked for \[0, 1, 2\]"):
-        condense_experience(memory, real, forgetful, {}, seed=0, device=torch.device("cpu"))
+        condense_experience(memory, real, ConfiguredMethod.of_callable(forgetful), seed=0, device=torch.device("cpu"))
     assert len(memory) == 0

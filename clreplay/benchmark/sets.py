@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,11 @@ from clreplay.benchmark.cells import Cell
 from clreplay.benchmark.protocols import network_settings
 from clreplay.benchmark.request import TableRequest
 from clreplay.benchmark.store import Contents, key_of
-from clreplay.condensation.engine.execution import EXECUTION_FIELDS
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset
 from clreplay.memory.class_cache import ARITHMETIC
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe, load_recipe
-from clreplay.recipes.typed_settings import build
 from clreplay.runtime.seeding import key_seed
 
 
@@ -33,7 +32,7 @@ def sets_of(
     if "network" in recipe.keys():
         mine = {**network_settings(cell.train_network), **mine}
     where = (cell.dataset, cell.images_per_class)
-    chosen = recipe.settings(grid.preset, {**overrides, **mine}, *where)
+    chosen = recipe.configured(grid.preset, {**overrides, **mine}, *where)
     paper = recipe.settings("paper", mine, *where)
     specs = [
         SetSpec(
@@ -41,19 +40,18 @@ def sets_of(
             recipe=cell.recipe,
             method=recipe.method.name,
             code=recipe.method.code,
-            settings=asdict(chosen),
+            settings=chosen.values(),
             images_per_class=int(cell.images_per_class or 0),
             seed=key_seed(grid.seed, "static", "set", number),
         )
         for number in range(sets)
     ]
-    return specs, differences(recipe.label, chosen, paper)
+    return specs, differences(recipe.label, chosen.settings, paper)
 
 
 def differences(what: str, settings: Any, paper: Any) -> list[str]:
     """``DM: iterations 120 (paper 20000), ...``: what differs between settings; empty where nothing does."""
-    # How the same is computed decides float rounding only, but for the precision of it.
-    names = [one.name for one in fields(settings) if one.name not in EXECUTION_FIELDS or one.name == "precision"]
+    names = [one.name for one in fields(settings)]
     changed = []
     if {"epochs", "updates"} <= set(names) and _length(settings) != _length(paper):
         changed.append(f"{_length(settings)} (paper {_length(paper)})")
@@ -157,9 +155,9 @@ class SetSpec:
         finished = (spec for _, spec in made if spec.key in contents.units)
         return next(finished, next((spec for kind, spec in made if kind == device_type), None))
 
-    def built(self) -> Any:
-        """The settings as the method's dataclass."""
-        return build(load_recipe(self.recipe).method.settings, self.settings, self.recipe)
+    def built(self) -> ConfiguredMethod:
+        """The method with its settings."""
+        return load_recipe(self.recipe).rebuilt(self.settings)
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from clreplay.benchmark.datasets import load_cached
 from clreplay.benchmark.sets import Place, SetSpec
 from clreplay.benchmark.store import Contents, Finished, Row, key_of
 from clreplay.benchmark.units import Images, SetUnit, Unit, finished_row
-from clreplay.recipes.recipe import load_recipe
 from clreplay.runtime.progress import Progress
 
 
@@ -116,7 +115,7 @@ def _begun(spec: SetSpec, contents: Contents) -> int:
 
 
 def _separable(spec: SetSpec) -> bool:
-    return load_recipe(spec.recipe).method.separable(spec.built())
+    return spec.built().separable()
 
 
 def _all(values: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,6 @@ from clreplay.condensation import RealImages, condense_experience
 from clreplay.data import Dataset, Normalization
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
-from clreplay.recipes.recipe import load_recipe
 from clreplay.runtime.device import default_device, device_name
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
@@ -97,12 +96,11 @@ class ChoiceUnit(Unit):
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The choice, for the kind of device that the place has."""
         spec, data = self.spec, load_cached(self.spec.dataset, place.data_root)
-        device, settings = default_device(place.device), spec.built()
+        device, method = default_device(place.device), spec.built()
         counts = dict.fromkeys(data.real.classes, spec.images_per_class)
         data.real.check_counts(counts)
-        settled = load_recipe(spec.recipe).method.choose_execution(settings, data.real, counts, device)
-        before, after = asdict(settings), asdict(settled)
-        chosen = plain({name: value for name, value in after.items() if value != before[name]})
+        fixed = method.with_execution(lambda: (data.real, counts), device)
+        chosen = plain(fixed.chosen_since(method))
         return Finished(spec.dataset, data.fingerprint, choice=(spec.asked_key, device.type, chosen))
 
 
@@ -132,15 +130,14 @@ class SetUnit(Unit):
     def _condense(self, data: Loaded, real: RealImages, place: Place, progress: Progress | None) -> Finished:
         """The classes of ``real``, as the one row that this unit finishes; their images under the key of the set."""
         spec, ((key, identity),) = self.spec, self.identities.items()
-        method = load_recipe(spec.recipe).method
-        if method.code != spec.code:
+        configured = spec.built()
+        if configured.method.code != spec.code:
             raise ValueError(f"{spec.recipe} names other code here than where the run was started; copy its files")
         memory = ReplayMemory(spec.images_per_class, normalization=data.set.normalization, store="float32")
         seconds = condense_experience(
             memory,
             real,
-            method.condense,
-            spec.built(),
+            configured,
             seed=spec.seed,
             device=default_device(place.device),
             progress=progress,

@@ -1,18 +1,16 @@
-"""``condense``: a memory from images and labels, without Avalanche."""
+"""Condense one experience into a memory, to the quotas its classes get."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from clreplay.condensation.engine.execution import resume_execution
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.real_images import RealImages
-from clreplay.condensation.registry import Condensed, Condenser, check_work, method_of
+from clreplay.condensation.registry import Condensed
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.progress import Progress
@@ -21,8 +19,7 @@ from clreplay.runtime.progress import Progress
 def condense_experience(
     memory: ReplayMemory,
     real: RealImages,
-    condenser: Condenser,
-    settings: Any,
+    configured: ConfiguredMethod,
     *,
     seed: int,
     device: torch.device,
@@ -36,7 +33,8 @@ def condense_experience(
     Args:
         memory: takes the classes in.
         real: the experience.
-        condenser, settings: a registered method and its settings, or a callable of one's own.
+        configured: the method with its settings; a callable of one's own is wrapped by
+            :meth:`ConfiguredMethod.of_callable`.
         seed: of all chance.
         device: where to work.
         task_labels: task label of every class.
@@ -56,57 +54,39 @@ def condense_experience(
     quotas = memory.quotas_with(real.classes)
     counts = {label: quotas[label] for label in real.classes}
     real.check_counts(counts)
-    method = method_of(condenser, settings)
-    check_work(method, settings, counts, real.shape)
+    configured.check(counts, real.shape)
     start = time.perf_counter()
-    chosen: dict[str, Any] = {}
-    if method is not None:
-        settled = method.choose_execution(
-            resume_execution(settings, memory.info.get("chosen", {}), device), real, counts, device
-        )
-        chosen = {name: value for name, value in asdict(settled).items() if value != getattr(settings, name)}
-        settings = settled
-    kept = {} if keep is None else {"keep": keep}  # callables of one's own need not know of it
+    before = configured.resume(memory.info.get("chosen", {}), device)
+    fixed = before.with_execution(lambda: (real, counts), device)
 
     def work(part: RealImages) -> Condensed:
-        return condenser(part, counts, settings, seed=seed, device=device, progress=progress, **kept)
+        return fixed.condense(part, counts, seed=seed, device=device, progress=progress, keep=keep)
 
-    condensed = (
-        work(real) if cache is None else _through_cache(cache, condenser, real, counts, settings, seed, device, work)
-    )
+    separable = cache is not None and fixed.separable()
+    condensed = _through_cache(cache, fixed, real, counts, seed, device, work) if separable else work(real)
     seconds = time.perf_counter() - start
-    if set(condensed.images) != set(real.classes):
-        raise ValueError(f"the condenser gave classes {sorted(condensed.images)}, but was asked for {real.classes}")
-    if method is not None and condensed.decoding != (declared := method.decoding(settings)):
-        raise ValueError(
-            f"method {method.name!r} gave images with decoding {condensed.decoding!r}, but is registered with "
-            f"{declared!r}; give @register(..., decoding=...) and Condensed(..., decoding=...) the same"
-        )
+    chosen = {**fixed.chosen_since(configured), **condensed.chosen}
     experience = 1 + max((row["experience"] for row in memory.record), default=-1)
     record = [{"experience": experience, **row} for row in condensed.record]
     memory.add(condensed.images, task_labels, real.keys, record, condensed.decoding)
-    if chosen or condensed.chosen:
-        memory.info["chosen"] = {**chosen, **condensed.chosen}
+    if chosen:
+        memory.info["chosen"] = chosen
     return seconds
 
 
 def _through_cache(
     cache: ClassCache,
-    condenser: Condenser,
+    configured: ConfiguredMethod,
     real: RealImages,
     counts: dict[int, int],
-    settings: Any,
     seed: int,
     device: torch.device,
     work: Callable[[RealImages], Condensed],
 ) -> Condensed:
     """Condense only the classes that are not in the cache, and put them there."""
-    method = method_of(condenser, settings)
-    if method is None or not method.separable(settings):
-        return work(real)
-    name = f"{method.name} {method.code}" if method.code else method.name  # one's own code may change under a name
+    name, values = configured.identity()
     addresses = {
-        label: cache.address(name, settings, real.keys[label], counts[label], seed, device) for label in real.classes
+        label: cache.address(name, values, real.keys[label], counts[label], seed, device) for label in real.classes
     }
     found = {label: cache.get(address, (counts[label], *real.shape)) for label, address in addresses.items()}
     missing = [label for label, old in found.items() if old is None]

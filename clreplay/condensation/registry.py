@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,12 +53,26 @@ class Condenser(Protocol):
     ) -> Condensed: ...
 
 
-ChooseExecution = Callable[[Any, RealImages, dict[int, int], torch.device], Any]
-"""Settings in which all that is to be measured on the spot has been; see :class:`Method`."""
+ChooseExecution = Callable[[Any, Any, RealImages, dict[int, int], torch.device], tuple[Any, Any]]
+"""Settings and execution in which all that is to be measured on the spot has been; see :class:`Method`."""
 
 
 Check = Callable[[Any, Mapping[int, int], tuple[int, int, int]], None]
 """Refuses work that a method cannot do; see :class:`Method`."""
+
+
+def mixes_classes(settings: Any) -> bool:
+    """A class may come out otherwise beside other classes: what is true unless a method says that it is not."""
+    return False
+
+
+def stores_images(settings: Any) -> str:
+    """The images to train on are those that are stored."""
+    return "none"
+
+
+def has_no_limits(settings: Any, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """Any number of classes and images will do."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +82,40 @@ class Method:
     Attributes:
         separable: whether, under given settings, a class comes out the same whatever classes are beside
             it; only then can condensed classes be cached.
-        decoding: what :attr:`Condensed.decoding` will be under given settings, for estimates made ahead.
-        settle: called with settings, the experience, the images of every class and the device: the settings with
-            every ``auto`` replaced by what is fastest here. It is what settings were run under, and cached.
+        decoding: what :attr:`Condensed.decoding` will be under given settings, for estimates made ahead; None where
+            that is not known.
+        choose_execution: called with settings, an execution, the experience, the images of every class and the
+            device: both with every ``auto`` replaced by what is fastest here. It is what the work is done under.
+            None where nothing is left to the machine.
         check: called with settings, the images of every class of an experience and the shape of an image (channels,
             height, width): raises ``ValueError``, with the cure, where the method cannot do that. A planned run asks
             it of every step before any work, under the first class order.
+        execution: fields of :class:`clreplay.condensation.engine.execution.Execution` that it heeds; where there are
+            any, the condenser is given ``execution``, too.
         code: hash of the file a method of one's own was read from; empty for those of clreplay.
     """
 
     name: str
     settings: type
     condense: Condenser
-    separable: Callable[[Any], bool] = lambda settings: False
-    decoding: Callable[[Any], str] = lambda settings: "none"
-    choose_execution: ChooseExecution = lambda settings, real, counts, device: settings
-    check: Check = lambda settings, counts, shape: None
+    separable: Callable[[Any], bool] = mixes_classes
+    decoding: Callable[[Any], str] | None = stores_images
+    choose_execution: ChooseExecution | None = None
+    check: Check = has_no_limits
+    execution: tuple[str, ...] = ()
     code: str = ""
+
+    def __reduce__(self) -> Any:
+        """Pickled by where it is registered, since a registration may hold functions that have no name."""
+        for place, table in {"": METHODS, **OWN_METHODS}.items():
+            if table.get(self.name) is self:
+                return _registered, (place, self.name)
+        return Method, tuple(getattr(self, field.name) for field in fields(self))
+
+
+def _registered(place: str, name: str) -> Method:
+    """A method of the table, or one that a file of one's own registers."""
+    return (OWN_METHODS[place] if place else METHODS)[name]
 
 
 METHODS: dict[str, Method] = {}
@@ -96,11 +127,13 @@ _entering = METHODS
 def register(
     name: str,
     settings: type,
-    separable: Callable[[Any], bool] = lambda settings: False,
-    decoding: Callable[[Any], str] = lambda settings: "none",
-    choose_execution: ChooseExecution = lambda settings, real, counts, device: settings,
-    check: Check = lambda settings, counts, shape: None,
-) -> Callable[[Condenser], Condenser]:
+    separable: Callable[[Any], bool] = mixes_classes,
+    decoding: Callable[[Any], str] = stores_images,
+    choose_execution: ChooseExecution | None = None,
+    check: Check = has_no_limits,
+    execution: tuple[str, ...] = (),
+    engine: bool = False,
+) -> Callable[[Any], Any]:
     """Enter a condenser in the table, so that recipes can name it as their ``method``.
 
     Args:
@@ -108,22 +141,47 @@ def register(
         settings: a dataclass; its fields are the keys that recipes, ``--set`` and keywords accept.
         separable: see :class:`Method`; methods whose losses mix classes leave it out.
         decoding: see :class:`Method`; methods that store the images themselves leave it out.
-        settle: see :class:`Method`; methods that measure nothing leave it out.
+        choose_execution: see :class:`Method`; methods that measure nothing leave it out.
         check: see :class:`Method`; methods that can do with any number of classes and images leave it out.
+        execution: see :class:`Method`; methods that know one way to compute leave it out.
+        engine: whether what is decorated is no condenser but a class with a ``run``, made with the experience, the
+            counts, the settings, the seed, the device and the execution.
 
     Raises:
         ValueError: the name is taken, or the settings are not a dataclass.
     """
 
-    def enter(condenser: Condenser) -> Condenser:
+    def enter(condenser: Any) -> Any:
         if name in _entering:
             raise ValueError(f"method {name!r} is registered already")
         if not (isinstance(settings, type) and is_dataclass(settings)):
             raise ValueError(f"the settings of method {name!r} must be a dataclass, got {settings!r}; decorate it")
-        _entering[name] = Method(name, settings, condenser, separable, decoding, choose_execution, check)
+        work = _run_of(condenser) if engine else condenser
+        _entering[name] = Method(name, settings, work, separable, decoding, choose_execution, check, execution)
         return condenser
 
     return enter
+
+
+def _run_of(engine: type) -> Condenser:
+    """An engine as a condenser."""
+
+    def condense(
+        real: RealImages,
+        counts: dict[int, int],
+        settings: Any,
+        *,
+        seed: int,
+        device: torch.device,
+        progress: Progress | None = None,
+        keep: Path | None = None,
+        execution: Any = None,
+    ) -> Condensed:
+        more = () if execution is None else (execution,)
+        return engine(real, counts, settings, seed, device, *more).run(progress, keep)
+
+    condense.__doc__ = engine.__doc__
+    return condense
 
 
 @contextmanager
@@ -135,31 +193,3 @@ def entering(table: dict[str, Method]) -> Iterator[None]:
         yield
     finally:
         _entering = before
-
-
-def check_work(
-    method: Method | None, settings: Any, counts: Mapping[int, int], shape: tuple[int, int, int], who: str = ""
-) -> None:
-    """Tell before any work what a method cannot do; a callable of one's own (None) is not asked.
-
-    Args:
-        method, settings, counts, shape: see :class:`Method`.
-        who: the memory, and the step where there is one, in the message; the method where that is not known.
-
-    Raises:
-        ValueError: naming ``who``, the images a class, and what the method says.
-    """
-    if method is None:
-        return
-    try:
-        method.check(settings, counts, shape)
-    except ValueError as error:
-        each = "/".join(str(count) for count in sorted(set(counts.values())))
-        raise ValueError(f"{who or f'method {method.name}'}, {each} images a class: {error}") from error
-
-
-def method_of(condenser: Condenser, settings: Any) -> Method | None:
-    """The registered method that a condenser is with such settings; None for a callable of one's own."""
-    tables = (METHODS, *OWN_METHODS.values())
-    found = (method for table in tables for method in table.values() if method.condense is condenser)
-    return next((method for method in found if isinstance(settings, method.settings)), None)

@@ -40,13 +40,11 @@ def avalanche_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[fl
     for step in range(first, plan.settings.steps):
         measured = []
         for strategy in strategies:
-            with recipe_run.condensing(step) as condensing:
-                plugin = strategy.plugins[0]
-                plugin.progress, plugin.keep = condensing, recipe_run.work_in_progress(step)
+            plugin = strategy.plugins[0]
+            with recipe_run.condensing(step) as plugin.progress:
                 start = time.perf_counter()
                 strategy.train(benchmark.train_stream[step])
                 seconds = time.perf_counter() - start - plugin.condense_seconds
-                plugin.progress = None
             metrics = strategy.eval(benchmark.test_stream[: step + 1])
             measured.append((100.0 * _stream_accuracy(metrics), seconds))
         yield measured
@@ -131,15 +129,15 @@ def _strategy(recipe_run: RecipeRun, number: int, first: int) -> Naive:
     plan, learner = recipe_run.plan, recipe_run.plan.learner
     network = plan.network()
     memory = CondensedReplayPlugin(
-        recipe_run.recipe,
-        preset=plan.settings.preset,
+        plan.methods[recipe_run.recipe.name],
         memory=recipe_run.memory,
         seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
         training_seed=plan.training_seed(recipe_run.order, number),
         augment=learner.augment,
         cache=plan.settings.cache,
+        keep=recipe_run.work_in_progress,
+        real_images=lambda experience: plan.real_images(list(experience.classes_in_this_experience)),
     )
-    memory.settings = plan.memory_settings[recipe_run.recipe.name]  # the recipe's, with the run's overrides
     memory.seen, memory.experiences = recipe_run.seen(first - 1), first
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it

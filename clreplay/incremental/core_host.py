@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from clreplay.condensation import RealImages, condense_experience
+from clreplay.condensation import condense_experience
 from clreplay.data import ImageSet
 from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.recipe_run import RecipeRun
@@ -23,14 +23,11 @@ def core_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[float, 
     plan = recipe_run.plan
     for step in range(first, plan.settings.steps):
         if not recipe_run.has(step):
-            subset = plan.data.train.of_classes(recipe_run.classes[step])
-            real = RealImages(subset.images, subset.labels, plan.data.normalization)
             with recipe_run.condensing(step) as progress:
                 seconds = condense_experience(
                     recipe_run.memory,
-                    real,
-                    recipe_run.recipe.method.condense,
-                    plan.memory_settings[recipe_run.recipe.name],
+                    plan.real_images(recipe_run.classes[step]),
+                    plan.methods[recipe_run.recipe.name],
                     seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
                     device=plan.device,
                     progress=progress,

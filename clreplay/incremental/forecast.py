@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from clreplay.condensation import RealImages
+from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.selection.random_choice import RandomSettings
@@ -70,42 +71,43 @@ def forecast(plan: ExperimentPlan) -> Forecast:
     training = {}
     for recipe in plan.recipes:
         # A memory may decode to more images than it stores.
-        each = decoder(recipe.method.decoding(plan.memory_settings[recipe.name])).images_each
+        each = decoder(plan.methods[recipe.name].decoding()).images_each
         stored = [plan.images_at(step) for step in range(plan.settings.steps)]
         trained = sum(_images_trained_on(plan.learner, each * images) for images in stored)
         training[recipe.name] = per_image * (trained + tested)
     condensing, unknown = {}, []
     for recipe in plan.recipes:
-        seconds = estimate_condensing(plan, plan.memory_settings[recipe.name])
+        seconds = estimate_condensing(plan, plan.methods[recipe.name])
         if seconds is None:
             unknown.append(recipe.name)
         condensing[recipe.name] = seconds or 0.0
     return Forecast(condensing, training, plan.settings.class_orders, unknown)
 
 
-def estimate_condensing(plan: ExperimentPlan, settings: Any) -> float | None:
+def estimate_condensing(plan: ExperimentPlan, method: ConfiguredMethod) -> float | None:
     """Seconds that condensing all classes once will take; nothing for a random choice, None if that is unknown."""
+    settings = method.settings
     if isinstance(settings, MatchingSettings):
-        return _seconds_per_class_iteration(plan, settings) * settings.iterations * plan.data.num_classes
+        return (
+            _seconds_per_class_iteration(plan, settings, method.execution) * settings.iterations * plan.data.num_classes
+        )
     if isinstance(settings, TrainingSettings):
         images = _images_trained_on(settings, len(plan.data.train) // plan.settings.steps)
         return _seconds_per_image(plan, settings) * images * plan.settings.steps
     return 0.0 if isinstance(settings, RandomSettings) else None
 
 
-def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSettings) -> float:
+def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSettings, execution: Execution) -> float:
     # As many classes as a CPU has threads say it; a GPU is only filled by the classes of a whole step.
     count = plan.data.num_classes // plan.settings.steps
     if plan.device.type == "cpu":
-        count = min(count, torch.get_num_threads() * (settings.classes_at_once or 1))
-    subset = plan.data.train.of_classes(plan.classes(0)[0][:count])
-    real = RealImages(subset.images, subset.labels, plan.data.normalization)
+        count = min(count, torch.get_num_threads() * (execution.classes_at_once or 1))
+    real = plan.real_images(plan.classes(0)[0][:count])
     quota = math.ceil(plan.images_at(0) / len(plan.classes(0)[0]))
 
     def seconds(reuse: int, first: int) -> float:
-        trial = MatchingEngine(
-            real, dict.fromkeys(real.classes, quota), replace(settings, network_reuse=reuse), 0, plan.device
-        )
+        reusing = replace(settings, network_reuse=reuse)
+        trial = MatchingEngine(real, dict.fromkeys(real.classes, quota), reusing, 0, plan.device, execution)
         try:
             for _ in range(first):
                 trial.step()

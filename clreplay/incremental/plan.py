@@ -12,9 +12,7 @@ import numpy as np
 import torch
 
 from clreplay.condensation import RealImages
-from clreplay.condensation.engine.execution import resume_execution
-from clreplay.condensation.matching.settings import MatchingSettings
-from clreplay.condensation.registry import check_work
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
 from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
 from clreplay.memory.class_cache import ClassCache
@@ -34,7 +32,7 @@ class ExperimentPlan:
     settings: ContinualSettings
     data: Dataset
     recipes: list[Recipe]
-    memory_settings: dict[str, Any]
+    methods: dict[str, ConfiguredMethod]
     learner: TrainingSettings
     device: torch.device
 
@@ -48,6 +46,11 @@ class ExperimentPlan:
         seen = self.data.num_classes // self.settings.steps * (step + 1)
         return sum(class_quotas(seen, self.settings.images_per_class, self.settings.mem_size))
 
+    def real_images(self, classes: list[int]) -> RealImages:
+        """The training images of some classes, as condensers take them."""
+        part = self.data.train.of_classes(classes)
+        return RealImages(part.images, part.labels, self.data.normalization)
+
     def network(self) -> torch.nn.Module:
         """A learner with an output for every class of the data set."""
         channels, size = self.data.train.images.shape[1:3]
@@ -60,7 +63,7 @@ class ExperimentPlan:
 
     def seed_of(self, recipe: Recipe, order: int) -> int:
         """Seed of a memory: apart from the class order, except for memories that draw anew with each."""
-        redraw = getattr(self.memory_settings[recipe.name], "redraw_per_order", False)
+        redraw = getattr(self.methods[recipe.name].settings, "redraw_per_order", False)
         return key_seed(self.settings.seed, "order", order) if redraw else self.settings.seed
 
     def training_seed(self, order: int, network: int) -> int:
@@ -73,26 +76,22 @@ class ExperimentPlan:
         Args:
             before: what was chosen before, by memory; a run that goes on keeps to it.
         """
-        settings = dict(self.memory_settings)
-        for recipe in self.recipes:
-            kept = resume_execution(settings[recipe.name], before.get(recipe.name, {}), self.device)
-            if "auto" not in asdict(kept).values():
-                kept = kept.plain(self.device) if isinstance(kept, MatchingSettings) else kept
-            else:
-                part = self.data.train.of_classes(self.classes(0)[0])
-                real = RealImages(part.images, part.labels, self.data.normalization)
-                quotas = class_quotas(len(real.classes), self.settings.images_per_class, self.settings.mem_size)
-                kept = recipe.method.choose_execution(kept, real, dict(zip(real.classes, quotas)), self.device)
-            settings[recipe.name] = kept
-        return replace(self, memory_settings=settings)
 
-    def chosen(self, with_execution: ExperimentPlan) -> dict[str, dict[str, Any]]:
-        """What :meth:`with_execution` chose, by memory."""
-        return {
-            name: {key: value for key, value in asdict(after).items() if value != getattr(before, key)}
-            for (name, before), after in zip(self.memory_settings.items(), with_execution.memory_settings.values())
-            if after != before
+        def first_step() -> tuple[RealImages, dict[int, int]]:
+            real = self.real_images(self.classes(0)[0])
+            quotas = class_quotas(len(real.classes), self.settings.images_per_class, self.settings.mem_size)
+            return real, dict(zip(real.classes, quotas))
+
+        methods = {
+            name: method.resume(before.get(name, {}), self.device).with_execution(first_step, self.device)
+            for name, method in self.methods.items()
         }
+        return replace(self, methods=methods)
+
+    def chosen(self, fixed: ExperimentPlan) -> dict[str, dict[str, Any]]:
+        """What :meth:`with_execution` chose, by memory."""
+        chosen = {name: fixed.methods[name].chosen_since(method) for name, method in self.methods.items()}
+        return {name: values for name, values in chosen.items() if values}
 
     def as_settings(self) -> dict[str, Any]:
         """What ``settings.yaml`` records."""
@@ -117,7 +116,7 @@ class ExperimentPlan:
 
     def _memory_as_settings(self, recipe: Recipe) -> dict[str, Any]:
         code = {"code": recipe.method.code} if recipe.method.code else {}  # a hash: one's own code may change
-        settings = asdict(self.memory_settings[recipe.name])
+        settings = self.methods[recipe.name].values()
         return {"label": recipe.label, "method": recipe.method.name, **code, "settings": settings}
 
 
@@ -153,13 +152,13 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
             raise ValueError(f"{name} must be at least 1, got {getattr(filled, name)}")
     ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # told before the data is read
     where = (settings.dataset, filled.images_per_class)
-    chosen = {recipe.name: recipe.settings(preset, by_recipe[recipe.name], *where) for recipe in recipes}
+    methods = {recipe.name: recipe.configured(preset, by_recipe[recipe.name], *where) for recipe in recipes}
     learned = training_settings(preset, learner, *where)
     data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
     # By its name from here on: a folder's path says something on this machine only.
-    plan = ExperimentPlan(replace(filled, dataset=data.name), data, recipes, chosen, learned, device)
+    plan = ExperimentPlan(replace(filled, dataset=data.name), data, recipes, methods, learned, device)
     _check_budget(plan)
     _check_methods(plan)
     plan.network()  # a learner that does not fit the images is told now
@@ -200,7 +199,7 @@ def _check_methods(plan: ExperimentPlan) -> None:
         counts = dict(zip(sorted(classes), quotas))
         for recipe in plan.recipes:
             who = f"memory {recipe.name} at step {step} of {s.steps}"
-            check_work(recipe.method, plan.memory_settings[recipe.name], counts, shape, who)
+            plan.methods[recipe.name].check(counts, shape, who)
 
 
 def _host(wanted: str | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from clreplay.condensation.engine.execution import summary
 from clreplay.incremental.forecast import Forecast, forecast
 from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
@@ -27,7 +26,7 @@ def announce(
     reporter.line(f"  learner   {plan.learner.summary()}, host {s.host}")
     reporter.line(f"  device    {plan.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
     for recipe in plan.recipes:
-        if (speed := summary(plan.memory_settings[recipe.name])) is not None:
+        if (speed := plan.methods[recipe.name].summary()) is not None:
             reporter.line(f"  speed     {recipe.label}: {speed}")
     reporter.line(f"  data      {plan.data.source}")
     reporter.line(f"  folder    {folder.path}{' (going on with the run in it)' if resumed else ''}")

@@ -17,8 +17,7 @@ from avalanche.benchmarks.utils import TaskLabels, as_classification_dataset
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from clreplay.condensation import Condenser, RealImages, condense_experience
-from clreplay.condensation.registry import check_work, method_of
+from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
 from clreplay.data import pixel_codes
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
@@ -54,7 +53,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     Args:
         condenser: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a loaded
-            recipe, or a callable as described by :class:`clreplay.condensation.Condenser`.
+            recipe, a configured method, or a callable as described by :class:`clreplay.condensation.Condenser`.
         images_per_class: fixed quota a class (20 in the paper). Give this or ``mem_size``.
         mem_size: total budget in images, shared by the classes seen. A recipe's settings for some numbers of
             images a class then do not apply.
@@ -73,6 +72,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             together: quotas shrink for all of them as soon as the first one moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
+        keep: gives, for the number of an experience (from 0), the file in which its condensation is kept while it
+            is under way, so that it goes on there when it was stopped; None keeps nothing.
+        real_images: gives the images of an experience to condense, for whoever has them at hand as pixel codes;
+            None reads them from the experience.
         cache: folder where condensed classes are kept for other runs and class orders; None keeps none.
         store: ``uint8``, the default, or ``float32`` for condensed images at four times the bytes.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
@@ -92,7 +95,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     def __init__(
         self,
-        condenser: str | Path | Recipe | Condenser = "ddm",
+        condenser: str | Path | Recipe | ConfiguredMethod | Condenser = "ddm",
         images_per_class: int | None = None,
         mem_size: int | None = None,
         *,
@@ -105,6 +108,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         memory: ReplayMemory | None = None,
         device: torch.device | str | None = None,
         progress: Progress | None = None,
+        keep: Callable[[int], Path] | None = None,
+        real_images: Callable[[Any], RealImages] | None = None,
         cache: str | Path | None = None,
         store: str | None = None,
         **settings: Any,
@@ -118,18 +123,20 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
-        if callable(condenser):
-            self.name, self.condenser = getattr(condenser, "__name__", "callable"), condenser
-            self.settings: Any = settings
+        if isinstance(condenser, ConfiguredMethod):
+            if settings:
+                raise ValueError(f"a configured method brings its settings; leave {', '.join(settings)} out")
+            self.configured = condenser
+        elif callable(condenser):
+            self.configured = ConfiguredMethod.of_callable(condenser, settings)
         else:
             recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
-            self.name, self.condenser = recipe.name, recipe.method.condense
-            self.settings = recipe.settings(preset, settings, *where)
+            self.configured = recipe.configured(preset, settings, *where)
         self.seed = _checked_seed("seed", seed)
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
         self.reinitialize, self.device, self.progress = reinitialize, device, progress
         self.cache = None if cache is None else ClassCache(cache)
-        self.keep: Path | None = None  # where a condensation under way is kept; set by whoever can resume it
+        self.keep, self.real_images = keep, real_images
         # Run-time state, all of it: see state_dict.
         self.seen: list[int] = []
         self.task_labels: dict[int, int] = {}
@@ -138,6 +145,16 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.unfinished: list[int] = []  # classes of the experience that training is not through with
         self._optimizer_start: list[dict[str, Any]] | None = None
         self._scheduler_start: list[dict[str, Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        """The memory's name; a callable's own."""
+        return self.configured.name
+
+    @property
+    def settings(self) -> Any:
+        """The method's settings."""
+        return self.configured.settings
 
     # ------------------------------------------------------------------ hooks, in Avalanche's order
 
@@ -205,7 +222,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 self.name,
                 iterations,
             )
-        real = self._real_images(read_images(strategy.experience.dataset), labels)
+        if self.real_images is not None:
+            real = self.real_images(strategy.experience)
+        else:
+            real = self._real_images(read_images(strategy.experience.dataset), labels)
         self._check(real, strategy.experience.current_experience)
         before = self.memory.normalization
         if not self.memory.slots and real.normalization is not None:
@@ -214,13 +234,12 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             return condense_experience(
                 self.memory,
                 real,
-                self.condenser,
-                self.settings,
+                self.configured,
                 seed=self.seed,
                 device=device,
                 task_labels=task_labels,
                 progress=self.progress,
-                keep=self.keep,
+                keep=None if self.keep is None else self.keep(self.experiences),
                 cache=self.cache,
             )
         except BaseException:
@@ -232,8 +251,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         """Tell what the condenser cannot do by the memory's name, which only the plugin knows."""
         quotas = self.memory.quotas_with(real.classes)
         counts = {label: quotas[label] for label in real.classes}
-        who = f"memory {self.name} at experience {experience}"
-        check_work(method_of(self.condenser, self.settings), self.settings, counts, real.shape, who)
+        self.configured.check(counts, real.shape, f"memory {self.name} at experience {experience}")
 
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
         """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""

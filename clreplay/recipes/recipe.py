@@ -19,18 +19,21 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from clreplay.condensation import METHODS
+from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.registry import Method
 from clreplay.recipes.cases import Case, read_cases
 from clreplay.recipes.own_code import own_methods
-from clreplay.recipes.typed_settings import RecipeError, Settings, build, checked_values
+from clreplay.recipes.typed_settings import RecipeError, build, checked_values
 from clreplay.training.settings import TrainingSettings
 
 PRESETS = ("paper", "cpu", "smoke")
@@ -78,12 +81,27 @@ class Recipe:
         Raises:
             RecipeError: unknown preset or key, or a value of the wrong type.
         """
+        return self.configured(preset, overrides, dataset, images_per_class).settings
+
+    def configured(
+        self,
+        preset: str = "paper",
+        overrides: Mapping[str, Any] | None = None,
+        dataset: str | None = None,
+        images_per_class: int | None = None,
+    ) -> ConfiguredMethod:
+        """The method with its settings and how to compute; arguments and errors are those of :meth:`settings`."""
         cases = _applying(self.cases, dataset, images_per_class)
-        return _resolve(self.method.settings, self.content, preset, overrides or {}, str(self.path), cases)
+        values = _merged(self.content, preset, overrides or {}, str(self.path), cases)
+        return _configured(self.method, values, str(self.path), self.name)
+
+    def rebuilt(self, values: Mapping[str, Any]) -> ConfiguredMethod:
+        """The method with the values that :meth:`ConfiguredMethod.values` gave, whatever the recipe says by now."""
+        return _configured(self.method, values, str(self.path), self.name)
 
     def keys(self) -> list[str]:
         """Every setting the recipe accepts."""
-        return [field.name for field in fields(self.method.settings)]
+        return [*(field.name for field in fields(self.method.settings)), *self.method.execution]
 
     def check(self) -> None:
         """Try every preset, and every case where it applies.
@@ -91,7 +109,7 @@ class Recipe:
         Raises:
             RecipeError: naming the file, the entry, the key and what is allowed.
         """
-        _check(self.method.settings, self.content, str(self.path))
+        _check(partial(_configured, self.method), partial(_typed, self.method), self.content, str(self.path))
 
 
 def strategies_dir() -> Path:
@@ -143,9 +161,9 @@ def training_settings(
     """
     path = strategies_dir() / f"{TRAINING_FILE}.yaml"
     content = _read(path, {"source", "settings", "cases", "presets"})
-    _check(TrainingSettings, content, str(path))
+    _check(partial(build, TrainingSettings), partial(checked_values, TrainingSettings), content, str(path))
     cases = _applying(read_cases(content.get("cases"), str(path)), dataset, images_per_class)
-    return _resolve(TrainingSettings, content, preset, overrides or {}, str(path), cases)
+    return build(TrainingSettings, _merged(content, preset, overrides or {}, str(path), cases), str(path))
 
 
 def _method(content: Mapping[str, Any], path: Path) -> Method:
@@ -174,26 +192,29 @@ def _applying(cases: Iterable[Case], dataset: str | None, images_per_class: int 
     return [case.settings for case in cases if case.applies(dataset, images_per_class)]
 
 
-def _check(cls: type[Settings], content: Mapping[str, Any], path: str) -> None:
-    """Try every preset, and every case where it applies."""
+_Reading = Callable[[Mapping[str, Any], str], Any]
+
+
+def _check(make: _Reading, check: _Reading, content: Mapping[str, Any], path: str) -> None:
+    """Make something of every preset, and of every case where it applies; check the types of a case alone."""
     for preset in PRESETS:
-        _resolve(cls, content, preset, {}, path)
+        make(_merged(content, preset, {}, path), path)
     cases = read_cases(content.get("cases"), path)
     for number, case in enumerate(cases, start=1):
         where = f"{path}: cases: entry {number}"
-        checked_values(cls, case.settings, where)
+        check(case.settings, where)
         for preset, example in itertools.product(PRESETS, case.examples()):
-            _resolve(cls, content, preset, {}, where, _applying(cases, *example))
+            make(_merged(content, preset, {}, where, _applying(cases, *example)), where)
 
 
-def _resolve(
-    cls: type[Settings],
+def _merged(
     content: Mapping[str, Any],
     preset: str,
     overrides: Mapping[str, Any],
     where: str,
     cases: Iterable[Mapping[str, Any]] = (),
-) -> Settings:
+) -> dict[str, Any]:
+    """Values by key: the settings, then cases, the preset, and overrides last."""
     if preset not in PRESETS:
         raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     presets = _mapping(content.get("presets"), f"{where}: presets")
@@ -203,7 +224,22 @@ def _resolve(
     values = dict(_mapping(content.get("settings"), f"{where}: settings"))
     for part in (*cases, _mapping(presets.get(preset), f"{where}: presets: {preset}"), overrides):
         values.update(part)
-    return build(cls, values, where)
+    return values
+
+
+def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values told apart by name, each of its type: settings of the method, and how to compute."""
+    how = {key: value for key, value in values.items() if key in method.execution}
+    rest = {key: value for key, value in values.items() if key not in how}
+    return checked_values(method.settings, rest, where, method.execution), checked_values(Execution, how, where)
+
+
+def _configured(method: Method, values: Mapping[str, Any], where: str, name: str = "") -> ConfiguredMethod:
+    settings, how = _typed(method, values, where)
+    try:
+        return ConfiguredMethod(method, method.settings(**settings), Execution(**how), name)
+    except (TypeError, ValueError) as error:  # TypeError: a setting without a default that nobody gives
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

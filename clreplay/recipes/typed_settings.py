@@ -31,13 +31,17 @@ def build(cls: type[Settings], values: Mapping[str, Any], where: str) -> Setting
         raise RecipeError(f"{where}: {error}") from error
 
 
-def checked_values(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values whose keys are fields of a settings dataclass, each as its field's type."""
+def checked_values(cls: type, values: Mapping[str, Any], where: str, more: Iterable[str] = ()) -> dict[str, Any]:
+    """Values whose keys are fields of a settings dataclass, each as its field's type.
+
+    ``more`` are keys that are read elsewhere: an error's message names them among those that are allowed.
+    """
     types_of = _types_of(cls)
-    allowed = [field.name for field in fields(cls)]
+    names = [field.name for field in fields(cls)]
     checked = {}
     for key, value in values.items():
-        if key not in allowed:
+        if key not in names:
+            allowed = [*names, *more]
             raise RecipeError(f"{where}: unknown key {key!r}{did_you_mean(key, allowed)} Allowed: {', '.join(allowed)}")
         checked[key] = _typed(value, types_of[key], f"{where}: {key}")
     return checked

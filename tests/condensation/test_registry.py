@@ -9,7 +9,8 @@ from own_helpers import own_recipe
 
 from clreplay import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
-from clreplay.condensation.registry import Method, check_work
+from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.registry import Method
 from clreplay.data import NORMALIZATIONS, ImageSet
 from clreplay.incremental import plan
 from clreplay.incremental.plan import plan_experiment
@@ -143,9 +144,9 @@ def test_an_experience_is_refused_before_any_work_and_leaves_the_memory_as_it_wa
     path, asked = picky
     method, memory = load_recipe(path).method, ReplayMemory(3, normalization=real.normalization)
     with pytest.raises(ValueError, match="^method noisy, 3 images a class: picky wants 4 images a class; lower least$"):
-        condense_experience(memory, real, method.condense, method.settings(4), seed=0, device=CPU)
+        condense_experience(memory, real, ConfiguredMethod(method, method.settings(4)), seed=0, device=CPU)
     assert not memory.slots and asked == [({0: 3, 1: 3, 2: 3}, (3, 8, 8))]
-    condense_experience(memory, real, method.condense, method.settings(3), seed=0, device=CPU)
+    condense_experience(memory, real, ConfiguredMethod(method, method.settings(3)), seed=0, device=CPU)
     assert len(memory) == 9
 
 
@@ -175,16 +176,16 @@ def test_the_plugin_tells_it_by_the_memory_s_name_and_its_experience(picky):
 
 
 def test_a_callable_of_one_s_own_and_a_method_without_limits_are_not_asked(real):
-    check_work(None, {}, {0: 1}, (3, 8, 8))
+    ConfiguredMethod.of_callable(print, {}).check({0: 1}, (3, 8, 8))
     for method in (METHODS["matching"], Method("mine", object, print)):
-        check_work(method, None, {0: 1}, (3, 7, 7))
+        ConfiguredMethod(method, None).check({0: 1}, (3, 7, 7))
 
 
 def test_the_message_names_every_number_of_images_that_classes_get():
     with pytest.raises(ValueError, match="^method dd, 2 images a class: "):
-        check_work(METHODS["dd"], None, {4: 2}, (3, 8, 8))
+        ConfiguredMethod(METHODS["dd"], None).check({4: 2}, (3, 8, 8))
     refuse = Method(
         "mine", object, print, check=lambda settings, counts, shape: METHODS["dd"].check(None, {0: 1}, shape)
     )
     with pytest.raises(ValueError, match="^memory mine, 2/3 images a class: "):
-        check_work(refuse, None, {4: 3, 5: 2, 6: 2}, (3, 8, 8), "memory mine")
+        ConfiguredMethod(refuse, None, name="mine").check({4: 3, 5: 2, 6: 2}, (3, 8, 8))

@@ -49,7 +49,7 @@ def settings() -> dict[str, Any]:
             cases = read_cases(content.get("cases"), name)
         else:
             recipe = load_recipe(name)
-            resolve, cases = recipe.settings, recipe.cases
+            resolve, cases = recipe.configured, recipe.cases
         places = [(None, None), *(place for case in cases for place in case.examples())]
         for preset in PRESETS:
             for place in dict.fromkeys(places):
@@ -60,7 +60,7 @@ def settings() -> dict[str, Any]:
 
 def flat(values: Any) -> dict[str, Any]:
     """Settings by the flat names that the command line knows."""
-    return asdict(values)
+    return values.values() if hasattr(values, "values") else asdict(values)
 
 
 def tables() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clreplay.condensation import METHODS, RealImages
+from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
@@ -208,8 +209,8 @@ def test_updates_equal_100_times_attention_and_a_hundredth_of_mean_matching(real
 @pytest.mark.skipif(failure() is not None, reason=f"no native kernels: {failure()}")
 def test_the_fused_blocks_give_the_maps_that_attention_reads(real):
     counts, settings = dict.fromkeys(real.classes, 2), replace(DATADAM, width=16)
-    plain = MatchingEngine(real, counts, replace(settings, kernels="eager"), 0, CPU).run()
-    fused = MatchingEngine(real, counts, replace(settings, kernels="native"), 0, CPU).run()
+    plain = MatchingEngine(real, counts, settings, 0, CPU, Execution(kernels="eager")).run()
+    fused = MatchingEngine(real, counts, settings, 0, CPU, Execution(kernels="native")).run()
     for label in real.classes:
         torch.testing.assert_close(fused.images[label], plain.images[label], rtol=1e-3, atol=1e-3)
     assert {"mean_matching", "attention_matching"} < set(fused.record[0])

@@ -10,6 +10,8 @@ import torch
 from cache_writer import put_many
 
 from clreplay.condensation import METHODS, RealImages, condense_experience
+from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingSettings
 from clreplay.data import NORMALIZATIONS
 from clreplay.memory.class_cache import ARITHMETIC, ClassCache
@@ -26,12 +28,13 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randint(0, 256, (40, 3, 16, 16), generator=chance, dtype=torch.uint8), torch.arange(40) % 4
 
 
-def condensed(images, cache, classes=(0, 1, 2, 3), settings=SETTINGS, seed=0, method="matching", count=3):
+def condensed(images, cache, classes=(0, 1, 2, 3), settings=SETTINGS, seed=0, method="matching", count=3, **how):
     pixels, labels = images
     rows = torch.isin(labels, torch.tensor(classes))
     memory = ReplayMemory(images_per_class=count, normalization=NORMALIZATIONS["cifar10"])
     real = RealImages(pixels[rows], labels[rows], memory.normalization)
-    condense_experience(memory, real, METHODS[method].condense, settings, seed=seed, device=CPU, cache=cache)
+    configured = ConfiguredMethod(METHODS[method], settings, Execution(**how))
+    condense_experience(memory, real, configured, seed=seed, device=CPU, cache=cache)
     return memory
 
 
@@ -73,7 +76,7 @@ def test_a_hit_computes_nothing(images, tmp_path, monkeypatch):
         {"settings": replace(SETTINGS, lr_img=0.5)},
         {"settings": replace(SETTINGS, iterations=4)},
         {"settings": replace(SETTINGS, siamese_augment=None)},
-        {"settings": replace(SETTINGS, classes_at_once=2)},
+        {"classes_at_once": 2},
         {"settings": replace(SETTINGS, sigma_of="mean_map")},
         {"seed": 1},
         {"count": 4},

@@ -17,6 +17,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from clreplay import condense
 from clreplay.analysis.figures import memory_figure
 from clreplay.condensation import METHODS, Condensed, RealImages, condense_experience, register
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.registry import OWN_METHODS
 from clreplay.data import NORMALIZATIONS, ImageSet
 from clreplay.incremental import core_host, forecast, recipe_run
@@ -276,11 +277,10 @@ def test_a_file_whose_decoder_is_not_known_here_is_refused(tables):
 def condensed(path, pixels, cache=None, classes=(0, 1, 2)):
     images, labels = pixels()
     rows = torch.isin(labels, torch.tensor(classes))
-    recipe, memory = load_recipe(path), ReplayMemory(images_per_class=3, normalization=NORMALIZATION)
+    memory = ReplayMemory(images_per_class=3, normalization=NORMALIZATION)
     real = RealImages(images[rows], labels[rows], NORMALIZATION)
-    condense_experience(
-        memory, real, recipe.method.condense, recipe.settings(), seed=0, device=CPU, cache=cache and ClassCache(cache)
-    )
+    configured = load_recipe(path).configured()
+    condense_experience(memory, real, configured, seed=0, device=CPU, cache=cache and ClassCache(cache))
     return memory
 
 
@@ -341,7 +341,9 @@ def test_a_method_that_forgets_to_name_its_decoder_is_found_out(tables, pixels):
     memory = ReplayMemory(images_per_class=2, normalization=NORMALIZATION)
     real = RealImages(*pixels(), NORMALIZATION)
     with pytest.raises(ValueError, match=r"'forgetful' gave images with decoding 'none', but is registered with 'til"):
-        condense_experience(memory, real, forgetful, METHODS["random"].settings(), seed=0, device=CPU)
+        condense_experience(
+            memory, real, ConfiguredMethod(METHODS["forgetful"], METHODS["forgetful"].settings()), seed=0, device=CPU
+        )
     assert memory.classes == []
 
 

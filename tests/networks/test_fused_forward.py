@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mixed import mixed
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.matching.engine import MatchingEngine, MatchingSettings
@@ -27,7 +28,8 @@ def real(pixels):
 
 
 def run(real, **changes):
-    return MatchingEngine(real, dict.fromkeys(real.classes, 4), replace(DDM, **changes), 3, CPU).run()
+    settings, execution = mixed(DDM, **changes)
+    return MatchingEngine(real, dict.fromkeys(real.classes, 4), settings, 3, CPU, execution).run()
 
 
 @pytest.mark.parametrize("kernels", FUSED)

@@ -125,8 +125,8 @@ def test_reading_floats_gives_the_bytes_that_pixel_codes_give_without_avalanche(
     for classes in ((0, 1), (2, 3)):
         rows = torch.isin(labels, torch.tensor(classes))
         real = RealImages(images[rows], labels[rows], CIFAR10)
-        chosen = recipe.settings("paper", settings)
-        condense_experience(memory, real, recipe.method.condense, chosen, seed=5, device=torch.device("cpu"))
+        chosen = recipe.configured("paper", settings)
+        condense_experience(memory, real, chosen, seed=5, device=torch.device("cpu"))
     assert memory_bytes(plugin.memory) == memory_bytes(memory)
 
 

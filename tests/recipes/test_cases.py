@@ -233,7 +233,7 @@ def test_an_experiment_knows_its_data_set_and_a_fixed_quota(tmp_path, budget, no
 def test_the_default_quota_of_an_experiment_counts_too(tmp_path):
     path = str(own_recipe(tmp_path, yaml="cases: [{images_per_class: 20, settings: {rank: 8}}]"))
     made = plan_experiment(ContinualSettings("digits", (path,), preset="smoke", device="cpu", host="none"))
-    assert made.memory_settings["noisy"].rank == 8
+    assert made.methods["noisy"].settings.rank == 8
 
 
 def test_condense_knows_the_quota_and_the_name_it_is_given(tmp_path, pixels):

@@ -74,9 +74,9 @@ SMALL = ContinualSettings(
 def test_a_run_on_digits_condenses_and_trains_without_flip():
     made = plan_experiment(replace(SMALL, memories=("ddm", "dsa"), overrides={}))
     assert made.learner.augment == UNMIRRORED
-    assert {settings.siamese_augment for settings in made.memory_settings.values()} == {UNMIRRORED}
+    assert {method.settings.siamese_augment for method in made.methods.values()} == {UNMIRRORED}
     asked = plan_experiment(replace(SMALL, memories=("ddm",), overrides={"train.augment": DSA_STRATEGY}))
-    assert asked.learner.augment == DSA_STRATEGY and asked.memory_settings["ddm"].siamese_augment == UNMIRRORED
+    assert asked.learner.augment == DSA_STRATEGY and asked.methods["ddm"].settings.siamese_augment == UNMIRRORED
 
 
 @pytest.fixture

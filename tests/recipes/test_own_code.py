@@ -11,7 +11,7 @@ from own_helpers import NOISY, own_recipe
 
 from clreplay import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
-from clreplay.condensation.registry import OWN_METHODS, method_of
+from clreplay.condensation.registry import OWN_METHODS
 from clreplay.data import NORMALIZATIONS, load_dataset
 from clreplay.incremental.cli import continual_main
 from clreplay.incremental.run import run_experiment
@@ -98,7 +98,7 @@ def test_the_readme_shows_the_example_as_it_is():
 def condensed(path, pixels, cache=None):
     recipe, memory = load_recipe(path), ReplayMemory(images_per_class=2, normalization=NORMALIZATIONS["cifar10"])
     real = RealImages(*pixels(), NORMALIZATIONS["cifar10"])
-    condense_experience(memory, real, recipe.method.condense, recipe.settings(), seed=0, device=CPU, cache=cache)
+    condense_experience(memory, real, recipe.configured(), seed=0, device=CPU, cache=cache)
     return memory
 
 
@@ -141,7 +141,7 @@ def test_a_change_that_fails_leaves_the_method_that_worked(tmp_path, runs):
     with pytest.raises(RecipeError, match="ZeroDivisionError"):
         load_recipe(path)
     assert sys.modules == modules
-    assert method_of(worked.method.condense, worked.settings()) is worked.method
+    assert worked.configured().method is worked.method
     own_recipe(tmp_path, code=COUNTING)
     assert load_recipe(path).method is worked.method
 

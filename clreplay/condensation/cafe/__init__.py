@@ -1,7 +1,7 @@
 """CAFE: feature alignment at every layer, with a discrimination term."""
 
-from clreplay.condensation.cafe.engine import condense_by_alignment
+from clreplay.condensation.cafe.engine import CafeEngine
 
 __all__ = [
-    "condense_by_alignment",
+    "CafeEngine",
 ]

@@ -9,7 +9,6 @@ The discrimination term and the training make classes depend on one another.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,49 +18,42 @@ from clreplay.condensation.cafe.accuracy_control import AccuracyWindow, RealAccu
 from clreplay.condensation.cafe.settings import CafeSettings
 from clreplay.condensation.engine.base import SteppedEngine
 from clreplay.condensation.engine.class_group import ClassGroup
-from clreplay.condensation.engine.progress_file import load_progress, saving
-from clreplay.condensation.real_images import RealImages
-from clreplay.condensation.registry import Condensed, register
+from clreplay.condensation.registry import register
 from clreplay.losses import LayerAlignment, discrimination
 from clreplay.networks.features import Features
-from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.augmentation import augment_classes
 from clreplay.training.loop import train_further
 
-RECORD_ROWS = 200
 
-
+# The discrimination term and the training mix the classes: not separable.
+@register("cafe", CafeSettings, execution=("classes_at_once",), engine=True)
 class CafeEngine(SteppedEngine):
-    """One condensation in progress: all that it is, and how it goes one image step further.
+    """CAFE, with siamese augmentation (CAFE+DSA) or without; a step is an image step.
 
     Its chance is keyed by iteration and image step, so between two steps the state is the synthetic images, their
     velocity, the network, its last accuracies and where it stands.
 
     Args:
-        real: the experience.
-        counts: synthetic images of every class.
+        real, counts, seed, device, execution: see :class:`Engine`.
         settings: see :class:`CafeSettings`.
-        seed: seed of all chance.
-        device: where the work is done.
-
-    Raises:
-        ValueError: a class has fewer real images than are asked of it.
     """
 
     settings: CafeSettings
 
-    def __init__(
-        self, real: RealImages, counts: dict[int, int], settings: CafeSettings, seed: int, device: torch.device
-    ) -> None:
-        super().__init__(real, counts, settings, seed, device)
+    unit = "networks"
+
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        super().set_up()
+        real, settings = self.real, self.settings
         self.alignment = LayerAlignment(
             earlier=settings.earlier_weight, last=settings.last_weight, embedding=settings.embedding_weight
         )
         # The network's outputs are the classes in the order of the groups.
         outputs = torch.arange(len(real.classes), device=self.device)
         self.outputs = outputs.split([len(group.labels) for group in self.groups])
-        self.accuracy = RealAccuracy(self.groups, self.outputs, real.normalise, settings.accuracy_images, seed)
+        self.accuracy = RealAccuracy(self.groups, self.outputs, real.normalise, settings.accuracy_images, self.seed)
         self.epochs = 0  # that the network under way has trained; an iteration is a network
         self.window = AccuracyWindow(settings.window)
         self._state = self._snapshot()
@@ -84,7 +76,8 @@ class CafeEngine(SteppedEngine):
         last = self.window.is_stable(settings.settled_within) or self.position + 1 == settings.max_image_steps
         if last:
             self.iteration += 1
-            self._note(values)
+            more = {"image_steps": self.position + 1, "epochs": self.epochs, "accuracy": self.window.values[-1]}
+            self.add_row(values, **more)
             self.position = 0
         else:
             self._train_until_moved()
@@ -132,7 +125,7 @@ class CafeEngine(SteppedEngine):
 
     def _parts(self, group: ClassGroup) -> list[slice]:
         """The classes of a group in parts that go through the network together."""
-        size, count = self.settings.classes_at_once, len(group.labels)
+        size, count = self.execution.classes_at_once, len(group.labels)
         if self.settings.norm == "batch":
             size = count  # batch statistics mix the classes
         elif size is None:
@@ -166,38 +159,9 @@ class CafeEngine(SteppedEngine):
     def _measure(self, turn: int) -> float:
         return self.accuracy(self.network, (self.iteration, self.position), turn)
 
-    # ------------------------------------------------------------------ the whole way
-
-    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
-        """Go on to the last iteration.
-
-        Args:
-            progress: told after every outer iteration.
-            keep: file to save the state in every few minutes and when interrupted. If it is there already
-                and holds a state of this very condensation, that is where the run goes on from. It is
-                removed at the end.
-
-        Raises:
-            FloatingPointError: a loss or an image is no longer finite.
-        """
-        state = load_progress(keep, self._identity())
-        if state is not None:
-            self.load_state_dict(state)
-        with saving(keep, self._identity(), self.state_dict) as save_if_due:
-            while self.iteration < self.settings.iterations:
-                self.step()
-                if progress is not None and self.position == 0:
-                    progress(self.iteration, self.settings.iterations, "networks")
-                save_if_due()
-        return Condensed(self.images(), self.record)
-
-    def _note(self, values: dict[str, Tensor]) -> None:
-        """A row of the record, of some networks only: their last image step, and how far the loops went."""
-        total = self.settings.iterations
-        if self.iteration % max(1, total // RECORD_ROWS) and self.iteration not in (1, total):
-            return
-        accuracy = self.window.values[-1]
-        self._add_row(values, image_steps=self.position + 1, epochs=self.epochs, accuracy=accuracy)
+    def progress(self) -> tuple[int, int] | None:
+        """Networks done and in all, told after every network."""
+        return None if self.position else (self.iteration, self.iterations)
 
     # ------------------------------------------------------------------ saving and going on
 
@@ -207,18 +171,3 @@ class CafeEngine(SteppedEngine):
     def _take_own(self, state: dict[str, Any]) -> None:
         self.epochs = state["epochs"]
         self.window = AccuracyWindow(self.settings.window, state["accuracies"])
-
-
-@register("cafe", CafeSettings)  # the discrimination term and the training mix the classes: not separable
-def condense_by_alignment(
-    real: RealImages,
-    counts: dict[int, int],
-    settings: CafeSettings,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress | None = None,
-    keep: Path | None = None,
-) -> Condensed:
-    """CAFE, with siamese augmentation (CAFE+DSA) or without."""
-    return CafeEngine(real, counts, settings, seed, device).run(progress, keep)

@@ -34,8 +34,6 @@ class CafeSettings(NetworkSettings):
             apart than this.
         max_image_steps: image steps with one network at most.
         max_epochs: epochs between two image steps at most.
-        classes_at_once: classes that go through the network together; null takes one on a CPU and all on a
-            GPU. Results agree to float rounding.
     """
 
     iterations: int = 2000
@@ -57,17 +55,15 @@ class CafeSettings(NetworkSettings):
     moved_beyond: float = 0.03
     max_image_steps: int = 50
     max_epochs: int = 50
-    classes_at_once: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_strategy(self.siamese_augment, "siamese_augment")
         check_choice("init", self.init, INITS)
         counts = ("iterations", "real_batch", "batch_net", "accuracy_images", "max_image_steps", "max_epochs")
-        for name in (*counts, "classes_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.window < 2:
             raise ValueError(f"window must be at least 2 accuracies, got {self.window}")
         for name in ("lr_img", "lr_net"):

@@ -5,8 +5,8 @@ step with a learned step size; the loss of the trained network on real images is
 Step t of a cycle takes image t of every class, and the cycle is repeated ``distill_epochs`` times, so there are
 ``distill_epochs * images per class`` steps, each with a step size of its own.
 
-The learned step sizes are in the record (see :func:`clreplay.condensation.distillation.learned_steps.learned_step_sizes`),
-and with it in the memory and its file.
+The learned step sizes are in the record (:func:`.learned_steps.learned_step_sizes`), and with it in the memory and
+its file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,17 +23,12 @@ from torch import Tensor
 from clreplay.condensation.distillation.learned_steps import step_batches, step_loss
 from clreplay.condensation.distillation.settings import UnrolledSettings
 from clreplay.condensation.distillation.unrolled_gradient import Batch, walk, walk_back
-from clreplay.condensation.engine.base import finite_row, identity_of
-from clreplay.condensation.engine.progress_file import load_progress, saving
+from clreplay.condensation.engine.base import Engine
 from clreplay.condensation.engine.start import initial_images
-from clreplay.condensation.real_images import RealImages
-from clreplay.condensation.registry import Condensed, register
+from clreplay.condensation.registry import register
 from clreplay.networks.flat_function import FlatFunction
-from clreplay.runtime.allocator import keep_freed_memory
-from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import generator
 
-RECORD_ROWS = 200
 REAL_AT_ONCE = 256
 """Real images whose activations are held at a time; their loss is a sum, so only rounding depends on it."""
 
@@ -57,39 +51,58 @@ class Learned:
     record: tuple[dict[str, Any], ...] = ()
 
 
-class DistillationEngine:
-    """One distillation in progress, and how it goes one update further.
+def check_classes(settings: UnrolledSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """There must be classes to tell apart.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    if len(counts) < 2:
+        raise ValueError(
+            f"dd learns to tell classes apart and needs at least 2 in an experience, got class {next(iter(counts))} "
+            "alone; take more classes a step, or a memory that works class by class, such as dm"
+        )
+
+
+@register("dd", UnrolledSettings, check=check_classes, engine=True)
+class DistillationEngine(Engine):
+    """Dataset Distillation of one experience; a step is an update.
 
     The chance of an update is a function of (seed, class keys, its number).
 
     Args:
-        real: the experience.
+        real, seed, device: see :class:`Engine`.
         counts: learned images of every class; a class with fewer takes part in fewer steps of a cycle.
         settings: see :class:`UnrolledSettings`.
-        seed: seed of all chance.
-        device: where the work is done.
 
     Raises:
         ValueError: there is only one class, or a class has fewer real images than are asked of it.
     """
 
-    def __init__(
-        self, real: RealImages, counts: dict[int, int], settings: UnrolledSettings, seed: int, device: torch.device
-    ) -> None:
-        real.check_counts(counts)
-        check_classes(settings, {label: counts[label] for label in real.classes}, real.shape)
-        self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.counts = {label: counts[label] for label in real.classes}
+    unit, one = "updates", "update"
+    lower = ("step_size", "lr_img")
+
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        real, settings = self.real, self.settings
+        check_classes(settings, self.counts, real.shape)
         self.function = FlatFunction(settings.build(len(real.classes), *real.shape[:2]).to(self.device))
         self.function.network.train()  # batch norm, where chosen, uses the batch's own statistics
         self._real_images = torch.cat([real.raw(label) for label in real.classes]).to(self.device)
         places = [torch.full((real.count(label),), place) for place, label in enumerate(real.classes)]
         self._real_labels = torch.cat(places).to(self.device)
-        self.updates = settings.updates_for(len(self._real_images))
         self._epoch, self._order = -1, torch.empty(0)
         self.learned = self._begin()
+
+    @property
+    def iteration(self) -> int:
+        """Updates done."""
+        return self.learned.iteration
+
+    @property
+    def iterations(self) -> int:
+        """Updates in all."""
+        return self.settings.updates_for(len(self._real_images))
 
     @property
     def step_sizes(self) -> Tensor:
@@ -115,8 +128,8 @@ class DistillationEngine:
             total += loss / networks
             for mean, gradient in zip(gradients, found):
                 mean += gradient / networks
-        lr = self.settings.lr_img * 0.5 ** (now.iteration * self.settings.lr_stages // self.updates)
-        self.learned = self._noted(total, self._adam(gradients, lr))
+        lr = self.settings.lr_img * 0.5 ** (now.iteration * self.settings.lr_stages // self.iterations)
+        self.learned = self._with_row(total, self._adam(gradients, lr))
 
     def gradients(self, start: Tensor, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What one network says.
@@ -172,40 +185,18 @@ class DistillationEngine:
         )
         return Learned(values, first, second, number, now.record)
 
-    def _noted(self, loss: Tensor, new: Learned) -> Learned:
-        """With a row of the record, now and then: reading a number makes the host wait for the device."""
-        if new.iteration % max(1, self.updates // RECORD_ROWS) and new.iteration not in (1, self.updates):
+    def _with_row(self, loss: Tensor, new: Learned) -> Learned:
+        """With a row of the record, where the update is recorded."""
+        if not self.is_recorded(new.iteration):
             return new
-        when, lower = f"update {new.iteration}", ("step_size", "lr_img")
-        row = finite_row({"loss": loss}, new.values[0], when, self.settings, lower)
-        return replace(new, record=(*new.record, {"iteration": new.iteration, **row}))
+        return replace(new, record=(*new.record, self.row(new.iteration, {"loss": loss}, new.values[0])))
 
-    # ------------------------------------------------------------------ the whole way
-
-    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
-        """Go on to the last update.
-
-        Args:
-            progress: told after every update.
-            keep: file to save the state in every few minutes and when interrupted. If it is there already
-                and holds a state of this very distillation, that is where the run goes on from. It is
-                removed at the end.
-
-        Raises:
-            FloatingPointError: the loss or an image is no longer finite.
-        """
-        state = load_progress(keep, self._identity())
-        if state is not None:
-            self.load_state_dict(state)
-        with saving(keep, self._identity(), self.state_dict) as save_if_due:
-            while self.learned.iteration < self.updates:
-                self.step()
-                if progress is not None:
-                    progress(self.learned.iteration, self.updates, "updates")
-                save_if_due()
+    def rows(self) -> list[dict[str, Any]]:
+        """The record, and after it the learned step sizes by step."""
         steps = enumerate(self.step_sizes.tolist(), start=1)
-        sizes = [{"iteration": number, "step_size": size} for number, size in steps]
-        return Condensed(self.images(), [*self.learned.record, *sizes])
+        return [*self.learned.record, *({"iteration": number, "step_size": size} for number, size in steps)]
+
+    # ------------------------------------------------------------------ saving and going on
 
     def state_dict(self) -> dict[str, Any]:
         """Images, step sizes, Adam's moments, iteration and record: they continue an unbroken run."""
@@ -225,9 +216,6 @@ class DistillationEngine:
         tensors = [tuple(t.to(self.device) for t in state[name]) for name in ("values", "first", "second")]
         self.learned = Learned(*tensors, state["iteration"], tuple(state["record"]))
 
-    def _identity(self) -> str:
-        return identity_of(self.real, self.counts, self.settings, self.seed, self.device)
-
     def _begin(self) -> Learned:
         init, seed = self.settings.init, self.seed
         first = {label: initial_images(self.real, label, count, init, seed) for label, count in self.counts.items()}
@@ -240,31 +228,3 @@ class DistillationEngine:
         values = images, torch.full((self.settings.distill_epochs * len(batches),), raw, device=self.device)
         zeros = tuple(torch.zeros_like(value) for value in values)
         return Learned(values, zeros, zeros)
-
-
-def check_classes(settings: UnrolledSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
-    """There must be classes to tell apart.
-
-    Raises:
-        ValueError: there is only one.
-    """
-    if len(counts) < 2:
-        raise ValueError(
-            f"dd learns to tell classes apart and needs at least 2 in an experience, got class {next(iter(counts))} "
-            "alone; take more classes a step, or a memory that works class by class, such as dm"
-        )
-
-
-@register("dd", UnrolledSettings, check=check_classes)
-def distill(
-    real: RealImages,
-    counts: dict[int, int],
-    settings: UnrolledSettings,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress | None = None,
-    keep: Path | None = None,
-) -> Condensed:
-    """Dataset Distillation of one experience."""
-    return DistillationEngine(real, counts, settings, seed, device).run(progress, keep)

@@ -1,81 +1,200 @@
-"""What condensations in progress have in common, whatever moves their images: see who inherits."""
+"""What all condensing engines are: a condensation in progress that goes step by step, saves itself and goes on."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clreplay.condensation.engine.class_group import ClassGroup
+from clreplay.condensation.engine.execution import Execution
+from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.engine.start import equal_groups
 from clreplay.condensation.real_images import RealImages
+from clreplay.condensation.registry import Condensed
 from clreplay.networks import FlatParameters
 from clreplay.runtime.allocator import keep_freed_memory
+from clreplay.runtime.progress import Progress
 from clreplay.training.augmentation import parse_strategy
 
-
-def identity_of(real: RealImages, counts: dict[int, int], settings: Any, seed: int, device: torch.device) -> str:
-    """Names a condensation: classes, counts, settings, seed and kind of device."""
-    classes = [[real.keys[label], count] for label, count in counts.items()]
-    return json.dumps([classes, asdict(settings), seed, device.type])
+RECORD_ROWS = 200
+"""Rows of the record at most, but for the first and the last: reading a number makes the host wait for the device."""
 
 
-def finite_row(
-    values: dict[str, Tensor], images: Tensor, when: str, settings: Any, lower: tuple[str, ...]
-) -> dict[str, float]:
-    """Values and statistics of the synthetic images as a row of the record.
+class Engine:
+    """One condensation in progress: what it is made of, and the way from its first step to its last.
 
-    Reading them makes the host wait for the device.
-
-    Args:
-        values: scalars.
-        images: all synthetic images, any shape.
-        when: of the condensation, for the error.
-        settings: of the condensation.
-        lower: settings whose lowering cures a divergence.
-
-    Raises:
-        FloatingPointError: a value or an image is not finite; it names the cure.
-    """
-    values = {**values, "image_std": images.std(), "image_min": images.min(), "image_max": images.max()}
-    row = {name: float(value) for name, value in values.items()}
-    if not all(abs(value) < float("inf") for value in row.values()):
-        cure = " or ".join(f"{name} (now {getattr(settings, name)})" for name in lower)
-        raise FloatingPointError(f"condensation diverged at {when} ({row}); lower {cure}")
-    return row
-
-
-class GroupEngine:
-    """One condensation in progress whose classes are worked on in groups.
+    A relative gives ``step``, ``images``, ``state_dict`` and ``load_state_dict``, and keeps ``iteration`` and
+    ``record``. At any moment, also in the middle of a step, ``state_dict`` is the state after the last whole step:
+    that is what Ctrl-C saves.
 
     Args:
         real: the experience.
         counts: synthetic images of every class.
-        settings: with ``siamese_augment``, ``lr_img`` and whatever else ``lower`` names.
+        settings: of the method.
         seed: seed of all chance.
         device: where the work is done.
+        execution: how to compute.
 
     Raises:
         ValueError: a class has fewer real images than are asked of it.
     """
 
+    unit = "iterations"
+    """What progress counts."""
+    one = "iteration"
+    """One of them, in the message of a divergence."""
     lower: tuple[str, ...] = ("lr_img",)
     """Settings whose lowering cures a divergence."""
-    groups: list[ClassGroup]
+    decoding = "none"
+    """Name of the decoder that makes images to train on of those stored."""
+    iteration: int
+    """Iterations done."""
+    record: Any
+    """Rows so far."""
 
     def __init__(
-        self, real: RealImages, counts: dict[int, int], settings: Any, seed: int, device: torch.device
+        self,
+        real: RealImages,
+        counts: dict[int, int],
+        settings: Any,
+        seed: int,
+        device: torch.device,
+        execution: Execution = Execution(),
     ) -> None:
         real.check_counts(counts)
         self.real, self.settings, self.seed, self.device = real, settings, seed, torch.device(device)
+        self.execution = execution
         self.counts = {label: counts[label] for label in real.classes}
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.strategy = parse_strategy(settings.siamese_augment)
-        self.iteration = 0  # iterations done
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Make what the work needs; the constructor calls it at its end."""
+
+    @property
+    def iterations(self) -> int:
+        """Iterations in all."""
+        return self.settings.iterations
+
+    def step(self) -> Any:
+        """Go one step further."""
+        raise NotImplementedError
+
+    def images(self) -> dict[int, Tensor]:
+        """The images of every class as they are now, (k, c, h, w)."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the last whole step, plain values and tensors: it continues an unbroken run."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: the state is of something else; nothing is changed then.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ what a relative may do otherwise
+
+    def after_step(self, outcome: Any) -> None:
+        """Whatever a whole step is followed by, such as a row of the record; ``outcome`` is what the step returned."""
+
+    def progress(self) -> tuple[int, int] | None:
+        """Units done and in all; None where there is nothing new to tell."""
+        return self.iteration, self.iterations
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The whole record, once the work is done."""
+        return list(self.record)
+
+    def chosen(self) -> dict[str, Any]:
+        """What was chosen or fell back on the spot."""
+        return {}
+
+    def close(self) -> None:
+        """Let go of threads; a further step starts new ones."""
+
+    # ------------------------------------------------------------------ the whole way
+
+    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
+        """Go on to the last iteration.
+
+        Args:
+            progress: told as the work goes on.
+            keep: file to save the state in every few minutes and when interrupted. If it is there already
+                and holds a state of this very condensation, that is where the run goes on from. It is
+                removed at the end.
+
+        Raises:
+            FloatingPointError: a loss or an image is no longer finite.
+        """
+        if (state := load_progress(keep, self.identity())) is not None:
+            self.load_state_dict(state)
+        try:
+            with saving(keep, self.identity(), self.state_dict) as save_if_due:
+                while self.iteration < self.iterations:
+                    self.after_step(self.step())
+                    if progress is not None and (done := self.progress()) is not None:
+                        progress(*done, self.unit)
+                    save_if_due()
+        finally:
+            self.close()
+        return Condensed(self.images(), self.rows(), self.chosen(), self.decoding)
+
+    def identity(self) -> str:
+        """Names this very condensation: classes, counts, settings, execution, seed and kind of device."""
+        classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
+        return json.dumps([classes, asdict(self.settings), asdict(self.execution), self.seed, self.device.type])
+
+    # ------------------------------------------------------------------ the record
+
+    def is_recorded(self, iteration: int) -> bool:
+        """Whether an iteration has a row: the first, the last, and every so many."""
+        every = max(1, self.iterations // RECORD_ROWS)
+        return iteration % every == 0 or iteration in (1, self.iterations)
+
+    def row(self, iteration: int, values: dict[str, Tensor], images: Tensor) -> dict[str, Any]:
+        """A row of the record: values and statistics of the synthetic images, which the host waits for.
+
+        Args:
+            iteration: the row's.
+            values: scalars.
+            images: all synthetic images, any shape.
+
+        Raises:
+            FloatingPointError: a value or an image is not finite; it names the cure.
+        """
+        values = {**values, "image_std": images.std(), "image_min": images.min(), "image_max": images.max()}
+        row = {name: float(value) for name, value in values.items()}
+        if not all(abs(value) < float("inf") for value in row.values()):
+            cure = " or ".join(f"{name} (now {getattr(self.settings, name)})" for name in self.lower)
+            raise FloatingPointError(f"condensation diverged at {self.one} {iteration} ({row}); lower {cure}")
+        return {"iteration": iteration, **row}
+
+
+class GroupEngine(Engine):
+    """An engine whose classes are worked on in groups.
+
+    Args:
+        real, counts, seed, device, execution: see :class:`Engine`.
+        settings: with ``siamese_augment``, ``lr_img`` and whatever else ``lower`` names.
+    """
+
+    groups: list[ClassGroup]
+
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        super().set_up()
+        self.strategy = parse_strategy(self.settings.siamese_augment)
+        self.iteration = 0
         self.record: list[dict[str, Any]] = []
 
     def images(self) -> dict[int, Tensor]:
@@ -83,42 +202,36 @@ class GroupEngine:
         by_label = {label: group.synthetic[i] for group in self.groups for i, label in enumerate(group.labels)}
         return {label: by_label[label].detach().clone() for label in self.real.classes}
 
-    def _add_row(self, values: dict[str, Tensor], **more: Any) -> None:
-        """A row of the record: the iteration, values, statistics of the images, and more that needs no reading."""
-        flat = torch.cat([group.synthetic.flatten() for group in self.groups])
-        row = finite_row(values, flat, f"iteration {self.iteration}", self.settings, self.lower)
-        # A new list, not in place: the last state still has the record that was its own.
-        self.record = [*self.record, {"iteration": self.iteration, **row, **more}]
-
-    def _identity(self) -> str:
-        return identity_of(self.real, self.counts, self.settings, self.seed, self.device)
+    def add_row(self, values: dict[str, Tensor], **more: Any) -> None:
+        """Where the iteration is recorded, a row of values, image statistics, and more that needs no reading."""
+        if self.is_recorded(self.iteration):
+            flat = torch.cat([group.synthetic.flatten() for group in self.groups])
+            # A new list, not in place: the last state still has the record that was its own.
+            self.record = [*self.record, {**self.row(self.iteration, values, flat), **more}]
 
 
 class SteppedEngine(GroupEngine):
-    """One condensation in progress whose iterations are steps of the images, a network training between them.
+    """An engine whose iterations are steps of the images, a network training between them.
 
     Every step ends with ``self._state = self._snapshot()``, and so does the setting up: that is what Ctrl-C saves,
     so a step may replace the tensors of the groups at any time but must not change them in place.
 
     Args:
-        real, counts, seed, device: see :class:`GroupEngine`.
+        real, counts, seed, device, execution: see :class:`Engine`.
         settings: with ``lr_net``, ``real_batch`` and ``init`` too, and ``build`` for the network.
-
-    Raises:
-        ValueError: a class has fewer real images than are asked of it.
     """
 
     lower = ("lr_img", "lr_net")
     _state: dict[str, Any]
 
-    def __init__(
-        self, real: RealImages, counts: dict[int, int], settings: Any, seed: int, device: torch.device
-    ) -> None:
-        super().__init__(real, counts, settings, seed, device)
-        self.network = settings.build(len(real.classes), real.shape[0], real.shape[1]).to(self.device)
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        super().set_up()
+        real, s = self.real, self.settings
+        self.network = s.build(len(real.classes), *real.shape[:2]).to(self.device)
         self.parameters = FlatParameters(self.network)
-        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=settings.lr_net)
-        self.groups = equal_groups(real, self.counts, settings.real_batch, settings.init, seed, self.device)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=s.lr_net)
+        self.groups = equal_groups(real, self.counts, s.real_batch, s.init, self.seed, self.device)
         self.position = 0  # steps done of the iteration under way
 
     # ------------------------------------------------------------------ what a relative's state has beside

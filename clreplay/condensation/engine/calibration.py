@@ -12,14 +12,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from clreplay.condensation.engine.execution import EXECUTION_FIELDS
+from clreplay.condensation.engine.execution import EXECUTION_FIELDS, Execution
 from clreplay.condensation.real_images import RealImages
 from clreplay.networks.fused_forward import fusible
 from clreplay.runtime.device import processor
@@ -39,7 +39,13 @@ class Steppable(Protocol):
     """An engine as a trial sees it: made for some classes, moved a step at a time, closed."""
 
     def __init__(
-        self, real: RealImages, counts: dict[int, int], settings: Any, seed: int, device: torch.device
+        self,
+        real: RealImages,
+        counts: dict[int, int],
+        settings: Any,
+        seed: int,
+        device: torch.device,
+        execution: Execution,
     ) -> None: ...
 
     def step(self) -> Any:
@@ -52,76 +58,86 @@ class Steppable(Protocol):
 def choose_execution(
     engine: type[Steppable],
     settings: Any,
+    execution: Execution,
     real: RealImages,
     counts: dict[int, int],
     device: torch.device,
-) -> Any:
-    """Settings without ``auto``: measured where the work is long enough to pay for it, plain elsewhere.
+) -> tuple[Any, Execution]:
+    """Settings and execution without ``auto``: measured where the work is long enough to pay for it, plain elsewhere.
 
     Args:
         engine: the engine that will do the work; a few iterations of a few classes are its trial.
-        settings: what is not ``auto`` (``classes_at_once``: null) stays.
+        settings: of the method; only ``precision`` may be open in them.
+        execution: what is not ``auto`` (``classes_at_once``: null) stays.
         real, counts: the experience, of which the first classes are tried.
         device: where.
     """
     device = torch.device(device)
     work = _multiply_adds(settings, real, counts)
-    if work * settings.iterations < WORTH_MEASURING or not _open(settings, device):
-        return settings.plain(device)
-    path = user_cache() / "calibration" / f"{_key(engine, settings, real, counts, device)}.json"
-    found = _remembered(path)
-    if found is None:
-        compiling = work * settings.iterations * len(real.classes) > WORTH_COMPILING
-        trial = _Trial(engine, settings, real, counts, device)
-        found = {"chosen": _search(settings, trial, device, compiling), "milliseconds": trial.milliseconds()}
-        _remember(path, found)
-    return replace(settings, **found["chosen"]).plain(device)
+    if work * settings.iterations >= WORTH_MEASURING and _is_open(settings, execution, device):
+        path = user_cache() / "calibration" / f"{_key(engine, settings, execution, real, counts, device)}.json"
+        found = _remembered(path)
+        if found is None:
+            compiling = work * settings.iterations * len(real.classes) > WORTH_COMPILING
+            trial = _Trial(engine, settings, execution, real, counts, device)
+            found = {"chosen": _search(trial, compiling), "milliseconds": trial.milliseconds()}
+            _remember(path, found)
+        settings, execution = _with_choice(settings, execution, found["chosen"])
+    return settings.plain(device), execution.plain(device, settings.norm)
 
 
-def _open(settings: Any, device: torch.device) -> bool:
+def _with_choice(settings: Any, execution: Execution, choice: Mapping[str, Any]) -> tuple[Any, Execution]:
+    """Both with a choice written into them; ``precision`` is a setting."""
+    how = {name: value for name, value in choice.items() if name != "precision"}
+    if "precision" in choice:
+        settings = replace(settings, precision=choice["precision"])
+    return settings, replace(execution, **how)
+
+
+def _is_open(settings: Any, execution: Execution, device: torch.device) -> bool:
     """Whether there is anything to choose."""
-    names = ["kernels", "precision"] + (["parallel"] if device.type == "cpu" else ["layout"])
-    failing = settings.kernels == "compiled"  # it is tried, and given up if it fails
-    return failing or any(getattr(settings, name) == "auto" for name in names)
+    names = ["kernels", "parallel" if device.type == "cpu" else "layout"]
+    failing = execution.kernels == "compiled"  # it is tried, and given up if it fails
+    return failing or settings.precision == "auto" or any(getattr(execution, name) == "auto" for name in names)
 
 
-def _search(
-    settings: Any, trial: Callable[[dict[str, Any]], float], device: torch.device, compiling: bool
-) -> dict[str, Any]:
+def _search(trial: _Trial, compiling: bool) -> dict[str, Any]:
     """The fastest choices: kernels with their layout and parallelism first, then the chunk, then precision."""
     best, seconds = None, math.inf
-    for candidate in _ways(settings, trial.network, device, compiling):
+    for candidate in _ways(trial.settings, trial.execution, trial.network, trial.device, compiling):
         taken = trial(candidate)
         if best is None or taken < MARGIN * seconds:
             best, seconds = candidate, taken
-    if device.type == "cpu" and settings.classes_at_once is None and settings.norm != "batch":
-        for chunk in (1, 4):
-            taken = trial({**best, "classes_at_once": chunk}) if chunk > 1 else seconds
-            if chunk == 1 or taken < MARGIN * seconds:
-                best, seconds = {**best, "classes_at_once": chunk}, taken
-    if settings.precision == "auto":
+    chunks = trial.device.type == "cpu" and trial.execution.classes_at_once is None and trial.settings.norm != "batch"
+    for chunk in (1, 4) if chunks else ():
+        taken = trial({**best, "classes_at_once": chunk}) if chunk > 1 else seconds
+        if chunk == 1 or taken < MARGIN * seconds:
+            best, seconds = {**best, "classes_at_once": chunk}, taken
+    if trial.settings.precision == "auto":
         low = {**best, "precision": "bfloat16"}
         best = low if trial(low) < MARGIN * seconds else {**best, "precision": "float32"}
     return best
 
 
-def _ways(settings: Any, network: torch.nn.Module, device: torch.device, compiling: bool) -> list[dict[str, Any]]:
+def _ways(
+    settings: Any, execution: Execution, network: torch.nn.Module, device: torch.device, compiling: bool
+) -> list[dict[str, Any]]:
     """Candidates, the one to prefer in a tie first."""
     cpu = device.type == "cpu"
-    kernels = [settings.kernels]
-    if settings.kernels == "auto":
+    kernels = [execution.kernels]
+    if execution.kernels == "auto":
         fused = (["native"] if cpu else ["compiled"]) if cpu or compiling else []
         kernels = [name for name in fused if fusible(network, name, device) is None] + ["eager"]
-    elif settings.kernels == "compiled":
+    elif execution.kernels == "compiled":
         kernels = ["compiled", "eager"]  # the latter in case the former fails
     layouts = {"native": ["channels_last"], "eager": ["contiguous"] if cpu else ["channels_last", "contiguous"]}
     threads = cpu and torch.get_num_threads() > 1 and settings.norm != "batch"
     ways = []
     for name in kernels:
         known = layouts.get(name, ["contiguous"] if cpu else ["channels_last"])
-        for layout in known if settings.layout == "auto" or name == "native" else [settings.layout]:
+        for layout in known if execution.layout == "auto" or name == "native" else [execution.layout]:
             free = ["classes", "operators"] if threads else ["operators"]
-            for parallel in free if settings.parallel == "auto" else [settings.parallel]:
+            for parallel in free if execution.parallel == "auto" else [execution.parallel]:
                 ways.append({"kernels": name, "layout": layout, "parallel": parallel})
     return ways
 
@@ -133,15 +149,17 @@ class _Trial:
         self,
         engine: type[Steppable],
         settings: Any,
+        execution: Execution,
         real: RealImages,
         counts: dict[int, int],
         device: torch.device,
     ) -> None:
-        self.engine, self.settings, self.real, self.counts, self.device = engine, settings, real, counts, device
+        self.engine, self.settings, self.execution = engine, settings, execution
+        self.real, self.counts, self.device = real, counts, device
         self.network = settings.build(1, real.shape[0], real.shape[1]).to(device)
         self.fastest = math.inf
         self.results: list[tuple[dict[str, Any], float]] = []
-        self._told = False
+        self._warned = False
 
     def __call__(self, choice: dict[str, Any]) -> float:
         """The best of three iterations after one to warm up; a hopeless candidate is timed by the first alone."""
@@ -150,17 +168,18 @@ class _Trial:
             classes = min(classes, torch.get_num_threads() * choice.get("classes_at_once", 1))
         part = self.real.subset(self.real.classes[:classes])
         precision = "float32" if self.settings.precision == "auto" else self.settings.precision
-        settings = replace(self.settings, **{"precision": precision, **choice})
+        settings, execution = _with_choice(self.settings, self.execution, {"precision": precision, **choice})
         try:
-            engine = self.engine(part, {c: self.counts[c] for c in part.classes}, settings, 0, self.device)
+            counts = {label: self.counts[label] for label in part.classes}
+            engine = self.engine(part, counts, settings, 0, self.device, execution)
             seconds = self._best(engine) / classes
         except Exception as error:
             # Whatever a compiler stumbles over is a reason not to use it; PyTorch's own layers must work.
             if choice["kernels"] != "compiled":
                 raise
-            if not self._told:
+            if not self._warned:
                 logger.warning("kernels=compiled does not work here (%s); going on with eager", _first_line(error))
-            self._told, seconds = True, math.inf
+            self._warned, seconds = True, math.inf
         self.fastest = min(self.fastest, seconds * classes)
         self.results.append((choice, seconds))
         return seconds
@@ -209,6 +228,7 @@ def _multiply_adds(settings: Any, real: RealImages, counts: dict[int, int]) -> f
 def _key(
     engine: type[Steppable],
     settings: Any,
+    execution: Execution,
     real: RealImages,
     counts: dict[int, int],
     device: torch.device,
@@ -220,7 +240,18 @@ def _key(
     classes = min(len(real.classes), threads) if device.type == "cpu" else len(real.classes)
     batch = min(settings.real_batch, max(real.count(label) for label in real.classes))
     count = max(counts[label] for label in real.classes)
-    parts = [engine.__name__, shape, real.shape, batch, count, classes, threads, where, torch.__version__]
+    parts = [
+        engine.__name__,
+        shape,
+        asdict(execution),
+        real.shape,
+        batch,
+        count,
+        classes,
+        threads,
+        where,
+        torch.__version__,
+    ]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

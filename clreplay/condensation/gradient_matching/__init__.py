@@ -1,7 +1,7 @@
 """Gradient matching: DC and DSA."""
 
-from clreplay.condensation.gradient_matching.engine import condense_by_gradients
+from clreplay.condensation.gradient_matching.engine import GradientMatchingEngine
 
 __all__ = [
-    "condense_by_gradients",
+    "GradientMatchingEngine",
 ]

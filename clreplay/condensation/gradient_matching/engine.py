@@ -4,7 +4,7 @@ Each outer iteration draws a random network. In each of its matching steps a cla
 the gradient they give the network comes closer to the gradient of a real batch of the class; between two steps the
 network trains on the synthetic images of all classes. So classes depend on one another.
 
-A matching step puts one class after another through the network, or all together (the setting ``together``), with
+A matching step puts one class after another through the network, or all together (``together`` of the execution), with
 the same outcome to float rounding.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,33 +19,37 @@ from torch import Tensor, nn
 
 from clreplay.condensation.engine.base import SteppedEngine
 from clreplay.condensation.engine.class_group import ClassGroup
-from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.gradient_matching.class_gradients import class_gradients
 from clreplay.condensation.gradient_matching.settings import GradientSettings
-from clreplay.condensation.real_images import RealImages
-from clreplay.condensation.registry import Condensed, register
+from clreplay.condensation.registry import register
 from clreplay.losses.gradient_distance import gradient_distance, is_compared
-from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.augmentation import augment_classes
 from clreplay.training.loop import train_further
 
 logger = logging.getLogger(__name__)
-RECORD_ROWS = 200
 
 
+def check_loops(settings: GradientSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """Loops must be known for the largest class.
+
+    Raises:
+        ValueError: see :meth:`GradientSettings.loops`.
+    """
+    settings.loops(max(counts.values()))
+
+
+# Training on all images mixes the classes: not separable.
+@register("gradient_matching", GradientSettings, check=check_loops, execution=("together",), engine=True)
 class GradientMatchingEngine(SteppedEngine):
-    """One condensation in progress: all that it is, and how it goes one matching step further.
+    """DC, DSA and what lies between them, as the settings say; a step is a matching step.
 
     Its chance is keyed by iteration and step, so between two steps the state is the synthetic images, their
     velocity, the network and where it stands.
 
     Args:
-        real: the experience.
-        counts: synthetic images of every class.
+        real, counts, seed, device, execution: see :class:`Engine`.
         settings: see :class:`GradientSettings`.
-        seed: seed of all chance.
-        device: where the work is done.
 
     Raises:
         ValueError: a class has fewer real images than are asked of it, or the loop's numbers are to be the
@@ -55,15 +58,12 @@ class GradientMatchingEngine(SteppedEngine):
 
     settings: GradientSettings
 
-    def __init__(
-        self,
-        real: RealImages,
-        counts: dict[int, int],
-        settings: GradientSettings,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        super().__init__(real, counts, settings, seed, device)
+    unit = "matching steps"
+
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        super().set_up()
+        real, settings = self.real, self.settings
         self.steps, self.epochs = settings.loops(max(self.counts.values()))
         self.network.requires_grad_()  # views of the buffer still, trained in place
         self.compared = [n for n, p in self.network.named_parameters() if is_compared(p, settings.distance)]
@@ -104,7 +104,7 @@ class GradientMatchingEngine(SteppedEngine):
             self._train(number)
         self.iteration, self.position = (self.iteration + 1, 0) if last else (self.iteration, self.position + 1)
         if last:
-            self._note()
+            self.add_row({"gradient_distance": self.distance})
         self._state = self._snapshot()
         return distance
 
@@ -172,7 +172,7 @@ class GradientMatchingEngine(SteppedEngine):
     # ------------------------------------------------------------------ how many classes at once
 
     def _classes_at_once(self) -> int:
-        together = self.settings.together
+        together = self.execution.together
         if together is None:
             together = self.device.type != "cpu" and self.settings.norm != "layer"
         return max(len(group.labels) for group in self.groups) if together else 1
@@ -183,39 +183,15 @@ class GradientMatchingEngine(SteppedEngine):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    # ------------------------------------------------------------------ the whole way
+    # ------------------------------------------------------------------ what a run tells
 
-    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
-        """Go on to the last iteration.
+    def progress(self) -> tuple[int, int]:
+        """Matching steps done and in all."""
+        return self.iteration * self.steps + self.position, self.iterations * self.steps
 
-        Args:
-            progress: told after every matching step.
-            keep: file to save the state in every few minutes and when interrupted. If it is there already
-                and holds a state of this very condensation, that is where the run goes on from. It is
-                removed at the end.
-
-        Raises:
-            FloatingPointError: the distance or an image is no longer finite.
-        """
-        state = load_progress(keep, self._identity())
-        if state is not None:
-            self.load_state_dict(state)
-        total = self.settings.iterations * self.steps
-        with saving(keep, self._identity(), self.state_dict) as save_if_due:
-            while self.iteration < self.settings.iterations:
-                self.step()
-                if progress is not None:
-                    progress(self.iteration * self.steps + self.position, total, "matching steps")
-                save_if_due()
-        chosen = {"classes_at_once": self.classes_at_once, "outer_loops": self.steps, "inner_epochs": self.epochs}
-        return Condensed(self.images(), self.record, chosen)
-
-    def _note(self) -> None:
-        """A row of the record, of some iterations only: reading a number makes the host wait for the device."""
-        total = self.settings.iterations
-        if self.iteration % max(1, total // RECORD_ROWS) and self.iteration not in (1, total):
-            return
-        self._add_row({"gradient_distance": self.distance})
+    def chosen(self) -> dict[str, Any]:
+        """How many classes went together at last, and the loops' lengths."""
+        return {"classes_at_once": self.classes_at_once, "outer_loops": self.steps, "inner_epochs": self.epochs}
 
     # ------------------------------------------------------------------ saving and going on
 
@@ -228,28 +204,3 @@ class GradientMatchingEngine(SteppedEngine):
     def _take_own(self, state: dict[str, Any]) -> None:
         self.distance = state["tensors"]["distance"].to(self.device)
         self.classes_at_once = state["classes_at_once"]
-
-
-def check_loops(settings: GradientSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
-    """Loops must be known for the largest class.
-
-    Raises:
-        ValueError: see :meth:`GradientSettings.loops`.
-    """
-    settings.loops(max(counts.values()))
-
-
-# Training on all images mixes the classes: not separable.
-@register("gradient_matching", GradientSettings, check=check_loops)
-def condense_by_gradients(
-    real: RealImages,
-    counts: dict[int, int],
-    settings: GradientSettings,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress | None = None,
-    keep: Path | None = None,
-) -> Condensed:
-    """DC, DSA and what lies between them, as the settings say."""
-    return GradientMatchingEngine(real, counts, settings, seed, device).run(progress, keep)

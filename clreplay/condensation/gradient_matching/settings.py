@@ -37,8 +37,6 @@ class GradientSettings(NetworkSettings):
             or ``squared``.
         statistics_batch: with batch norm, real images a class whose forward pass sets the statistics that a
             matching step is done under.
-        together: whether the classes go through the network in one batch; null does so on a GPU. Results agree
-            to float rounding. Not with layer norm, see :func:`clreplay.condensation.gradient_matching.class_gradients.class_gradients`.
     """
 
     iterations: int = 1000
@@ -54,7 +52,6 @@ class GradientSettings(NetworkSettings):
     inner_augment: str | None = None
     distance: str = "row_cosine"
     statistics_batch: int = 16
-    together: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,11 +68,6 @@ class GradientSettings(NetworkSettings):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.momentum_img < 1:
             raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
-        if self.together and self.norm == "layer":
-            raise ValueError(
-                "together must be false or null with norm='layer', got True: "
-                "PyTorch's second derivative of layer norm is inexact for a batch of classes"
-            )
 
     def loops(self, images_per_class: int) -> tuple[int, int]:
         """Matching steps a network, and epochs between two of them.

@@ -1,9 +1,11 @@
 """Distribution matching: DM, DDM, DataDAM and every composition of their terms; IDM on top."""
 
-from clreplay.condensation.matching.dm import condense_by_matching
-from clreplay.condensation.matching.idm import condense_by_idm
+from clreplay.condensation.matching.dm import MATCHING_EXECUTION
+from clreplay.condensation.matching.engine import MatchingEngine
+from clreplay.condensation.matching.idm import IDM
 
 __all__ = [
-    "condense_by_idm",
-    "condense_by_matching",
+    "IDM",
+    "MATCHING_EXECUTION",
+    "MatchingEngine",
 ]

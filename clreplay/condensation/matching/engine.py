@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,56 +20,41 @@ from torch import Tensor
 from clreplay.condensation.engine.base import GroupEngine
 from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.class_threads import ClassThreads
-from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.engine.start import equal_groups, initial_images
 from clreplay.condensation.matching.fresh_networks import FreshNetworks
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
-from clreplay.condensation.real_images import RealImages
-from clreplay.condensation.registry import Condensed
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
-from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import BLOCK
 from clreplay.training.augmentation import augment_classes
 
 logger = logging.getLogger(__name__)
-RECORD_ROWS = 200
 RESIDENT_SHARE = 0.4
 """Of a GPU's free memory: what real images may take of it; beyond, batches come from the host."""
 
 
 class MatchingEngine(GroupEngine):
-    """One condensation in progress: all that it is, and how it goes one step further.
+    """One condensation by matching distributions.
 
     The chance of iteration i is a function of (seed, class key, i), so the state is only the synthetic
     images, their velocity, the iteration, the record and what the networks know beyond their draw.
 
     Args:
-        real: the experience.
-        counts: synthetic images of every class.
-        settings: see :class:`MatchingSettings`; what is ``auto`` in them is plain here, see :func:`choose_execution`.
-        seed: seed of all chance.
-        device: where the work is done.
-
-    Raises:
-        ValueError: a class has fewer real images than are asked of it.
+        real, counts, seed, device: see :class:`Engine`.
+        settings: see :class:`MatchingSettings`.
+        execution: what is ``auto`` in it is plain here, see :func:`.calibration.choose_execution`.
     """
 
     settings: MatchingSettings
 
-    def __init__(
-        self,
-        real: RealImages,
-        counts: dict[int, int],
-        settings: MatchingSettings,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        super().__init__(real, counts, settings, seed, device)
-        self.settings = settings = settings.plain(self.device)
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        super().set_up()
+        self.settings = settings = self.settings.plain(self.device)
+        self.execution = how = self.execution.plain(self.device, settings.norm)
         self.networks = self.make_networks()
-        self.forward = Forward(self.networks.network, settings.kernels, settings.layout, settings.precision)
+        self.forward = Forward(self.networks.network, how.kernels, how.layout, settings.precision)
         self.groups = self._make_groups()
         self._halved = False
         self._threads: ClassThreads | None = None
@@ -110,7 +94,7 @@ class MatchingEngine(GroupEngine):
         number = self.iteration // self.settings.network_reuse
         with self._convolutions():
             self.networks.take(number)
-            values = self._in_threads(number) if self.settings.parallel == "classes" else self._in_turn(number)
+            values = self._in_threads(number) if self.execution.parallel == "classes" else self._in_turn(number)
             self.networks.advance(number)
         self.iteration += 1
         totals: dict[str, Tensor] = {}
@@ -200,46 +184,20 @@ class MatchingEngine(GroupEngine):
         finally:
             torch.backends.cudnn.allow_tf32 = before
 
-    # ------------------------------------------------------------------ the whole way
+    # ------------------------------------------------------------------ what a run tells
 
-    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
-        """Go on to the last iteration.
-
-        Args:
-            progress: told after every iteration.
-            keep: file to save the state in every few minutes and when interrupted. If it is there already
-                and holds a state of this very condensation, that is where the run goes on from. It is
-                removed at the end.
-
-        Raises:
-            FloatingPointError: a loss is no longer finite.
-        """
-        if (state := load_progress(keep, self._identity())) is not None:
-            self.load_state_dict(state)
-        total = self.settings.iterations
-        every = max(1, total // RECORD_ROWS)
-        try:
-            with saving(keep, self._identity(), self.state_dict) as save_if_due:
-                while self.iteration < total:
-                    values = self.step()
-                    # Reading a loss makes the host wait for the device: only now and then.
-                    if self.iteration % every == 0 or self.iteration in (1, total):
-                        self._add_row(values)
-                    if progress is not None:
-                        progress(self.iteration, total, "iterations")
-                    save_if_due()
-        finally:
-            self.close()
-        return Condensed(self.images(), self.record, self.chosen())
+    def after_step(self, values: dict[str, Tensor]) -> None:
+        """A row of the record, now and then."""
+        self.add_row(values)
 
     def chosen(self) -> dict[str, Any]:
         """What was measured or fell back on the spot, beside the settings that say the same."""
-        s = self.settings
+        how = self.execution
         return {
-            "kernels": s.kernels,
-            "layout": s.layout,
-            "parallel": s.parallel,
-            "precision": s.precision,
+            "kernels": how.kernels,
+            "layout": how.layout,
+            "parallel": how.parallel,
+            "precision": self.settings.precision,
             "classes_at_once": max(len(group.labels) for group in self.groups),
         }
 
@@ -313,8 +271,8 @@ class MatchingEngine(GroupEngine):
     def _classes_at_once(self, batch: int, count: int, classes: int) -> int:
         if self.settings.norm == "batch":
             return classes  # batch statistics mix the classes (DM's batch-norm path)
-        if self.settings.classes_at_once is not None:
-            return self.settings.classes_at_once
+        if self.execution.classes_at_once is not None:
+            return self.execution.classes_at_once
         if self.device.type != "cuda":
             return classes
         free, _ = torch.cuda.mem_get_info(self.device)

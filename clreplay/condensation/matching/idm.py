@@ -10,23 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clreplay.condensation.engine.calibration import choose_execution
+from clreplay.condensation.engine.execution import Execution
+from clreplay.condensation.matching.dm import MATCHING_EXECUTION
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.network_queue import NetworkQueue, QueueSettings
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
 from clreplay.condensation.matching.tiled_start import tiled_images
 from clreplay.condensation.real_images import RealImages
-from clreplay.condensation.registry import Condensed, register
+from clreplay.condensation.registry import register
 from clreplay.losses import TrustedCrossEntropy
 from clreplay.memory.decoders import decoder
-from clreplay.runtime.progress import Progress
 
 DECODING = "tiles2"
 
@@ -52,11 +52,43 @@ class IDMSettings(MatchingSettings, QueueSettings):
             raise ValueError(f"ce_weight must not be negative, got {self.ce_weight}")
 
 
+def check_quadrants(settings: IDMSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
+    """Images must have quadrants.
+
+    Raises:
+        ValueError: their sides are odd.
+    """
+    if shape[1] % 2 or shape[2] % 2:
+        raise ValueError(
+            f"idm splits images into quadrants: height and width must be even, got {shape[1]} x {shape[2]}; "
+            "pad or resize the images"
+        )
+
+
+def choose_image_execution(
+    settings: IDMSettings, execution: Execution, real: RealImages, counts: dict[int, int], device: torch.device
+) -> tuple[IDMSettings, Execution]:
+    """What is fastest, by trying image updates alone: the queue's training is the same in every way."""
+    untrained = replace(settings, queue_steps=0)
+    found, chosen = choose_execution(IDM, untrained, execution, real, counts, device)
+    return replace(found, queue_steps=settings.queue_steps), chosen
+
+
+@register(
+    "idm",
+    IDMSettings,
+    decoding=lambda settings: DECODING,
+    choose_execution=choose_image_execution,
+    check=check_quadrants,
+    execution=MATCHING_EXECUTION,
+    engine=True,
+)
 class IDM(MatchingEngine):
     """The matching engine with expanded images, a queue of networks and a term that asks them for the class.
 
     Args:
-        real, counts, settings, seed, device: see :class:`MatchingEngine`; ``counts`` are stored images.
+        real, settings, seed, device, execution: see :class:`MatchingEngine`.
+        counts: stored images of every class.
 
     Raises:
         ValueError: the images cannot be split into quadrants, or a class has fewer real images than are asked of it.
@@ -64,13 +96,13 @@ class IDM(MatchingEngine):
 
     settings: IDMSettings
     first_images = staticmethod(tiled_images)
+    decoding = DECODING
 
-    def __init__(
-        self, real: RealImages, counts: dict[int, int], settings: IDMSettings, seed: int, device: torch.device
-    ) -> None:
-        check_quadrants(settings, counts, real.shape)
+    def set_up(self) -> None:
+        """See :class:`Engine`."""
+        check_quadrants(self.settings, self.counts, self.real.shape)
         self.tiles = decoder(DECODING)
-        super().__init__(real, counts, settings, seed, device)
+        super().set_up()
 
     def make_networks(self) -> NetworkQueue:
         """A queue whose networks have an output a class, and train on all images of the experience."""
@@ -95,41 +127,3 @@ class IDM(MatchingEngine):
     def seen(self, synthetic: Tensor) -> Tensor:
         """Partition and expansion: (classes, n, c, h, w) to (classes, 4n, c, h, w)."""
         return self.tiles(synthetic.flatten(0, 1)).unflatten(0, (len(synthetic), -1))
-
-    def run(self, progress: Progress | None = None, keep: Path | None = None) -> Condensed:
-        """See :meth:`MatchingEngine.run`; what comes out is to be decoded."""
-        return replace(super().run(progress, keep), decoding=DECODING)
-
-
-def settle_images(settings: IDMSettings, real: RealImages, counts: dict[int, int], device: torch.device) -> IDMSettings:
-    """Settings without ``auto``, by trying image updates alone: the queue's training is the same in every way."""
-    untrained = choose_execution(IDM, replace(settings, queue_steps=0), real, counts, device)
-    return replace(untrained, queue_steps=settings.queue_steps)
-
-
-def check_quadrants(settings: IDMSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
-    """Images must have quadrants.
-
-    Raises:
-        ValueError: their sides are odd.
-    """
-    if shape[1] % 2 or shape[2] % 2:
-        raise ValueError(
-            f"idm splits images into quadrants: height and width must be even, got {shape[1]} x {shape[2]}; "
-            "pad or resize the images"
-        )
-
-
-@register("idm", IDMSettings, decoding=lambda settings: DECODING, choose_execution=settle_images, check=check_quadrants)
-def condense_by_idm(
-    real: RealImages,
-    counts: dict[int, int],
-    settings: IDMSettings,
-    *,
-    seed: int,
-    device: torch.device,
-    progress: Progress | None = None,
-    keep: Path | None = None,
-) -> Condensed:
-    """Improved distribution matching, with whatever other terms the settings compose."""
-    return IDM(real, counts, settings, seed, device).run(progress, keep)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from clreplay.condensation.engine.execution import PARALLEL
 from clreplay.losses.attention import check_power
-from clreplay.networks.fused_forward import KERNELS, LAYOUTS, PRECISIONS
+from clreplay.networks.fused_forward import PRECISIONS
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice
 from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
@@ -40,13 +39,6 @@ class MatchingSettings(NetworkSettings):
         attention_weight: of spatial attention matching (DataDAM); 100 where mean_weight is 1.
         attention_power: its exponent p.
         attention_layers: taps used by attention matching; null takes all blocks but the last.
-        classes_at_once: classes worked on together; null measures on a CPU and fills the memory of a GPU. With
-            other numbers results agree to float rounding, as they do under the next three settings.
-        kernels: what runs between two convolutions: ``eager``, ``native`` or ``compiled``
-            (:mod:`clreplay.networks.fused_forward`), or ``auto`` to take the fastest here.
-        layout: of feature maps in memory, ``contiguous`` or ``channels_last``, or ``auto``.
-        parallel: on a CPU, spread the ``classes`` over its cores or the work inside of each of the
-            ``operators``, or ``auto``.
         precision: of the convolutions, ``float32``, ``tf32`` (what PyTorch does by default on NVIDIA GPUs;
             elsewhere the same as float32), ``bfloat16`` (fast on GPUs and on CPUs with ``avx512_bf16``), or
             ``auto`` to take bfloat16 where it is faster. Augmentation, statistics, losses and images are single
@@ -76,16 +68,12 @@ class MatchingSettings(NetworkSettings):
     attention_weight: float = 0.0
     attention_power: float = 4.0
     attention_layers: tuple[int, ...] | None = None
-    classes_at_once: int | None = None
-    kernels: str = "auto"
-    layout: str = "auto"
-    parallel: str = "auto"
     precision: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_strategy(self.siamese_augment, "siamese_augment")
-        for name in ("iterations", "real_batch", "network_reuse", "classes_at_once"):
+        for name in ("iterations", "real_batch", "network_reuse"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -108,25 +96,13 @@ class MatchingSettings(NetworkSettings):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def plain(self, device: torch.device) -> MatchingSettings:
-        """The same with every ``auto`` as it is without measuring, and TF32 only where there is such a thing."""
-        eager = {"kernels": "eager", "layout": "contiguous", "parallel": "operators", "precision": "float32"}
-        chosen = {name: value for name, value in eager.items() if getattr(self, name) == "auto"}
-        if self.kernels == "native":
-            chosen["layout"] = "channels_last"
-        if self.precision == "tf32" and device.type != "cuda":
-            chosen["precision"] = "float32"
-        if device.type != "cpu" or self.norm == "batch":
-            chosen["parallel"] = "operators"
-        elif self.classes_at_once is None:
-            chosen["classes_at_once"] = 1  # a class at a time stays in the cache
-        return replace(self, **chosen)
+        """The same with ``precision`` as it is without measuring, and TF32 only where there is such a thing."""
+        single = self.precision == "auto" or (self.precision == "tf32" and device.type != "cuda")
+        return replace(self, precision="float32") if single else self
 
 
 _CHOICES = {
     "init": ("real", "noise"),
-    "kernels": KERNELS,
-    "layout": LAYOUTS,
-    "parallel": PARALLEL,
     "precision": PRECISIONS,
     "sigma_of": ("image", "mean_map"),
     "spread": ("std", "var"),

@@ -21,6 +21,7 @@ from clreplay.condensation.distillation.learned_steps import (
     step_loss,
 )
 from clreplay.condensation.distillation.unrolled_gradient import walk, walk_back
+from clreplay.condensation.engine import base
 from clreplay.condensation.engine import progress_file as keeping
 from clreplay.condensation.selection.random_choice import RandomSettings, select_random
 from clreplay.data import NORMALIZATIONS, ImageSet
@@ -305,9 +306,9 @@ def test_every_epoch_takes_every_real_image_once(real):
 
 
 def test_epochs_count_batches_of_the_experience(real):
-    assert engine(real, replace(TINY, updates=None, epochs=4)).updates == 12
-    assert engine(real, replace(TINY, updates=None, epochs=4, real_batch=1024)).updates == 4
-    assert engine(real, replace(TINY, updates=7, epochs=4)).updates == 7
+    assert engine(real, replace(TINY, updates=None, epochs=4)).iterations == 12
+    assert engine(real, replace(TINY, updates=None, epochs=4, real_batch=1024)).iterations == 4
+    assert engine(real, replace(TINY, updates=7, epochs=4)).iterations == 7
 
 
 # ---------------------------------------------------------------- counts and bytes
@@ -417,7 +418,7 @@ def test_a_state_that_does_not_fit_changes_nothing(real):
 
 
 def test_the_record_holds_loss_image_range_and_step_sizes(real, monkeypatch):
-    monkeypatch.setattr(unrolled, "RECORD_ROWS", 5)
+    monkeypatch.setattr(base, "RECORD_ROWS", 5)
     some = engine(real, replace(TINY, updates=13, distill_epochs=1), count=1)
     record = some.run().record
     losses = [row for row in record if "loss" in row]

@@ -1,16 +1,16 @@
 """What is fastest here: measured only where it pays, remembered, kept to, and told."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from mixed import apart, mixed
 
-from clreplay.condensation import RealImages, condense_experience
+from clreplay.condensation import METHODS, ConfiguredMethod, RealImages, condense_experience
 from clreplay.condensation.engine import calibration
 from clreplay.condensation.engine.calibration import choose_execution
-from clreplay.condensation.engine.execution import EXECUTION_FIELDS, resume_execution, summary
-from clreplay.condensation.matching.dm import condense_by_matching
+from clreplay.condensation.engine.execution import EXECUTION_FIELDS, Execution
 from clreplay.condensation.matching.engine import MatchingEngine, MatchingSettings
 from clreplay.condensation.selection.random_choice import RandomSettings
 from clreplay.data import NORMALIZATIONS
@@ -49,15 +49,30 @@ def two_threads():
 
 def pace(monkeypatch, seconds):
     """A machine on which a way takes what ``seconds`` says of it."""
-    monkeypatch.setattr(calibration._Trial, "_best", lambda self, engine: seconds(engine.settings) * len(engine.counts))
+    monkeypatch.setattr(
+        calibration._Trial,
+        "_best",
+        lambda self, engine: seconds(flat(engine.settings, engine.execution)) * len(engine.counts),
+    )
 
 
-def chosen(settings):
-    return {name: getattr(settings, name) for name in EXECUTION_FIELDS}
+class Flat(dict):
+    """Settings and execution by flat name."""
+
+    __getattr__ = dict.__getitem__
+
+
+def flat(settings, execution):
+    return Flat({**asdict(settings), **asdict(execution)})
+
+
+def chosen(found):
+    return {name: found[name] for name in EXECUTION_FIELDS}
 
 
 def settled(real, settings=DM, device=CPU):
-    return choose_execution(MatchingEngine, settings, real, dict.fromkeys(real.classes, 4), device)
+    counts = dict.fromkeys(real.classes, 4)
+    return flat(*choose_execution(MatchingEngine, *apart(settings), real, counts, device))
 
 
 def test_little_work_is_not_worth_measuring(real, monkeypatch):
@@ -66,8 +81,8 @@ def test_little_work_is_not_worth_measuring(real, monkeypatch):
 
 
 def test_nothing_open_is_nothing_to_measure(real, always):
-    fixed = replace(DM, kernels="eager", layout="contiguous", parallel="operators", precision="bfloat16")
-    assert settled(real, fixed) == replace(fixed, classes_at_once=1)
+    fixed = mixed(DM, kernels="eager", layout="contiguous", parallel="operators", precision="bfloat16")
+    assert settled(real, fixed) == flat(*mixed(fixed, classes_at_once=1))
     assert always == []
 
 
@@ -106,7 +121,7 @@ def test_a_choice_is_remembered_and_the_next_is_not_measured(real, always, two_t
     tried = len(always)
     assert tried >= 2
     assert settled(real) == first
-    assert settled(real, replace(DM, lr_img=7.0)) == replace(first, lr_img=7.0)  # as fast, whatever the step size
+    assert settled(real, replace(DM, lr_img=7.0)) == {**first, "lr_img": 7.0}  # as fast, whatever the step size
     assert len(always) == tried
     settled(real, replace(DM, width=32))
     assert len(always) > tried
@@ -150,7 +165,7 @@ def test_a_compiler_that_fails_is_told_once_and_eager_is_used(real, monkeypatch,
 
     monkeypatch.setattr("clreplay.networks.fused_forward._compiler", lambda: broken)
     monkeypatch.setattr(calibration, "WORTH_MEASURING", 0.0)
-    found = settled(real, replace(DM, kernels="compiled"))
+    found = settled(real, mixed(DM, kernels="compiled"))
     assert found.kernels == "eager"
     assert caplog.text.count("kernels=compiled does not work here (RuntimeError: no Triton here)") == 1
     assert "many more lines" not in caplog.text
@@ -166,21 +181,21 @@ def test_an_error_of_the_plain_way_is_an_error(real, always, monkeypatch):
 # ---------------------------------------------------------------- a run keeps to what was chosen
 
 
-def test_later_experiences_keep_to_the_choice_of_the_first(pixels, always, monkeypatch):
+def test_later_experiences_keep_to_the_choice_of_the_first(pixels, always):
     images, labels = pixels(4, 12)
     memory = ReplayMemory(images_per_class=2, normalization=NORMALIZATIONS["cifar10"])
     seen = []
 
-    def condenser(real, counts, settings, **rest):
-        seen.append(chosen(settings))
-        return condense_by_matching(real, counts, settings, **rest)
+    def condenser(real, counts, settings, *, execution, **rest):
+        seen.append(flat(settings, execution))
+        return METHODS["matching"].condense(real, counts, settings, execution=execution, **rest)
+
+    configured = ConfiguredMethod(replace(METHODS["matching"], condense=condenser), DM)
 
     def experience(classes):
         rows = (labels[:, None] == torch.tensor(classes)).any(1)
         part = RealImages(images[rows], labels[rows], NORMALIZATIONS["cifar10"])
-        method = replace(calibration_method(), condense=condenser)
-        monkeypatch.setattr("clreplay.condensation.experience.method_of", lambda *_: method)
-        condense_experience(memory, part, condenser, DM, seed=0, device=CPU)
+        condense_experience(memory, part, configured, seed=0, device=CPU)
 
     experience([0, 1])
     first = dict(memory.info["chosen"])
@@ -192,24 +207,35 @@ def test_later_experiences_keep_to_the_choice_of_the_first(pixels, always, monke
     assert memory.info["chosen"]["kernels"] == "eager"
 
 
-def calibration_method():
-    from clreplay.condensation import METHODS
-
-    return METHODS["matching"]
-
-
-def test_only_open_settings_are_held():
-    before = {"kernels": "native", "classes_at_once": 4, "width": 8, "parallel": "classes"}
-    found = resume_execution(replace(DM, parallel="operators"), before, CPU)
-    assert (found.kernels, found.parallel, found.classes_at_once, found.width) == ("native", "operators", 4, 16)
-    assert resume_execution(DM, before, torch.device("cuda")).classes_at_once is None  # depends on a GPU's free memory
-    assert resume_execution(RandomSettings(), before, CPU) == RandomSettings()
+def test_only_what_is_open_is_taken_from_before():
+    before = {"kernels": "native", "classes_at_once": 4, "width": 8, "parallel": "classes", "precision": "bfloat16"}
+    matching = ConfiguredMethod(METHODS["matching"], DM, Execution(parallel="operators"))
+    found = matching.resume(before, CPU).values()
+    assert (found["kernels"], found["parallel"], found["classes_at_once"]) == ("native", "operators", 4)
+    assert (found["width"], found["precision"]) == (16, "float32")
+    assert matching.resume(before, torch.device("cuda")).execution.classes_at_once is None  # a GPU's free memory
+    undecided = ConfiguredMethod(METHODS["matching"], replace(DM, precision="auto"))
+    assert undecided.resume(before, CPU).settings.precision == "bfloat16"
+    plain = ConfiguredMethod(METHODS["random"], RandomSettings())
+    assert plain.resume(before, CPU).values() == asdict(RandomSettings())
 
 
 def test_choices_in_words():
-    assert summary(RandomSettings()) is None
-    plain = DM.plain(CPU)
-    assert summary(plain) == "eager kernels, contiguous maps, float32"
+    assert ConfiguredMethod(METHODS["random"], RandomSettings()).summary() is None
+    plain = Execution().plain(CPU, "instance")
+    assert ConfiguredMethod(METHODS["matching"], DM, plain).summary() == "eager kernels, contiguous maps, float32"
+    settings, native = mixed(
+        (DM, plain), kernels="native", layout="channels_last", parallel="classes", precision="bfloat16"
+    )
     threads = torch.get_num_threads()
-    native = replace(plain, kernels="native", layout="channels_last", parallel="classes", precision="bfloat16")
-    assert summary(native) == f"native kernels, channels-last maps, bfloat16, classes in {threads} threads"
+    assert ConfiguredMethod(METHODS["matching"], settings, native).summary() == (
+        f"native kernels, channels-last maps, bfloat16, classes in {threads} threads"
+    )
+
+
+@pytest.mark.parametrize("name", ["kernels", "layout", "parallel"])
+def test_a_way_that_is_unknown_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be one of auto, .*, got 'fast'"):
+        Execution(**{name: "fast"})
+    with pytest.raises(ValueError, match="classes_at_once must be at least 1, got 0"):
+        Execution(classes_at_once=0)

@@ -7,9 +7,13 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from mixed import apart, mixed
 
 from clreplay.condensation import METHODS, RealImages
+from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.engine import base
 from clreplay.condensation.engine import progress_file as keeping
+from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.gradient_matching import engine as gradients
 from clreplay.condensation.gradient_matching.class_gradients import class_gradients
 from clreplay.condensation.gradient_matching.engine import GradientMatchingEngine
@@ -35,7 +39,8 @@ DSA = replace(DC, init="real", siamese_augment=STRATEGY, inner_augment=STRATEGY)
 
 def engine(real, settings=DSA, count=4, seed=3):
     counts = count if isinstance(count, dict) else dict.fromkeys(real.classes, count)
-    return GradientMatchingEngine(real, counts, settings, seed, CPU)
+    settings, execution = apart(settings)
+    return GradientMatchingEngine(real, counts, settings, seed, CPU, execution)
 
 
 def condensed(real, settings=DSA, count=4, seed=3):
@@ -202,7 +207,7 @@ def slow_condense(real, counts, settings, seed):
 def test_a_condensation_equals_the_slow_loop(real, settings, together, double):
     counts = dict.fromkeys(real.classes, 3)
     expected = slow_condense(real, counts, settings, seed=3)
-    some = engine(real, replace(settings, together=together), counts)
+    some = engine(real, mixed(settings, together=together), counts)
     start = some.images()
     found = some.run().images
     assert_close(found, expected)
@@ -213,7 +218,7 @@ def test_uneven_classes_and_counts_equal_the_slow_loop(pixels, double):
     real, counts = RealImages(*pixels(each=[5, 12, 9, 12]), NORMALIZATION), {0: 2, 1: 3, 2: 1, 3: 3}
     expected = slow_condense(real, counts, DSA, seed=3)
     for together in (False, True):
-        some = engine(real, replace(DSA, together=together), counts)
+        some = engine(real, mixed(DSA, together=together), counts)
         assert [group.labels for group in some.groups] == [[0], [1, 3], [2]]
         assert_close(some.run().images, expected)
 
@@ -288,7 +293,7 @@ def test_layer_norm_is_matched_class_after_class(three_classes):
     )
     assert float((slope * images).sum()) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-5)
     with pytest.raises(ValueError, match="together must be false or null with norm='layer', got True"):
-        replace(DC, norm="layer", together=True)
+        ConfiguredMethod(METHODS["gradient_matching"], *mixed(DC, norm="layer", together=True))
 
 
 # ---------------------------------------------------------------- siamese
@@ -298,7 +303,7 @@ def test_layer_norm_is_matched_class_after_class(three_classes):
 @pytest.mark.parametrize("together", [False, True])
 def test_the_same_images_on_both_sides_are_at_zero_under_any_augmentation(real, strategy, together, double):
     """Only if each class's real and synthetic images are augmented alike: then nothing has a reason to move."""
-    settings = replace(
+    settings = mixed(
         DSA, siamese_augment=strategy, distance="squared", real_batch=12, together=together, inner_epochs=3
     )
     some = engine(real, settings, count=12)
@@ -319,7 +324,7 @@ def test_augmentation_matters_and_every_class_has_its_own(real):
 # ---------------------------------------------------------------- bytes and resuming
 
 
-@pytest.mark.parametrize("settings", [DC, replace(DSA, together=True)], ids=["dc", "dsa-together"])
+@pytest.mark.parametrize("settings", [DC, mixed(DSA, together=True)], ids=["dc", "dsa-together"])
 def test_repeated_runs_give_the_same_bytes_and_leave_the_global_chance_alone(real, settings, global_chance_untouched):
     with global_chance_untouched():
         first, second = condensed(real, settings), condensed(real, settings)
@@ -346,7 +351,7 @@ def test_pixel_codes_and_floats_give_the_same_bytes(pixels):
 @pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, {"together": True}, {"outer_loops": 1}], ids=str)
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_resumed_run_gives_the_bytes_and_the_record_of_an_unbroken_one(real, changes, stop, tmp_path):
-    settings = replace(DSA, **{"iterations": 6 if "outer_loops" in changes else 2, **changes})
+    settings = mixed(DSA, **{"iterations": 6 if "outer_loops" in changes else 2, **changes})
     unbroken = engine(real, settings).run()
     broken = engine(real, settings)
     for _ in range(stop):
@@ -461,7 +466,7 @@ def test_a_state_that_does_not_fit_changes_nothing(real, spoil):
 def test_uneven_classes_get_exactly_what_is_asked(pixels):
     real, counts = RealImages(*pixels(each=[4, 20, 9, 20]), NORMALIZATION), {0: 4, 1: 3, 2: 1, 3: 3}
     for together in (False, True):
-        found = condensed(real, replace(DSA, together=together, real_batch=8), counts)
+        found = condensed(real, mixed(DSA, together=together, real_batch=8), counts)
         assert {c: tuple(images.shape) for c, images in found.items()} == {c: (n, 3, 8, 8) for c, n in counts.items()}
         assert all(torch.isfinite(images).all() and images.dtype == torch.float32 for images in found.values())
 
@@ -495,7 +500,7 @@ def test_the_record_has_a_row_an_iteration_with_the_mean_distance_of_its_steps(r
 
 
 def test_a_long_record_is_thinned(pixels, monkeypatch):
-    monkeypatch.setattr(gradients, "RECORD_ROWS", 4)
+    monkeypatch.setattr(base, "RECORD_ROWS", 4)
     real = RealImages(*pixels(2, 3), NORMALIZATION)
     settings = replace(DC, iterations=13, outer_loops=1, width=2, depth=1, real_batch=2)
     iterations = [row["iteration"] for row in engine(real, settings, count=1).run().record]
@@ -518,7 +523,7 @@ def test_divergence_is_an_error_that_names_the_cure(real):
 
 
 def test_a_cpu_takes_a_class_at_a_time_unless_told_otherwise(real):
-    assert [engine(real, replace(DSA, together=t)).classes_at_once for t in (None, False, True)] == [1, 1, 3]
+    assert [engine(real, mixed(DSA, together=t)).classes_at_once for t in (None, False, True)] == [1, 1, 3]
 
 
 def limit_memory(monkeypatch, classes):
@@ -535,7 +540,7 @@ def limit_memory(monkeypatch, classes):
 
 def test_out_of_memory_halves_the_classes_at_once_and_is_remembered(pixels, monkeypatch, caplog, double):
     real = RealImages(*pixels(7, 9), NORMALIZATION)
-    settings = replace(DSA, together=True, iterations=1, real_batch=4)
+    settings = mixed(DSA, together=True, iterations=1, real_batch=4)
     plain = condensed(real, settings)
     limit_memory(monkeypatch, 2)
     some = engine(real, settings)
@@ -554,7 +559,7 @@ def test_out_of_memory_halves_the_classes_at_once_and_is_remembered(pixels, monk
 def test_memory_too_small_for_one_class_is_an_error(real, monkeypatch):
     limit_memory(monkeypatch, 0)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        engine(real, replace(DSA, together=True)).run()
+        engine(real, mixed(DSA, together=True)).run()
 
 
 # ---------------------------------------------------------------- settings
@@ -657,9 +662,9 @@ def test_the_recipes_are_dc_s_and_dsa_s_and_differ_in_start_and_augmentation_alo
 
 
 def test_what_names_a_condensation_holds_every_setting(real):
-    parts = json.loads(engine(real)._identity())
+    parts = json.loads(engine(real).identity())
     assert parts[1] == asdict(DSA) and parts[0] == [[real.keys[label], 4] for label in real.classes]
-    assert parts[2:] == [3, "cpu"]
+    assert parts[2:] == [asdict(Execution()), 3, "cpu"]
 
 
 # ---------------------------------------------------------------- does it work?

@@ -38,7 +38,7 @@ COMPOSITIONS = {
 }
 TERMS = ("mean_matching", "moment_matching", "correlation_matching", "diversity", "attention_matching")
 NAMES = ("dm+mm", "dm+cm", "dm+sm", "dm+icd", "datadam", "datadam+sm")
-TINY = {"width": 4, "depth": 2, "iterations": 2, "real_batch": 7, "lr_img": 0.01, "kernels": "eager"}
+TINY = {"width": 4, "depth": 2, "iterations": 2, "real_batch": 7, "lr_img": 0.01}
 
 
 def settings_of(name, **changes):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mixed import apart, mixed
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.engine import progress_file as keeping
@@ -25,7 +26,8 @@ DM = replace(DDM, style_weight=0.0, diversity_weight=0.0)
 
 def engine(real, settings=DDM, count=4, seed=3):
     counts = count if isinstance(count, dict) else {label: count for label in real.classes}
-    return MatchingEngine(real, counts, settings, seed, CPU)
+    settings, execution = apart(settings)
+    return MatchingEngine(real, counts, settings, seed, CPU, execution)
 
 
 def condensed(real, settings=DDM, count=4, seed=3):
@@ -230,7 +232,7 @@ def twenty(pixels):
 @pytest.mark.parametrize("classes_at_once", [1, 3, 20, None])
 def test_a_class_draws_the_same_alone_in_three_and_in_twenty(twenty, classes_at_once):
     images, labels = twenty
-    settings = replace(DM, real_batch=4, classes_at_once=classes_at_once)
+    settings = mixed(DM, real_batch=4, classes_at_once=classes_at_once)
     together = engine(RealImages(images, labels, NORMALIZATION), settings)
     sizes = {1: {1}, 3: {3, 2}, 20: {20}, None: {1}}[classes_at_once]
     assert {len(group.labels) for group in together.groups} == sizes
@@ -259,7 +261,7 @@ def test_rows_are_drawn_without_replacement_and_change_with_iteration_block_and_
 
 def test_every_row_of_a_group_belongs_to_its_class(pixels):
     images, labels = pixels(each=[9, 11, 10])
-    some = engine(RealImages(images, labels, NORMALIZATION), replace(DM, real_batch=4, classes_at_once=3))
+    some = engine(RealImages(images, labels, NORMALIZATION), mixed(DM, real_batch=4, classes_at_once=3))
     (group,) = some.groups
     group.prepare(0, 0, some.strategy)
     for i, label in enumerate(group.labels):
@@ -273,7 +275,7 @@ def test_a_class_comes_out_the_same_alone_in_three_and_in_twenty(twenty):
     everyone = RealImages(images, labels, NORMALIZATION)
     one_by_one = condensed(everyone, settings, 3)
     for classes_at_once in (3, 20):
-        assert_close(condensed(everyone, replace(settings, classes_at_once=classes_at_once), 3), one_by_one)
+        assert_close(condensed(everyone, mixed(settings, classes_at_once=classes_at_once), 3), one_by_one)
     for label in (0, 19):
         mine = labels == label
         alone = condensed(RealImages(images[mine], labels[mine], NORMALIZATION), settings, 3)
@@ -421,7 +423,7 @@ def test_a_state_that_does_not_fit_changes_nothing(real, spoil):
 def test_uneven_classes_and_counts_get_exactly_what_is_asked(pixels):
     real = RealImages(*pixels(each=[4, 20, 9, 20]), NORMALIZATION)
     counts = {0: 4, 1: 3, 2: 1, 3: 3}
-    found = condensed(real, replace(DDM, real_batch=8, classes_at_once=4), counts)
+    found = condensed(real, mixed(DDM, real_batch=8, classes_at_once=4), counts)
     assert {label: tuple(images.shape) for label, images in found.items()} == {
         label: (count, 3, 8, 8) for label, count in counts.items()
     }
@@ -531,7 +533,6 @@ def test_a_class_smaller_than_asked_is_named_before_any_work(real):
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
         ({"real_batch": 0}, "real_batch must be at least 1, got 0"),
         ({"network_reuse": 0}, "network_reuse must be at least 1, got 0"),
-        ({"classes_at_once": 0}, "classes_at_once must be at least 1, got 0"),
         ({"lr_img": 0.0}, "lr_img must be positive, got 0.0"),
         ({"momentum_img": 1.0}, r"momentum_img must be within \[0, 1\), got 1.0"),
         ({"neighbours": 0.0}, r"neighbours must be a fraction within \(0, 1\], got 0.0"),
@@ -579,10 +580,10 @@ def test_a_style_layer_the_network_lacks_is_an_error_and_moves_nothing(real):
 
 
 def test_real_images_on_the_device_or_where_they_were_make_no_difference(real, monkeypatch):
-    plain = engine(real, replace(DDM, classes_at_once=2))
+    plain = engine(real, mixed(DDM, classes_at_once=2))
     assert all(group.real is real.images for group in plain.groups)  # nothing is copied
     monkeypatch.setattr(MatchingEngine, "_resident", lambda self: True)
-    resident = engine(real, replace(DDM, classes_at_once=2))
+    resident = engine(real, mixed(DDM, classes_at_once=2))
     assert [len(group.real) for group in resident.groups] == [24, 12]
     assert_same_bytes(plain.run().images, resident.run().images)
 
@@ -602,7 +603,7 @@ def limit_memory(monkeypatch, classes: int) -> None:
 @pytest.mark.parametrize("reuse", [1, 3])
 def test_out_of_memory_halves_the_group_and_goes_on_to_the_same_images(pixels, monkeypatch, caplog, reuse):
     real = RealImages(*pixels(classes=7, each=[9, 12, 9, 10, 14, 9, 11]), NORMALIZATIONS["cifar10"])
-    settings = replace(DDM, classes_at_once=7, real_batch=8, network_reuse=reuse)
+    settings = mixed(DDM, classes_at_once=7, real_batch=8, network_reuse=reuse)
     whole = engine(real, settings)
     assert [len(group.labels) for group in whole.groups] == [7]
     plain = whole.run().images
@@ -618,7 +619,7 @@ def test_out_of_memory_halves_the_group_and_goes_on_to_the_same_images(pixels, m
 def test_memory_too_small_for_one_class_is_an_error(real, monkeypatch):
     limit_memory(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError):
-        engine(real, replace(DDM, classes_at_once=2)).run()
+        engine(real, mixed(DDM, classes_at_once=2)).run()
 
 
 def test_bfloat16_convolutions_keep_images_and_losses_in_single_precision(real):

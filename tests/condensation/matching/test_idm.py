@@ -7,12 +7,15 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from mixed import apart, mixed
 
 from clreplay.api import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine import calibration
+from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingEngine
-from clreplay.condensation.matching.idm import IDM, IDMSettings, condense_by_idm, settle_images
+from clreplay.condensation.matching.idm import IDM, IDMSettings, choose_image_execution
 from clreplay.condensation.matching.network_queue import NetworkQueue
 from clreplay.condensation.matching.tiled_start import tiled_images
 from clreplay.data import NORMALIZATIONS, load_dataset
@@ -39,7 +42,8 @@ SM_TINY = replace(IDM_TINY, style_weight=500.0)
 
 def engine(real, settings=IDM_TINY, count=2, seed=3):
     counts = count if isinstance(count, dict) else dict.fromkeys(real.classes, count)
-    return IDM(real, counts, settings, seed, CPU)
+    settings, execution = apart(settings)
+    return IDM(real, counts, settings, seed, CPU, execution)
 
 
 def condensed(real, settings=IDM_TINY, count=2, seed=3):
@@ -495,7 +499,7 @@ def test_iterations_that_share_a_network_see_it_untrained_and_the_queue_goes_on_
 def test_native_kernels_work_with_learned_norms(pixels, style):
     real = RealImages(*pixels(2, 12, size=16), NORMALIZATION)
     settings = replace(IDM_TINY, width=16, style_weight=style, queue_steps=10, iterations=4)
-    eager, native = engine(real, replace(settings, kernels="eager")), engine(real, replace(settings, kernels="native"))
+    eager, native = engine(real, mixed(settings, kernels="eager")), engine(real, mixed(settings, kernels="native"))
     start = eager.images()
     found, expected = native.run().images, eager.run().images
     norms = [block.norm for block in native.networks.network.blocks]
@@ -508,11 +512,11 @@ def test_native_kernels_work_with_learned_norms(pixels, style):
 
 def test_classes_in_threads_give_the_same_bytes(pixels):
     real = RealImages(*pixels(5, 12), NORMALIZATION)
-    plain = condensed(real, replace(SM_TINY, parallel="operators"))
+    plain = condensed(real, mixed(SM_TINY, parallel="operators"))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        some = engine(real, replace(SM_TINY, parallel="classes"))
+        some = engine(real, mixed(SM_TINY, parallel="classes"))
         torch.set_num_threads(1)  # of the queue's training
         assert_same_bytes(some.run().images, plain)
     finally:
@@ -523,13 +527,13 @@ def test_classes_in_threads_give_the_same_bytes(pixels):
 def test_how_many_classes_go_at_once_does_not_matter(pixels, classes_at_once):
     real = RealImages(*pixels(each=[12, 9, 12, 10, 12]), NORMALIZATION)
     alone = condensed(real)
-    for label, images in condensed(real, replace(IDM_TINY, classes_at_once=classes_at_once)).items():
+    for label, images in condensed(real, mixed(IDM_TINY, classes_at_once=classes_at_once)).items():
         torch.testing.assert_close(images, alone[label], rtol=1e-4, atol=1e-4)
 
 
 def test_out_of_memory_halves_the_group_and_every_class_keeps_its_output(pixels, monkeypatch, caplog):
     real = RealImages(*pixels(5, 12), NORMALIZATION)
-    settings = replace(IDM_TINY, classes_at_once=5, ce_weight=2.0)
+    settings = mixed(IDM_TINY, classes_at_once=5, ce_weight=2.0)
     plain, features = condensed(real, settings), MatchingEngine._features
 
     def limited(self, images, group, within):
@@ -549,10 +553,10 @@ def test_choices_are_tried_without_training_the_queue(real, monkeypatch):
     monkeypatch.setattr(calibration, "WORTH_MEASURING", 0.0)
     monkeypatch.setattr(NetworkQueue, "_trained", lambda *_: pytest.fail("trained"))
     settings = replace(IDM_TINY, width=16)
-    settled = settle_images(settings, real, dict.fromkeys(real.classes, 2), CPU)
-    chosen = {name: getattr(settled, name) for name in calibration.EXECUTION_FIELDS}
-    assert "auto" not in chosen.values() and chosen["classes_at_once"] is not None
-    assert replace(settled, **{name: getattr(settings, name) for name in chosen}) == settings
+    counts = dict.fromkeys(real.classes, 2)
+    found, execution = choose_image_execution(settings, Execution(), real, counts, CPU)
+    assert "auto" not in vars(execution).values() and execution.classes_at_once is not None
+    assert found == settings
 
 
 # ---------------------------------------------------------------- in the house
@@ -567,10 +571,10 @@ def test_the_queue_ties_the_classes_together_so_nothing_is_cached_by_class(real)
 
 def test_a_memory_counts_what_is_stored_and_trains_on_four_times_as_many(real):
     memory = ReplayMemory(images_per_class=2, normalization=NORMALIZATION)
-    condense_experience(memory, real, condense_by_idm, IDM_TINY, seed=3, device=CPU)
+    condense_experience(memory, real, ConfiguredMethod(METHODS["idm"], IDM_TINY), seed=3, device=CPU)
     plain = ReplayMemory(images_per_class=2, normalization=NORMALIZATION)
     dm = load_recipe("dm").settings("smoke", {"width": 4, "depth": 2})
-    condense_experience(plain, real, METHODS["matching"].condense, dm, seed=3, device=CPU)
+    condense_experience(plain, real, ConfiguredMethod(METHODS["matching"], dm), seed=3, device=CPU)
     assert len(memory) == len(plain) == 6 and memory.memory_bytes == plain.memory_bytes
     assert memory.images.shape == (24, 3, 8, 8) and memory.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert {slot.decoding for slot in memory.slots.values()} == {"tiles2"}
@@ -587,7 +591,7 @@ def test_diversity_counts_expanded_images(real):
 def test_uneven_classes_get_exactly_what_is_asked(pixels):
     real = RealImages(*pixels(each=[4, 20, 9]), NORMALIZATION)
     counts = {0: 4, 1: 3, 2: 1}
-    found = condensed(real, replace(IDM_TINY, classes_at_once=3), counts)
+    found = condensed(real, mixed(IDM_TINY, classes_at_once=3), counts)
     assert {label: len(images) for label, images in found.items()} == counts
 
 
