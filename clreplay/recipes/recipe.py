@@ -9,8 +9,10 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
       cpu: {iterations: 300}
       smoke: {iterations: 5}
 
-``cases`` are settings for some data sets or numbers of images a class only (:mod:`clreplay.recipes.cases`); ``code`` names
-a Python file, beside the recipe, that registers a method of one's own (:mod:`clreplay.recipes.own_code`).
+``base`` names a file of ``strategies/base`` whose method, settings, cases and presets a recipe builds on; ``terms``
+are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for some data sets or
+numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe, that registers a
+method of one's own (:mod:`.own_code`).
 
 Unknown keys and wrong types are errors that name the file, the key and what is allowed.
 """
@@ -33,10 +35,12 @@ from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.registry import Method
 from clreplay.recipes.cases import Case, read_cases
 from clreplay.recipes.own_code import own_methods
+from clreplay.recipes.terms import TERMS, flattened
 from clreplay.recipes.typed_settings import RecipeError, build, checked_values
 from clreplay.training.settings import TrainingSettings
 
 PRESETS = ("paper", "cpu", "smoke")
+_MERGED = ("settings", TERMS, "cases", "presets")
 TRAINING_FILE = "training"
 """Recipe of the learner; it stands beside the memories' recipes and is not one of them."""
 
@@ -142,7 +146,7 @@ def load_recipe(name: str | Path) -> Recipe:
                 f"unknown memory {str(name)!r}{hint} Known: {', '.join(recipe_names())}; "
                 "or give the path of a .yaml recipe"
             )
-    content = _read(path, {"method", "code", "label", "source", "settings", "cases", "presets"})
+    content = _with_base(_read(path, {"base", "method", "code", "label", "source", *_MERGED}), path)
     recipe = Recipe(path.stem, content.get("label", path.stem), _method(content, path), path, content)
     recipe.check()
     return recipe
@@ -164,6 +168,30 @@ def training_settings(
     _check(partial(build, TrainingSettings), partial(checked_values, TrainingSettings), content, str(path))
     cases = _applying(read_cases(content.get("cases"), str(path)), dataset, images_per_class)
     return build(TrainingSettings, _merged(content, preset, overrides or {}, str(path), cases), str(path))
+
+
+def _with_base(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A recipe on top of what its ``base`` shares out: settings, terms and presets by key, the base's cases first."""
+    if "base" not in content:
+        return content
+    folder, name = strategies_dir() / "base", content["base"]
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in known:
+        raise RecipeError(f"{path}: base must be one of {', '.join(known)}, got {name!r}")
+    below = _read(folder / f"{name}.yaml", {"method", *_MERGED})
+    merged = {**below, **content}
+    for key in ("settings", TERMS):
+        parts = [_mapping(one.get(key), f"{path}: {key}") for one in (below, content)]
+        merged[key] = {**parts[0], **parts[1]}
+    merged["cases"] = [*below.get("cases", []), *(content.get("cases") or [])]
+    presets = [_mapping(one.get("presets"), f"{path}: presets") for one in (below, content)]
+    merged["presets"] = {
+        preset: {
+            key: value for part in presets for key, value in _mapping(part.get(preset), f"{path}: presets").items()
+        }
+        for preset in dict.fromkeys([*presets[0], *presets[1]])
+    }
+    return merged
 
 
 def _method(content: Mapping[str, Any], path: Path) -> Method:
@@ -222,13 +250,15 @@ def _merged(
     if unknown:
         raise RecipeError(f"{where}: presets must be among {', '.join(PRESETS)}, got {', '.join(sorted(unknown))}")
     values = dict(_mapping(content.get("settings"), f"{where}: settings"))
+    values.update(flattened({TERMS: content.get(TERMS) or {}}, where))
     for part in (*cases, _mapping(presets.get(preset), f"{where}: presets: {preset}"), overrides):
-        values.update(part)
+        values.update(flattened(part, where))
     return values
 
 
 def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Values told apart by name, each of its type: settings of the method, and how to compute."""
+    values = flattened(values, where)
     how = {key: value for key, value in values.items() if key in method.execution}
     rest = {key: value for key, value in values.items() if key not in how}
     return checked_values(method.settings, rest, where, method.execution), checked_values(Execution, how, where)

@@ -28,6 +28,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from clreplay import DDMReplayPlugin, ReplayMemory, condense
 from clreplay.condensation import METHODS, Condensed, RealImages, condense_experience
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Normalization
 from clreplay.plugin.replay import CondensedReplayPlugin
 from clreplay.recipes.recipe import load_recipe
@@ -293,7 +294,7 @@ def test_a_recipe_of_one_s_own_is_a_path(tmp_path):
 def test_the_ddm_plugin_is_the_ddm_recipe():
     plugin = DDMReplayPlugin(20)
     assert plugin.name == "ddm"
-    assert plugin.condenser is METHODS["matching"].condense
+    assert plugin.configured.method is METHODS["matching"]
     assert plugin.settings == load_recipe("ddm").settings("paper")
     assert (plugin.memory.images_per_class, plugin.memory.mem_size) == (20, None)
     assert DDMReplayPlugin(mem_size=2000, preset="cpu").memory.mem_size == 2000
@@ -458,6 +459,6 @@ def test_a_condenser_that_fails_costs_nothing():
     stream = plain_benchmark().train_stream
     with pytest.raises(ValueError, match="power"):
         trained.train(stream[0])
-    trained.plugins[0].condenser = FirstImages()
+    trained.plugins[0].configured = ConfiguredMethod.of_callable(FirstImages())
     trained.train(stream[0])
     assert trained.plugins[0].memory.classes == [0, 1]

@@ -30,3 +30,26 @@ def terms_of(settings: MatchingSettings, images_per_class: int) -> list[Any]:
     if not kept:
         raise ValueError("every term has weight zero; give mean_weight (or another term's) a positive value")
     return kept
+
+
+FLAT_NAMES: dict[str, dict[str, str]] = {
+    "mean": {"weight": "mean_weight"},
+    "style": {
+        "weight": "style_weight",
+        "moments": "alpha",
+        "correlation": "correlation",
+        "sigma_of": "sigma_of",
+        "spread": "spread",
+        "channels": "moment_channels",
+        "quarter": "gram_quarter",
+        "layers": "style_layers",
+    },
+    "diversity": {
+        "weight": "diversity_weight",
+        "neighbours": "neighbours",
+        "reduction": "diversity_reduction",
+        "detach_neighbours": "detach_neighbours",
+    },
+    "attention": {"weight": "attention_weight", "power": "attention_power", "layers": "attention_layers"},
+}
+"""The settings of every term: what a recipe calls them under ``terms:``, and their names as settings of the method."""

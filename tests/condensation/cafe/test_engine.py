@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mixed import apart
+from mixed import apart, mixed
 
 from clreplay.condensation import METHODS, RealImages
 from clreplay.condensation.cafe import engine as cafe

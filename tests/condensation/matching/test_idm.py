@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -631,7 +631,7 @@ def test_the_recipe_has_the_published_values(name):
     assert [(s.real_batch, s.queue_every) for s in paper.values()] == [(5000, 5), (256, 30), (256, 30)]
     for dataset, weights in {"cifar100": [0.5, 0.1, 0.1], "tinyimagenet": [0.5, 0.5, 0.8]}.items():
         assert [recipe.settings("paper", None, dataset, n).ce_weight for n in (1, 10, 50)] == weights
-    assert set(asdict(paper[10])) == set(recipe.content["settings"])
+    assert set(recipe.content["settings"]) < set(recipe.keys())
     plain = paper[10]
     assert (plain.lr_img, plain.momentum_img, plain.iterations, plain.real_batch) == (0.2, 0.5, 20000, 256)
     assert (plain.queue_start, plain.queue_size, plain.queue_trained, plain.queue_steps) == (3, 100, 2, 10)

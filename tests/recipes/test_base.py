@@ -1,0 +1,94 @@
+"""Recipes that build on a base, and terms of a loss by their nested and by their flat names."""
+
+import pytest
+import yaml
+
+from clreplay.recipes.overrides import split_overrides
+from clreplay.recipes.recipe import PRESETS, load_recipe, recipe_names, strategies_dir
+from clreplay.recipes.typed_settings import RecipeError
+
+DIGITS = {"dataset": "digits", "settings": {"siamese_augment": "crop"}}
+
+
+def recipe(tmp_path, **content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"base": "matching", "label": "Mine", **content}, sort_keys=False))
+    return path
+
+
+def test_a_recipe_of_a_base_alone_is_the_base(tmp_path):
+    mine, dm = load_recipe(recipe(tmp_path)), load_recipe("dm")
+    for preset in PRESETS:
+        assert mine.settings(preset) == dm.settings(preset)
+        assert mine.settings(preset, None, "digits", 10) == dm.settings(preset, None, "digits", 10)
+    assert mine.method is dm.method
+
+
+def test_bases_are_no_memories():
+    bases = {path.stem for path in (strategies_dir() / "base").glob("*.yaml")}
+    assert bases == {"matching", "gradient_matching"} and not bases & set(recipe_names())
+
+
+def test_settings_and_presets_are_merged_by_key_and_one_s_own_count(tmp_path):
+    mine = load_recipe(recipe(tmp_path, settings={"lr_img": 3.0}, presets={"cpu": {"width": 8}}))
+    assert (mine.settings().lr_img, mine.settings().iterations) == (3.0, 20000)
+    cpu = mine.settings("cpu")  # the base's preset counts more than the recipe's settings, as any preset does
+    assert (cpu.width, cpu.iterations, cpu.lr_img) == (8, 120, 10.0)
+
+
+def test_cases_of_the_base_come_first_so_that_one_s_own_count(tmp_path):
+    assert load_recipe(recipe(tmp_path)).settings("paper", None, "digits").siamese_augment.endswith("scale_rotate")
+    mine = load_recipe(recipe(tmp_path, cases=[DIGITS]))
+    assert mine.settings("paper", None, "digits").siamese_augment == "crop"
+
+
+def test_ddm_does_not_inherit_the_rate_of_dm_at_many_images():
+    assert load_recipe("dm").settings("paper", None, "cifar10", 100).lr_img == 10.0
+    assert load_recipe("ddm").settings("paper", None, "cifar10", 100).lr_img == 1.0
+
+
+def test_terms_are_the_flat_names_in_another_spelling(tmp_path):
+    nested = load_recipe(recipe(tmp_path, terms={"style": {"weight": 7, "moments": 0.5, "layers": [0]}})).settings()
+    flat = load_recipe(recipe(tmp_path, settings={"style_weight": 7, "alpha": 0.5, "style_layers": [0]})).settings()
+    assert nested == flat and (flat.style_weight, flat.alpha, flat.style_layers) == (7.0, 0.5, (0,))
+
+
+def test_terms_stand_in_cases_and_presets_too(tmp_path):
+    terms = {"terms": {"style": {"weight": 9}}}
+    mine = load_recipe(recipe(tmp_path, cases=[{"dataset": "cifar10", "settings": terms}], presets={"smoke": terms}))
+    assert mine.settings().style_weight == 0.0
+    assert mine.settings("paper", None, "cifar10").style_weight == mine.settings("smoke").style_weight == 9.0
+
+
+@pytest.mark.parametrize("key", ["style_weight", "terms.style.weight", "ddm.style_weight", "ddm.terms.style.weight"])
+def test_a_weight_is_set_by_any_of_its_names(key):
+    _, by_recipe = split_overrides({key: 3.0}, [load_recipe("ddm")])
+    assert by_recipe == {"ddm": {"style_weight": 3.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"base": "matchin"}, "mine.yaml: base must be one of gradient_matching, matching, got 'matchin'"),
+        ({"base": "dm"}, "base must be one of gradient_matching, matching, got 'dm'"),
+        ({"base": None}, "base must be one of .*, got None"),
+        ({"terms": {"stile": {"weight": 1}}}, "terms: unknown term 'stile', did you mean 'style'"),
+        ({"terms": {"style": {"wait": 1}}}, "terms: style: unknown key 'wait', did you mean 'weight'"),
+        ({"terms": {"style": 5}}, "terms: style must be a mapping of keys to values, got 5"),
+        ({"terms": {"style": {"weight": -1}}}, "style_weight must not be negative, got -1"),
+        ({"presets": {"cpu": {"terms": {"dive": {"weight": 1}}}}}, "terms: unknown term 'dive'"),
+        ({"presets": [1]}, r"presets must be a mapping of keys to values, got \[1\]"),
+        ({"settings": 3}, "settings must be a mapping of keys to values, got 3"),
+        ({"method": "random"}, "unknown key 'network'"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_named(tmp_path, content, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe(tmp_path, **content))
+
+
+@pytest.mark.parametrize("key", ["terms.stile.weight", "terms.style.wait", "terms.style", "ddm.terms.style.wait"])
+def test_a_term_that_is_misspelled_on_the_command_line_is_named(key):
+    with pytest.raises(RecipeError, match=f"--set {key}: .*unknown (term|key)"):
+        split_overrides({key: 3.0}, [load_recipe("ddm")])
