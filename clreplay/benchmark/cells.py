@@ -12,7 +12,7 @@ from clreplay.benchmark.published import published_rows
 WHOLE = "whole"
 """Name of the method that trains on all real images."""
 SEARCH = "7"
-"""The one table whose cells are not accuracies of a condensed set alone (:mod:`clreplay.benchmark.architecture_ranking`)."""
+"""The one table whose cells are not accuracies of a condensed set alone (:mod:`.architecture_ranking`)."""
 SEARCH_IMAGES = 50
 """Images a class of the architecture search: the paper stores 500 of CIFAR-10."""
 RECIPES = {"DG": "dc", "DM+MM+CM": "dm+sm", "WholeDataset": WHOLE}

@@ -162,8 +162,8 @@ def lasting(settings: TrainingSettings) -> str:
 def whole_note(settings: TrainingSettings, networks: int) -> str:
     """What is said wherever all real images are trained on."""
     return (
-        f"On all real images {networks} network(s) are trained for {lasting(settings)}; the papers do not say how many, "
-        "nor for how long."
+        f"On all real images {networks} network(s) are trained for {lasting(settings)}; the papers do not say how "
+        "many, nor for how long."
     )
 
 

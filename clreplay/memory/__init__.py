@@ -1,4 +1,4 @@
-"""What is kept: class-balanced slots under a budget, their codes, decoders and files, and a cache of condensed classes."""
+"""What is kept: class-balanced slots under a budget, codes, decoders and files, and the cache of condensed classes."""
 
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory, class_quotas

@@ -19,7 +19,7 @@ class Slot:
         scale, offset: (k, c) float32 for condensed images; ``None`` for real ones, which keep the plain pixel code.
         task_label: the task label the class came with.
         key: hash of the class's real images.
-        decoding: name of the decoder that makes images to train on of the stored ones (:mod:`clreplay.memory.decoders`).
+        decoding: name of the decoder that makes images to train on of the stored ones (:mod:`.decoders`).
     """
 
     codes: Tensor

@@ -53,7 +53,7 @@ def accuracies_together(
     batch_size: int = 2048,
     max_together: int = MAX_TOGETHER,
 ) -> list[float]:
-    """The :func:`clreplay.training.evaluate.accuracy` of every network, in percent, from forward passes of whole stacks.
+    """The :func:`accuracy` of every network, in percent, from forward passes of whole stacks.
 
     Args:
         networks: of one architecture, on ``device``; the mode of every module is left as it was found.

@@ -43,7 +43,7 @@ def train_further(
         key: what shuffling and augmentation of this call are keyed by, e.g. ``(seed, "inner", iteration)``.
         epochs, steps: how long; one of them. Steps may end within an epoch.
         batch_size: images a step; the last batch of an epoch may be smaller.
-        augment: see :func:`clreplay.training.augmentation.parse_strategy`; one operator a mini-batch, parameters per image.
+        augment: see :func:`.augmentation.parse_strategy`; one operator a mini-batch, parameters per image.
         normalization: of uint8 images.
 
     Returns:
