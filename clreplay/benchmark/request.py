@@ -15,6 +15,7 @@ from clreplay.benchmark.cells import OPEN, SEARCH, WHOLE, Cell, dataset_name, pl
 from clreplay.benchmark.published import TITLES
 from clreplay.networks import search_space
 from clreplay.recipes.recipe import PRESETS, RecipeError
+from clreplay.runtime.checks import check_counts
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,7 @@ class TableRequest:
             raise ValueError(f"protocol must be one of {', '.join(protocols.PROTOCOLS)}, got {self.protocol!r}")
         if self.store not in ("float32", "uint8"):
             raise ValueError(f"store must be float32 or uint8, got {self.store!r}")
-        for name in ("sets", "networks", "architectures"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_counts(self, "sets", "networks", "architectures")
         if self.table == SEARCH and self.protocol != "common":
             raise ValueError(f"protocol must be common for table {SEARCH}, which has its own, got {self.protocol!r}")
         if self.table != SEARCH and self.architectures is not None:

@@ -17,6 +17,7 @@ from clreplay.data import Normalization
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS
+from clreplay.training.loop import check_finite, fit, sgd
 from clreplay.training.settings import TrainingSettings
 
 FIRST = ("flip", "color")
@@ -79,28 +80,27 @@ def train_with_cutmix(
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
     """
-    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
-    optimizer = torch.optim.SGD(network.parameters(), lr=settings.lr, **options)
     epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
     if images.device.type == "cpu":
         keep_freed_memory()
-    network.train()
-    for epoch in range(epochs):
-        for batch, targets, others, share in batches(images, labels, settings, (*key, "epoch", epoch), normalization):
-            logits = network(batch)
-            loss = share * F.cross_entropy(logits, targets)
-            if share < 1:
-                loss = loss + (1 - share) * F.cross_entropy(logits, others)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+
+    def loss(mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
+        batch, targets, others, share = mixed
+        logits = network(batch)
+        value = share * F.cross_entropy(logits, targets)
+        return value + (1 - share) * F.cross_entropy(logits, others) if share < 1 else value
+
+    def mixed_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+        return batches(images, labels, settings, (*key, "epoch", epoch), normalization)
+
+    def after_epoch(epoch: int, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         if epoch in drops:
             for group in optimizer.param_groups:
                 group["lr"] *= settings.lr_drop
-        if progress is not None:
-            progress(epoch + 1, epochs)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"training diverged (loss {loss.item()}); lower lr (now {settings.lr})")
+        return optimizer
+
+    last = fit(network, epochs, mixed_batches, sgd(network, settings, settings.lr), loss, after_epoch, progress)
+    check_finite(last, settings)
 
 
 def batches(

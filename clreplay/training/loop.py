@@ -1,12 +1,14 @@
-"""Train a network a little further on a few images: the inner loop of methods that condense along a training.
+"""The training loop, and the two ways to use it: from scratch to the end, or a little further.
 
-The images change between two calls and the network goes on, so nothing here starts anew: the caller owns the
-network and its optimiser, and names what the chance of a call is keyed by.
+A network that condensation goes along with trains a little further between two steps of the images: they change
+between two calls and the network goes on, so its caller owns it and its optimiser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,59 @@ from clreplay.data import Normalization
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.training.batches import BatchSource
 from clreplay.training.settings import TrainingSettings
+
+
+def fit(
+    network: nn.Module,
+    epochs: int,
+    batches: Callable[[int], Iterable[Any]],
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[Any], Tensor],
+    after_epoch: Callable[[int, torch.optim.Optimizer], torch.optim.Optimizer] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """One optimiser step a batch, epoch by epoch; nothing waits for a GPU.
+
+    Args:
+        network: trained in place, in training mode, in which it is left.
+        epochs: how many.
+        batches: gives those of an epoch by its number.
+        optimizer: of the network's parameters.
+        loss: of a batch, a scalar.
+        after_epoch: gives the optimiser to go on with after an epoch; None goes on with the same.
+        progress: called with epochs done and epochs in all.
+
+    Returns:
+        the last batch's loss, still on the device.
+    """
+    network.train()
+    for epoch in range(epochs):
+        for batch in batches(epoch):
+            value = loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+        if after_epoch is not None:
+            optimizer = after_epoch(epoch, optimizer)
+        if progress is not None:
+            progress(epoch + 1, epochs)
+    return value.detach()
+
+
+def sgd(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:
+    """The settings' optimiser at some learning rate."""
+    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay, "nesterov": settings.nesterov}
+    return torch.optim.SGD(network.parameters(), lr=lr, **options)
+
+
+def check_finite(loss: Tensor, settings: TrainingSettings) -> None:
+    """The last loss says whether training went well.
+
+    Raises:
+        FloatingPointError: it is not finite; the message names the cure.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"training diverged (loss {loss.item()}); lower lr (now {settings.lr})")
 
 
 def train_further(
@@ -58,20 +113,21 @@ def train_further(
         raise ValueError(f"{'steps' if epochs is None else 'epochs'} must be at least 1, got {epochs or steps or 0}")
     source = BatchSource(images.detach(), labels, batch_size, augment, key, normalization)
     device = next(network.parameters()).device
-    left = len(source) * epochs if steps is None else steps
-    right, seen, epoch = torch.zeros((), device=device), 0, 0
-    network.train()
-    while left > 0:
-        for rows, choice, parameters in source.rows(epoch)[:left]:
-            batch, targets = (part.to(device) for part in source.batch(rows, choice, parameters))
-            logits = network(batch)
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(logits, targets).backward()
-            optimizer.step()
-            right += (logits.detach().argmax(1) == targets).sum()
-            seen += len(targets)
-            left -= 1
-        epoch += 1
+    total = len(source) * epochs if steps is None else steps
+    right, seen = torch.zeros((), device=device), 0
+
+    def loss(drawn: tuple[Tensor, float, Tensor]) -> Tensor:
+        nonlocal right, seen
+        batch, targets = (part.to(device) for part in source.batch(*drawn))
+        logits = network(batch)
+        right = right + (logits.detach().argmax(1) == targets).sum()
+        seen += len(targets)
+        return F.cross_entropy(logits, targets)
+
+    def batches(epoch: int) -> list[tuple[Tensor, float, Tensor]]:
+        return source.rows(epoch)[: total - epoch * len(source)]
+
+    fit(network, math.ceil(total / len(source)), batches, optimizer, loss)
     optimizer.zero_grad(set_to_none=True)
     return right / seen
 
@@ -102,31 +158,21 @@ def train(
         FloatingPointError: the loss is no longer finite at the end.
     """
     source = BatchSource(images, labels, settings.batch_size, settings.augment, key, normalization)
-    epochs, drop_after = settings.epochs_for(len(images)), settings.drop_after(len(images))
-    lr = settings.lr
-    optimizer = _optimizer(network, settings, lr)
+    drop_after = settings.drop_after(len(images))
     if images.device.type == "cpu":
         keep_freed_memory()
-    network.train()
-    for epoch in range(epochs):
-        for rows, choice, parameters in source.rows(epoch):
-            batch, targets = source.batch(rows, choice, parameters)
-            logits = network(batch)
-            loss = F.cross_entropy(logits, targets)
-            if watch is not None:
-                watch(rows, targets, logits.detach())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        if epoch == drop_after:
-            lr *= settings.lr_drop
-            optimizer = _optimizer(network, settings, lr)
-        if progress is not None:
-            progress(epoch + 1, epochs)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"training diverged (loss {loss.item()}); lower lr (now {settings.lr})")
 
+    def loss(drawn: tuple[Tensor, float, Tensor]) -> Tensor:
+        batch, targets = source.batch(*drawn)
+        logits = network(batch)
+        if watch is not None:
+            watch(drawn[0], targets, logits.detach())
+        return F.cross_entropy(logits, targets)
 
-def _optimizer(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:
-    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay, "nesterov": settings.nesterov}
-    return torch.optim.SGD(network.parameters(), lr=lr, **options)
+    def after_epoch(epoch: int, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        # A new optimiser, as in the authors' script: momentum starts anew at the drop.
+        return sgd(network, settings, settings.lr * settings.lr_drop) if epoch == drop_after else optimizer
+
+    epochs = settings.epochs_for(len(images))
+    last = fit(network, epochs, source.rows, sgd(network, settings, settings.lr), loss, after_epoch, progress)
+    check_finite(last, settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clreplay.networks.settings import NetworkSettings
+from clreplay.runtime.checks import check_counts, check_momentum, check_not_negative, check_positive
 from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
 
 
@@ -39,18 +40,12 @@ class TrainingSettings(NetworkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_strategy(self.augment)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "epochs", "batch_size")
         if self.updates is not None and self.updates < 1:
             raise ValueError(f"updates must be at least 1 (or null for epochs), got {self.updates}")
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be within [0, 1), got {self.momentum}")
-        for name in ("weight_decay", "lr_drop"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_positive(self, "lr")
+        check_momentum(self, "momentum")
+        check_not_negative(self, "weight_decay", "lr_drop")
 
     def epochs_for(self, images: int) -> int:
         """Epochs that really run on a memory of ``images`` images."""

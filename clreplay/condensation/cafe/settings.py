@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clreplay.condensation.engine.start import INITS
 from clreplay.networks.settings import NetworkSettings
-from clreplay.runtime.checks import check_choice
+from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_not_negative, check_positive
 from clreplay.training.augmentation import parse_strategy
 
 
@@ -61,23 +61,16 @@ class CafeSettings(NetworkSettings):
         parse_strategy(self.siamese_augment, "siamese_augment")
         check_choice("init", self.init, INITS)
         counts = ("iterations", "real_batch", "batch_net", "accuracy_images", "max_image_steps", "max_epochs")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, *counts)
         if self.window < 2:
             raise ValueError(f"window must be at least 2 accuracies, got {self.window}")
-        for name in ("lr_img", "lr_net"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.momentum_img < 1:
-            raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
+        check_positive(self, "lr_img", "lr_net")
+        check_momentum(self, "momentum_img")
         for part in self.halve_at:
             if not 0 < part < 1:
                 raise ValueError(f"halve_at must hold parts of the iterations within (0, 1), got {part}")
         weights = ("earlier_weight", "last_weight", "embedding_weight", "discrimination_weight")
-        for name in (*weights, "settled_within", "moved_beyond"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_not_negative(self, *weights, "settled_within", "moved_beyond")
         if not any(getattr(self, name) for name in weights):
             raise ValueError(f"every term has weight zero; give one of {', '.join(weights)} a positive value")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clreplay.condensation.engine.start import INITS
 from clreplay.networks.settings import NetworkSettings
-from clreplay.runtime.checks import check_choice
+from clreplay.runtime.checks import check_choice, check_counts, check_positive
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,8 @@ class UnrolledSettings(NetworkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("init", self.init, INITS)
-        for name in ("epochs", "updates", "real_batch", "distill_epochs", "networks", "lr_stages"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("step_size", "lr_img"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_counts(self, "epochs", "updates", "real_batch", "distill_epochs", "networks", "lr_stages")
+        check_positive(self, "step_size", "lr_img")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers within [0, 1), got {list(self.betas)}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clreplay.networks.fused_forward import KERNELS, LAYOUTS
-from clreplay.runtime.checks import check_choice
+from clreplay.runtime.checks import check_choice, check_counts
 
 PARALLEL = ("auto", "classes", "operators")
 EXECUTION_FIELDS = ("kernels", "layout", "parallel", "precision", "classes_at_once")
@@ -45,8 +45,7 @@ class Execution:
     def __post_init__(self) -> None:
         for name, allowed in {"kernels": KERNELS, "layout": LAYOUTS, "parallel": PARALLEL}.items():
             check_choice(name, getattr(self, name), allowed)
-        if self.classes_at_once is not None and self.classes_at_once < 1:
-            raise ValueError(f"classes_at_once must be at least 1, got {self.classes_at_once}")
+        check_counts(self, "classes_at_once")
 
     def check_norm(self, norm: str) -> None:
         """The network's norm must allow what stands here.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clreplay.condensation.engine.start import INITS
 from clreplay.losses.gradient_distance import DISTANCES
 from clreplay.networks.settings import NetworkSettings
-from clreplay.runtime.checks import check_choice
+from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_positive
 from clreplay.training.augmentation import parse_strategy
 
 PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -57,17 +57,11 @@ class GradientSettings(NetworkSettings):
         super().__post_init__()
         for name in ("siamese_augment", "inner_augment"):
             parse_strategy(getattr(self, name), name)
-        for name in ("iterations", "outer_loops", "inner_epochs", "batch_net", "real_batch", "statistics_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_counts(self, "iterations", "outer_loops", "inner_epochs", "batch_net", "real_batch", "statistics_batch")
         check_choice("init", self.init, INITS)
         check_choice("distance", self.distance, tuple(DISTANCES))
-        for name in ("lr_img", "lr_net"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.momentum_img < 1:
-            raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
+        check_positive(self, "lr_img", "lr_net")
+        check_momentum(self, "momentum_img")
 
     def loops(self, images_per_class: int) -> tuple[int, int]:
         """Matching steps a network, and epochs between two of them.

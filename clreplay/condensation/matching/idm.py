@@ -27,6 +27,7 @@ from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import register
 from clreplay.losses import TrustedCrossEntropy
 from clreplay.memory.decoders import decoder
+from clreplay.runtime.checks import check_not_negative
 
 DECODING = "tiles2"
 
@@ -48,8 +49,7 @@ class IDMSettings(MatchingSettings, QueueSettings):
     def __post_init__(self) -> None:
         MatchingSettings.__post_init__(self)
         QueueSettings.__post_init__(self)
-        if self.ce_weight < 0:
-            raise ValueError(f"ce_weight must not be negative, got {self.ce_weight}")
+        check_not_negative(self, "ce_weight")
 
 
 def check_quadrants(settings: IDMSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clreplay.data import Normalization
 from clreplay.networks import FlatParameters, Network
+from clreplay.runtime.checks import check_counts, check_momentum, check_not_negative, check_positive
 from clreplay.runtime.seeding import generator
 from clreplay.training.loop import train_further
 
@@ -46,18 +47,12 @@ class QueueSettings:
     accuracy_every: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("queue_start", "queue_every", "queue_size", "queue_trained", "batch_net", "accuracy_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(self, "queue_start", "queue_every", "queue_size", "queue_trained", "batch_net", "accuracy_every")
         if self.queue_start > self.queue_size:
             raise ValueError(f"queue_start must be at most queue_size {self.queue_size}, got {self.queue_start}")
-        for name in ("queue_steps", "decay_net"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.lr_net <= 0:
-            raise ValueError(f"lr_net must be positive, got {self.lr_net}")
-        if not 0 <= self.momentum_net < 1:
-            raise ValueError(f"momentum_net must be within [0, 1), got {self.momentum_net}")
+        check_not_negative(self, "queue_steps", "decay_net")
+        check_positive(self, "lr_net")
+        check_momentum(self, "momentum_net")
 
 
 class Member(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from clreplay.losses.attention import check_power
 from clreplay.networks.fused_forward import PRECISIONS
 from clreplay.networks.settings import NetworkSettings
-from clreplay.runtime.checks import check_choice
+from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_not_negative, check_positive
 from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
 
 
@@ -73,10 +73,7 @@ class MatchingSettings(NetworkSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_strategy(self.siamese_augment, "siamese_augment")
-        for name in ("iterations", "real_batch", "network_reuse"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_counts(self, "iterations", "real_batch", "network_reuse")
         for name, allowed in _CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
         if self.style_layers is not None and not self.style_layers:
@@ -84,16 +81,12 @@ class MatchingSettings(NetworkSettings):
         if self.attention_layers is not None and not self.attention_layers:
             raise ValueError("attention_layers must name at least one block (or be null), got an empty list")
         check_power(self.attention_power, "attention_power")
-        if self.lr_img <= 0:
-            raise ValueError(f"lr_img must be positive, got {self.lr_img}")
-        if not 0 <= self.momentum_img < 1:
-            raise ValueError(f"momentum_img must be within [0, 1), got {self.momentum_img}")
+        check_positive(self, "lr_img")
+        check_momentum(self, "momentum_img")
         if not 0 < self.neighbours <= 1:
             raise ValueError(f"neighbours must be a fraction within (0, 1], got {self.neighbours}")
         weights = ("mean_weight", "style_weight", "alpha", "correlation", "diversity_weight", "attention_weight")
-        for name in weights:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_not_negative(self, *weights)
 
     def plain(self, device: torch.device) -> MatchingSettings:
         """The same with ``precision`` as it is without measuring, and TF32 only where there is such a thing."""
