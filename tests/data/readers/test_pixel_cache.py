@@ -260,7 +260,8 @@ BEGIN = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 sys.path.insert(0, {tests!r})
-from clreplay.data import decoding_jobs, image_files, load_dataset
+from clreplay.data import load_dataset
+from clreplay.data.readers import decoding_jobs, image_files
 decode = image_files.decode_image
 def slow(data, target):
     open({marks!r} + "/" + str(os.getpid()) + "-" + str(time.monotonic_ns()), "w").close()
