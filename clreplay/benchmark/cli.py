@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clreplay.benchmark.published import TITLES
+from clreplay.runtime.command_line import exit_code
 
 DESCRIPTION = """Measure the cells of the DDM paper's static tables and set them beside the published numbers.
 
@@ -75,15 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 if cells failed (their reasons are listed); 2 for a user's error, told in one line; 130 for Ctrl-C.
     """
     options = parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from clreplay.runtime.command_line import exit_code
 
 
 def continual_parser(dataset: str | None, description: str) -> argparse.ArgumentParser:
@@ -98,19 +99,15 @@ def continual_main(dataset: str | None, description: str, argv: Sequence[str] | 
     """Parse and run; user errors are one line on standard error and exit status 2."""
     parser = continual_parser(dataset, description)
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
-
     command = shlex.join([sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
-    try:
+
+    def work() -> int:
+        from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
+
         run_experiment(continual_settings(options), options.out, command=_without_places(command, options))
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_code(work)
 
 
 def continual_settings(options: argparse.Namespace) -> Any:
