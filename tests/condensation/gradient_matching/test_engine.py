@@ -341,13 +341,6 @@ def test_classes_depend_on_one_another_so_none_is_cached(real, pixels):
     assert not torch.equal(condensed(two)[0], condensed(real)[0])
 
 
-def test_pixel_codes_and_floats_give_the_same_bytes(pixels):
-    images, labels = pixels()
-    codes, floats = RealImages(images, labels, NORMALIZATION), RealImages(NORMALIZATION.apply(images), labels)
-    for settings in (DC, DSA):
-        assert_same_bytes(condensed(codes, settings), condensed(floats, settings))
-
-
 @pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, {"together": True}, {"outer_loops": 1}], ids=str)
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_resumed_run_gives_the_bytes_and_the_record_of_an_unbroken_one(real, changes, stop, tmp_path):
@@ -425,14 +418,6 @@ def test_the_state_is_kept_every_few_minutes_and_removed_at_the_end(real, tmp_pa
     engine(real).run(lambda *_: there.append(keep.exists()), keep)
     assert there == [False, True, True, True, True, True]
     assert not keep.exists()
-
-
-def test_a_kept_state_of_another_condensation_is_not_used(real, tmp_path, caplog):
-    keep = tmp_path / "work.progress"
-    with pytest.raises(KeyboardInterrupt):
-        engine(real, seed=1).run(interrupt_at(3), keep)
-    assert_same_bytes(engine(real).run(keep=keep).images, engine(real).run().images)
-    assert "another condensation" in caplog.text
 
 
 @pytest.mark.parametrize("spoil", [lambda content: content[:200], lambda content: b"no state"])
@@ -514,11 +499,6 @@ def test_progress_is_told_after_every_matching_step(real):
     assert result.chosen == {"classes_at_once": 1, "outer_loops": 3, "inner_epochs": 2}
 
 
-def test_divergence_is_an_error_that_names_the_cure(real):
-    with pytest.raises(FloatingPointError, match=r"diverged at iteration 1 .*lower lr_img \(now 1e\+38\) or lr_net"):
-        condensed(real, replace(DSA, lr_img=1e38))
-
-
 # ---------------------------------------------------------------- how many classes at once
 
 
@@ -598,11 +578,6 @@ def test_without_published_loops_the_settings_to_give_are_named_before_any_work(
     settings = replace(DSA, outer_loops=None, inner_epochs=None)
     with pytest.raises(ValueError, match=rf"^{missing} must be given for {images} images a class.*\(20, 25\) for 20"):
         engine(real, replace(settings, **given), count)
-
-
-def test_a_class_smaller_than_asked_is_named_before_any_work(real):
-    with pytest.raises(ValueError, match="class 0 has 12 images, fewer than the 13 asked; lower images_per_class"):
-        engine(real, count=13)
 
 
 @pytest.mark.parametrize(

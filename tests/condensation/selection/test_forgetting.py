@@ -200,12 +200,6 @@ def test_a_memory_is_made_through_condense(pixels):
 # ---------------------------------------------------------------- bad input
 
 
-def test_a_class_smaller_than_asked_is_named_before_any_work(pixels):
-    real = RealImages(*pixels(each=[9, 4]), NORMALIZATION)
-    with pytest.raises(ValueError, match="class 1 has 4 images, fewer than the 5 asked; lower images_per_class"):
-        kept(real, 5)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

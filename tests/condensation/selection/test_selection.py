@@ -180,10 +180,3 @@ def test_herding_reports_the_epochs_of_its_network(pixels):
     told = []
     herded(RealImages(*pixels(), NORMALIZATION), 2, progress=lambda *report: told.append(report))
     assert told == [(1, 2, "epochs of the feature network"), (2, 2, "epochs of the feature network")]
-
-
-@pytest.mark.parametrize("select", [random_images, herded])
-def test_a_class_smaller_than_asked_is_named_before_any_work(select, pixels):
-    real = RealImages(*pixels(each=[9, 4]), NORMALIZATION)
-    with pytest.raises(ValueError, match="class 1 has 4 images, fewer than the 5 asked; lower images_per_class"):
-        select(real, 5)
