@@ -41,6 +41,7 @@ from clreplay.training.settings import TrainingSettings
 
 PRESETS = ("paper", "cpu", "smoke")
 _MERGED = ("settings", TERMS, "cases", "presets")
+_INHERITED = "inherited cases"  # how many of the cases are the base's; no key of a recipe has this name
 TRAINING_FILE = "training"
 """Recipe of the learner; it stands beside the memories' recipes and is not one of them."""
 
@@ -180,18 +181,29 @@ def _with_base(content: dict[str, Any], path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: base must be one of {', '.join(known)}, got {name!r}")
     below = _read(folder / f"{name}.yaml", {"method", *_MERGED})
     merged = {**below, **content}
-    for key in ("settings", TERMS):
-        parts = [_mapping(one.get(key), f"{path}: {key}") for one in (below, content)]
-        merged[key] = {**parts[0], **parts[1]}
+    # By flat names, so that a term's single settings are merged, in whichever spelling either file has them.
+    merged["settings"] = {**_own_settings(below, str(path)), **_own_settings(content, str(path))}
+    merged[TERMS] = {}
+    read_cases(content.get("cases"), str(path))  # before the base's entries shift the numbers in messages
     merged["cases"] = [*below.get("cases", []), *(content.get("cases") or [])]
+    merged[_INHERITED] = len(below.get("cases", []))
     presets = [_mapping(one.get("presets"), f"{path}: presets") for one in (below, content)]
     merged["presets"] = {
         preset: {
-            key: value for part in presets for key, value in _mapping(part.get(preset), f"{path}: presets").items()
+            key: value
+            for part in presets
+            for key, value in flattened(_mapping(part.get(preset), f"{path}: presets"), f"{path}: presets").items()
         }
         for preset in dict.fromkeys([*presets[0], *presets[1]])
     }
     return merged
+
+
+def _own_settings(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of one file with its terms, by flat names."""
+    terms = _mapping(content.get(TERMS), f"{where}: {TERMS}")
+    settings = _mapping(content.get("settings"), f"{where}: settings")
+    return {**flattened(settings, where), **flattened({TERMS: terms}, where)}
 
 
 def _method(content: Mapping[str, Any], path: Path) -> Method:
@@ -227,10 +239,12 @@ def _check(make: _Reading, check: _Reading, content: Mapping[str, Any], path: st
     """Make something of every preset, and of every case where it applies; check the types of a case alone."""
     for preset in PRESETS:
         make(_merged(content, preset, {}, path), path)
-    cases = read_cases(content.get("cases"), path)
-    for number, case in enumerate(cases, start=1):
-        where = f"{path}: cases: entry {number}"
+    cases, inherited = read_cases(content.get("cases"), path), content.get(_INHERITED, 0)
+    places = [f"{path}: base: cases: entry {number + 1}" for number in range(inherited)]
+    places += [f"{path}: cases: entry {number + 1}" for number in range(len(cases) - inherited)]
+    for where, case in zip(places, cases, strict=True):  # alone first: together, a wrong entry is blamed on another
         check(case.settings, where)
+    for where, case in zip(places, cases, strict=True):
         for preset, example in itertools.product(PRESETS, case.examples()):
             make(_merged(content, preset, {}, where, _applying(cases, *example)), where)
 
@@ -249,8 +263,7 @@ def _merged(
     unknown = [str(name) for name in presets if name not in PRESETS]
     if unknown:
         raise RecipeError(f"{where}: presets must be among {', '.join(PRESETS)}, got {', '.join(sorted(unknown))}")
-    values = dict(_mapping(content.get("settings"), f"{where}: settings"))
-    values.update(flattened({TERMS: content.get(TERMS) or {}}, where))
+    values = _own_settings(content, where)
     for part in (*cases, _mapping(presets.get(preset), f"{where}: presets: {preset}"), overrides):
         values.update(flattened(part, where))
     return values

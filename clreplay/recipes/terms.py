@@ -14,12 +14,16 @@ TERMS = "terms"
 def flattened(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Settings whose ``terms`` are written out under their flat names, in place.
 
+    A value of ``terms`` that is no mapping stays: it may be a setting of that name of somebody's own method, and is
+    an unknown key to every other method.
+
     Raises:
         RecipeError: naming ``where``, the term or its setting, and what is allowed.
     """
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat_terms(value, f"{where}: {TERMS}") if key == TERMS else {key: value})
+        nested = key == TERMS and isinstance(value, Mapping)
+        flat.update(_flat_terms(value, f"{where}: {TERMS}") if nested else {key: value})
     return flat
 
 

@@ -1,6 +1,8 @@
-"""A unit for the tests of executors; other processes cannot import from a test file."""
+"""Units for the tests of executors and clusters; other processes cannot import from a test file."""
 
 import os
+import signal
+import sys
 from dataclasses import dataclass
 
 from clreplay.benchmark.store import Finished
@@ -37,3 +39,23 @@ class Act(Unit):
         if self.what == "passing" and os.path.getsize(self.counter) < 2:
             raise RuntimeError("try again")
         return Finished("digits", f"{self.what}{self.number}")
+
+
+@dataclass(frozen=True, eq=False)
+class Odd(Unit):
+    """A unit that does what its name says."""
+
+    what: str
+    kind = "network"
+    needs = "a set"
+    identities = {"odd": {}}  # noqa: RUF012
+
+    def summary(self):
+        return self.what
+
+    def run(self, place, images=None, progress=None):
+        if self.what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.what == "leave":
+            sys.exit(3)
+        return Finished("digits", f"{self.what} {os.environ.get('CUDA_VISIBLE_DEVICES')} {sorted(images or {})}")

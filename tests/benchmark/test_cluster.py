@@ -8,19 +8,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from acting_unit import Odd
 
 from clreplay.benchmark import cluster
 from clreplay.benchmark.cli import main
 from clreplay.benchmark.cluster import LOST, ClusterError, RayExecutor, Share, connected, share_of
 from clreplay.benchmark.executors import Task, _in_turn
 from clreplay.benchmark.sets import Place
-from clreplay.benchmark.store import Finished
-from clreplay.benchmark.units import Unit
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Place("cpu")
@@ -140,26 +138,6 @@ def test_where_no_cluster_runs_the_error_says_how_to_start_one(tmp_path, capsys,
 # ---------------------------------------------------------------- a real cluster
 
 
-@dataclass(frozen=True, eq=False)
-class Odd(Unit):
-    """A unit that does what its name says."""
-
-    what: str
-    kind = "network"
-    needs = "a set"
-    identities = {"odd": {}}  # noqa: RUF012
-
-    def summary(self):
-        return self.what
-
-    def run(self, place, images=None, progress=None):
-        if self.what == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.what == "leave":
-            sys.exit(3)
-        return Finished("digits", f"{self.what} {os.environ.get('CUDA_VISIBLE_DEVICES')} {sorted(images or {})}")
-
-
 @contextmanager
 def two_machines(**resources):
     """A head that does no work, and two workers."""
@@ -179,7 +157,9 @@ def two_machines(**resources):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_units_get_gpus_of_their_own_and_what_kills_its_process_is_an_outcome(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))  # where workers find Odd
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "benchmark"), str(ROOT)])
+    )  # where workers find Odd
     monkeypatch.setattr(cluster, "RETRIES", 1)
     with two_machines(num_gpus=1) as (made, _), connected(made.address):
         executor = RayExecutor("cuda", 2)

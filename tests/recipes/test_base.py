@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from own_helpers import NOISY, own_recipe
 
 from clreplay.recipes.overrides import split_overrides
 from clreplay.recipes.recipe import PRESETS, load_recipe, recipe_names, strategies_dir
@@ -53,6 +54,35 @@ def test_terms_are_the_flat_names_in_another_spelling(tmp_path):
     assert nested == flat and (flat.style_weight, flat.alpha, flat.style_layers) == (7.0, 0.5, (0,))
 
 
+def test_terms_of_a_base_and_of_a_recipe_are_merged_by_setting_in_either_spelling(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    shared = {"method": "matching", "terms": {"style": {"weight": 5, "layers": [0]}}}
+    shared["presets"] = {"cpu": {"terms": {"style": {"weight": 2, "layers": [1]}}}}
+    (tmp_path / "base" / "styled.yaml").write_text(yaml.safe_dump(shared))
+    monkeypatch.setattr("clreplay.recipes.recipe.strategies_dir", lambda: tmp_path)
+    for own in ({"terms": {"style": {"weight": 7}}}, {"settings": {"style_weight": 7}}):
+        settings = load_recipe(recipe(tmp_path, base="styled", **own)).settings()
+        assert (settings.style_weight, settings.style_layers) == (7.0, (0,))
+    for own in ({"terms": {"style": {"weight": 9}}}, {"style_weight": 9}):
+        settings = load_recipe(recipe(tmp_path, base="styled", presets={"cpu": own})).settings("cpu")
+        assert (settings.style_weight, settings.style_layers) == (9.0, (1,))
+
+
+def test_a_base_builds_on_no_other(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "round.yaml").write_text("{base: round, method: matching}")
+    monkeypatch.setattr("clreplay.recipes.recipe.strategies_dir", lambda: tmp_path)
+    with pytest.raises(RecipeError, match="round.yaml: unknown key 'base'"):
+        load_recipe(recipe(tmp_path, base="round"))
+
+
+def test_a_method_of_one_s_own_may_have_a_setting_called_terms(tmp_path):
+    code = NOISY.format(options="", result="").replace("rank: int = 0", "rank: int = 0\n    terms: int = 3")
+    own = load_recipe(own_recipe(tmp_path, code=code, yaml="settings: {terms: 4}"))
+    assert own.settings().terms == 4
+    assert own.settings("paper", {"terms": 5}).terms == 5
+
+
 def test_terms_stand_in_cases_and_presets_too(tmp_path):
     terms = {"terms": {"style": {"weight": 9}}}
     mine = load_recipe(recipe(tmp_path, cases=[{"dataset": "cifar10", "settings": terms}], presets={"smoke": terms}))
@@ -79,6 +109,12 @@ def test_a_weight_is_set_by_any_of_its_names(key):
         ({"presets": {"cpu": {"terms": {"dive": {"weight": 1}}}}}, "terms: unknown term 'dive'"),
         ({"presets": [1]}, r"presets must be a mapping of keys to values, got \[1\]"),
         ({"settings": 3}, "settings must be a mapping of keys to values, got 3"),
+        ({"terms": 0}, "terms must be a mapping of keys to values, got 0"),
+        ({"settings": {"terms": 3}}, "unknown key 'terms'"),
+        ({"cases": 3}, "cases must be a list of entries like .*, got 3"),
+        ({"cases": DIGITS}, "cases must be a list of entries like .*, got {'dataset': 'digits'"),
+        ({"cases": [DIGITS, 5]}, "mine.yaml: cases: entry 2: must be a mapping"),
+        ({"cases": [DIGITS, {"settings": {"lr_imgg": 2}}]}, "mine.yaml: cases: entry 2: unknown key 'lr_imgg'"),
         ({"method": "random"}, "unknown key 'network'"),
     ],
     ids=str,
