@@ -39,7 +39,7 @@ def condense_by_hand(real: RealImages) -> dict[int, torch.Tensor]:
             target, features = (Features.of(1, *network.features(x)) for x in (theirs, ours))
             loss = term.loss(term.statistics(target), term.statistics(features), features).sum()
             velocity[label] = MOMENTUM * velocity[label] + torch.autograd.grad(loss, leaf)[0]
-            images[label] = leaf.detach() - RATE * velocity[label]
+            images[label] = torch.sub(leaf.detach(), velocity[label], alpha=RATE)  # rounded once, as the library does
     return images
 
 
