@@ -1,0 +1,155 @@
+"""Every loss as a slow loop written from its formula, and what compares a fast one with it.
+
+A slow loss takes the features of one class, real and synthetic, each a pair: the embedding (n, d) and the feature maps
+of every layer, a list of (n, channels, h, w).
+"""
+
+import torch
+
+from clreplay.networks.features import Features
+
+CLASSES, REAL, SYNTHETIC = 3, 5, 4
+
+
+# ---------------------------------------------------------------- the formulas
+
+
+def mean_matching(theirs, ours):
+    """Squared distance of the mean embeddings."""
+    return squared_gap(theirs[0], ours[0])
+
+
+def squared_gap(theirs, ours):
+    """Squared distance of the means of two sets (n, ...) and (m, ...)."""
+    return (sum(theirs) / len(theirs) - sum(ours) / len(ours)).square().sum()
+
+
+def moments(maps, sigma_of="image", spread="std"):
+    """Mean and spread of every channel of (n, channels, h, w), averaged over the images: two (channels,)."""
+    means, spreads = 0.0, 0.0
+    for image in maps if sigma_of == "image" else [sum(maps) / len(maps)]:
+        values = image.flatten(1)
+        centre = values.mean(1)
+        variance = (values - centre[:, None]).square().sum(1) / max(values.shape[1] - 1, 1)
+        means = means + centre
+        spreads = spreads + (torch.sqrt(variance + 1e-5) if spread == "std" else variance)
+    count = len(maps) if sigma_of == "image" else 1
+    return means / count, spreads / count
+
+
+def moment_matching(theirs, ours, sigma_of="image", spread="std", channels="mean", layers=None):
+    """Half the squared differences of the channels' means and spreads, summed over the layers."""
+    total = 0.0
+    for layer in range(len(ours[1])) if layers is None else layers:
+        sides = (moments(maps[layer], sigma_of, spread) for maps in (theirs[1], ours[1]))
+        for target, value in zip(*sides):
+            squares = (target - value).square()
+            total = total + 0.5 * (squares.mean() if channels == "mean" else squares.sum())
+    return total
+
+
+def gram(maps):
+    """Mean over the images of the channels' correlations, (channels, channels)."""
+    return sum(image.flatten(1) @ image.flatten(1).T / image.numel() for image in maps) / len(maps)
+
+
+def correlation_matching(theirs, ours, quarter=False, layers=None):
+    """Squared differences of the correlations, summed over the layers."""
+    chosen = range(len(ours[1])) if layers is None else layers
+    return sum((gram(theirs[1][i]) - gram(ours[1][i])).square().sum() for i in chosen) / (4 if quarter else 1)
+
+
+def diversity(theirs, ours, k=1, reduction="mean", detach=False):
+    """Minus the divergence of every image from the centre of its ``k`` nearest neighbours; ties by position."""
+    images, total = ours[0], 0.0
+    for i, image in enumerate(images):
+        others = [(float((image - other).detach().square().sum()), j) for j, other in enumerate(images) if j != i]
+        centre = sum(images[j] for _, j in sorted(others)[:k]) / k
+        centre = centre.detach() if detach else centre
+        total = total - (image.softmax(0) * (image.log_softmax(0) - centre.log_softmax(0))).sum()
+    return total / len(images) if reduction == "mean" else total
+
+
+def attention(image, power):
+    """Where one image's maps (channels, h, w) are strong: (h * w,) of length one."""
+    strength = sum(abs(channel) ** power for channel in image).flatten()
+    return strength / torch.sqrt(sum(value**2 for value in strength))
+
+
+def attention_matching(theirs, ours, power=4.0, layers=None):
+    """Squared distance of the mean attention maps of every layer but the last."""
+    chosen = range(len(ours[1]) - 1) if layers is None else layers
+    return sum(
+        squared_gap(*([attention(image, power) for image in side[1][layer]] for side in (theirs, ours)))
+        for layer in chosen
+    )
+
+
+def layer_alignment(theirs, ours):
+    """1.0 A(pool) + 1.0 A(last map) + 0.1 A(each map before) + A(the pooled map once more, as a vector)."""
+    pooled, maps = squared_gap(theirs[0], ours[0]), [squared_gap(*pair) for pair in zip(theirs[1], ours[1])]
+    return 1.0 * pooled + 1.0 * maps[-1] + sum(0.1 * earlier for earlier in maps[:-1]) + pooled
+
+
+def cross_entropy(logits, output):
+    """Mean over (n, classes) logits of minus the logarithm of the output's share."""
+    return -sum(torch.log(one[output].exp() / one.exp().sum()) for one in logits) / len(logits)
+
+
+def discrimination(real, labels, centres):
+    """Minus the logarithm of the share that an image's own centre has in its likeness to all, summed over images."""
+    total = 0.0
+    for image, label in zip(real, labels):
+        likeness = torch.stack([image @ centre for centre in centres])
+        total = total - likeness[label] + torch.log(likeness.exp().sum())
+    return total
+
+
+# ---------------------------------------------------------------- random features, and fast against slow
+
+
+def features(n, classes=CLASSES, dtype=torch.float64, seed=0):
+    """Random features of two blocks, post-activation: at least zero, one channel of the second block dead."""
+    chance = torch.Generator().manual_seed(seed)
+    taps = [torch.randn(classes, n, c, s, s, generator=chance, dtype=torch.float64).relu() for c, s in ((4, 6), (3, 2))]
+    taps[1][:, :, 0] = 0
+    embedding = torch.randn(classes, n, 7, generator=chance, dtype=torch.float64)
+    return Features(embedding.to(dtype), [tap.to(dtype) for tap in taps])
+
+
+def signed_features(n, classes=CLASSES, seed=0):
+    """Random features of three blocks in double precision; signs vary, as with leaky activations."""
+    chance = torch.Generator().manual_seed(seed)
+    sizes = ((4, 6), (3, 4), (2, 2))
+    taps = [torch.randn(classes, n, c, s, s, generator=chance, dtype=torch.float64) for c, s in sizes]
+    return Features(torch.randn(classes, n, 7, generator=chance, dtype=torch.float64), taps)
+
+
+def value_and_gradients(loss_of, some):
+    """A loss of features, (classes,), and its gradients with respect to the embedding and every map."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (some.embedding, *some.taps)]
+    loss = loss_of(Features(leaves[0], leaves[1:]))
+    weights = torch.arange(1, len(loss) + 1, dtype=loss.dtype)  # so that classes cannot be swapped
+    gradients = torch.autograd.grad((loss * weights).sum(), leaves, allow_unused=True)
+    return loss.detach(), [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients)]
+
+
+def fast_loss(term, real):
+    """The term's loss against the real features, as a function of the synthetic ones."""
+    target = term.statistics(real)
+    return lambda synthetic: term.loss(target, term.statistics(synthetic), synthetic)
+
+
+def assert_equals_slow(term, slow, real, synthetic, **options):
+    """The term's values and gradients must be those of the slow loss, class by class."""
+
+    def slow_loss(some):
+        sides = ([(f.embedding[c], [tap[c] for tap in f.taps]) for c in range(len(f.embedding))] for f in (real, some))
+        return torch.stack([slow(theirs, ours, **options) for theirs, ours in zip(*sides)])
+
+    found, gradients = value_and_gradients(fast_loss(term, real), synthetic)
+    expected, slow_gradients = value_and_gradients(slow_loss, synthetic)
+    assert found.shape == (len(synthetic.embedding),) and expected.abs().min() > 0
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(gradients, slow_gradients):
+        torch.testing.assert_close(one, other)
