@@ -5,47 +5,52 @@ import logging
 
 import pytest
 import torch
+from engines import CPU, NORMALIZATION, assert_close, image_rows
+from tiny import ENGINES, SELECTIONS, TINY, tiny
 
 from clreplay.condensation import METHODS, ConfiguredMethod, RealImages
-from clreplay.data import NORMALIZATIONS
+from clreplay.condensation.engine import progress_file
+from clreplay.condensation.engine.execution import Execution
+from clreplay.recipes.recipe import load_recipe, recipe_names
 
-CPU, NORMALIZATION = torch.device("cpu"), NORMALIZATIONS["cifar10"]
-NET = {"width": 4, "depth": 2}
-TINY = {
-    "cafe": {**NET, "iterations": 2, "real_batch": 8, "accuracy_images": 4, "window": 2, "max_image_steps": 3,
-             "max_epochs": 2},
-    "dd": {**NET, "updates": 3, "real_batch": 16, "distill_epochs": 1, "step_size": 0.1, "lr_img": 0.1},
-    "forgetting": {**NET, "epochs": 2, "batch_size": 16},
-    "gradient_matching": {**NET, "iterations": 2, "outer_loops": 2, "inner_epochs": 1, "real_batch": 8},
-    "herding": {**NET, "updates": 2},
-    "idm": {**NET, "iterations": 3, "real_batch": 8, "queue_steps": 1, "batch_net": 16},
-    "matching": {**NET, "iterations": 3, "real_batch": 8, "style_weight": 5000.0, "diversity_weight": 10.0},
-    "random": {},
-}  # fmt: skip
 COUNTS = {0: 2, 1: 3, 2: 2}
-SELECTIONS = ("forgetting", "herding", "random")
-ENGINES = sorted(set(TINY) - set(SELECTIONS))
-CURES = {
-    "cafe": r"iteration 1 .*lower lr_img \(now 1e\+38\) or lr_net",
-    "dd": r"update \d+ .*lower step_size \(now 1e\+30\) or lr_img",
-    "gradient_matching": r"iteration 1 .*lower lr_img \(now 1e\+38\) or lr_net",
-    "idm": r"iteration \d+ .*lower lr_img \(now 1e\+38\)",
-    "matching": r"iteration \d+ .*lower lr_img \(now 1e\+38\)",
+SEPARABLE = [name for name in TINY if METHODS[name].separable(tiny(name))]
+ALONE = [*SEPARABLE, "random"]  # works class by class, too; nothing is gained by caching what it does
+UNITS = {
+    "cafe": "networks",
+    "dd": "updates",
+    "forgetting": "epochs",
+    "gradient_matching": "matching steps",
+    "herding": "epochs of the feature network",
+    "idm": "iterations",
+    "matching": "iterations",
+    "random": None,
 }
+DIVERGING = {  # what makes a method diverge, and what it says then
+    "cafe": ({"lr_img": 1e38}, r"condensation diverged at iteration 1 .*lower lr_img \(now 1e\+38\) or lr_net"),
+    "dd": ({"step_size": 1e30}, r"condensation diverged at update \d+ .*lower step_size \(now 1e\+30\) or lr_img"),
+    "forgetting": ({"lr": 1e30}, r"training diverged .*lower lr \(now 1e\+30\)"),
+    "gradient_matching": (
+        {"lr_img": 1e38}, r"condensation diverged at iteration 1 .*lower lr_img \(now 1e\+38\) or lr_net",
+    ),
+    "herding": ({"lr": 1e30}, r"training diverged .*lower lr \(now 1e\+30\)"),
+    "idm": ({"lr_img": 1e38}, r"condensation diverged at iteration \d+ .*lower lr_img \(now 1e\+38\)"),
+    "matching": ({"lr_img": 1e38}, r"condensation diverged at iteration \d+ .*lower lr_img \(now 1e\+38\)"),
+}  # fmt: skip
 
 
 @pytest.fixture
 def images(pixels):
-    return pixels(3, 12)
+    return pixels(3, [12, 9, 14])
 
 
-def real_of(images, labels):
-    return RealImages(images, labels, NORMALIZATION)
+@pytest.fixture
+def real(images):
+    return RealImages(*images, NORMALIZATION)
 
 
-def condensed(name, real, counts=COUNTS, seed=3, keep=None, progress=None, **changes):
-    method = METHODS[name]
-    configured = ConfiguredMethod(method, method.settings(**{**TINY[name], **changes}))
+def condensed(name, real, counts=COUNTS, seed=3, keep=None, progress=None, execution=None, **changes):
+    configured = ConfiguredMethod(METHODS[name], tiny(name, **changes), execution or Execution())
     return configured.condense(real, counts, seed=seed, device=CPU, keep=keep, progress=progress)
 
 
@@ -53,13 +58,19 @@ def digest(images):
     return {label: hashlib.blake2b(some.contiguous().numpy().tobytes()).hexdigest() for label, some in images.items()}
 
 
+def renamed(images, names):
+    return {names[label]: some for label, some in images.items()}
+
+
 def test_every_method_is_held_to_the_contract():
-    assert set(TINY) == set(METHODS)
+    assert set(TINY) == set(UNITS) == set(METHODS) and set(DIVERGING) == set(METHODS) - {"random"}
+
+
+# ---------------------------------------------------------------- counts, bytes, chance
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_class_gets_exactly_what_is_asked_and_the_same_bytes_again(name, images, global_chance_untouched):
-    real = real_of(*images)
+def test_every_class_gets_exactly_what_is_asked_and_the_same_bytes_again(name, real, global_chance_untouched):
     with global_chance_untouched():
         first = condensed(name, real)
     assert {label: tuple(some.shape) for label, some in first.images.items()} == {
@@ -67,61 +78,133 @@ def test_every_class_gets_exactly_what_is_asked_and_the_same_bytes_again(name, i
     }
     dtype = torch.uint8 if name in SELECTIONS else torch.float32
     assert all(some.dtype == dtype and torch.isfinite(some.float()).all() for some in first.images.values())
+    torch.rand(7)  # nothing hangs on the global generator either
     again = condensed(name, real)
     assert digest(again.images) == digest(first.images) and again.record == first.record
     other = condensed(name, real, seed=4)
     assert digest(other.images) != digest(first.images)
-    assert first.decoding == METHODS[name].decoding(METHODS[name].settings(**TINY[name]))
+    assert first.decoding == METHODS[name].decoding(tiny(name))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_does_so_at_its_smallest_and_goes_on_when_stopped(
+    name, real, tmp_path, global_chance_untouched
+):
+    recipe, keep = load_recipe(name), tmp_path / "work.progress"
+    configured = recipe.configured("smoke", {} if name == "random" else {"width": 4})
+
+    def made(**options):
+        return configured.condense(real, COUNTS, seed=3, device=CPU, **options)
+
+    with global_chance_untouched():
+        first = made()
+    assert {label: tuple(some.shape) for label, some in first.images.items()} == {
+        label: (count, 3, 8, 8) for label, count in COUNTS.items()
+    }
+    assert all(torch.isfinite(some.float()).all() for some in first.images.values())
+    assert digest(made().images) == digest(first.images)
+    if recipe.method.name in ENGINES:
+        with pytest.raises(KeyboardInterrupt):
+            made(keep=keep, progress=interrupt)
+        resumed = made(keep=keep)
+        assert digest(resumed.images) == digest(first.images) and resumed.record == first.record
+
+
+TOGETHER = {"classes_at_once": Execution(classes_at_once=3), "together": Execution(together=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [(name, how) for name in TINY for how in TOGETHER if how in METHODS[name].execution]
+)
+def test_classes_computed_together_differ_by_rounding_alone(name, how, real, global_chance_untouched):
+    with global_chance_untouched():
+        first, again = (condensed(name, real, execution=TOGETHER[how]).images for _ in range(2))
+    assert digest(again) == digest(first) and {label: len(some) for label, some in first.items()} == COUNTS
+    assert_close(first, condensed(name, real).images, 1e-3)
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [*((name, {}) for name in TINY), *((name, {"init": init}) for name in ENGINES for init in ("real", "noise"))],
 )
-def test_pixel_codes_and_normalised_floats_come_out_the_same(name, changes, images):
+def test_pixel_codes_and_normalised_floats_come_out_the_same(name, changes, real, images):
     codes, labels = images
     floats = RealImages(NORMALIZATION.apply(codes), labels)
-    theirs = condensed(name, real_of(*images), **changes).images
+    theirs = condensed(name, real, **changes).images
     if name in SELECTIONS:
         theirs = {label: NORMALIZATION.apply(some) for label, some in theirs.items()}
     assert digest(condensed(name, floats, **changes).images) == digest(theirs)
 
 
+# ---------------------------------------------------------------- classes beside one another
+
+
 @pytest.mark.parametrize("name", TINY)
-def test_a_class_that_is_too_small_is_refused_before_any_work(name, images):
+def test_neither_the_names_of_classes_nor_how_they_lie_among_each_other_matter(name, real, images):
+    codes, labels = images
+    order, names = labels.argsort(stable=True), {0: 7, 1: 17, 2: 27}
+    plain = digest(condensed(name, real).images)
+    lying_apart = RealImages(codes[order], labels[order], NORMALIZATION)
+    assert digest(condensed(name, lying_apart).images) == plain
+    called_otherwise = RealImages(codes, 7 + 10 * labels, NORMALIZATION)
+    found = condensed(name, called_otherwise, renamed(COUNTS, names)).images
+    assert digest(found) == renamed(plain, names)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_order_of_classes_does_not_matter_where_each_is_on_its_own(name, real, images):
+    names = {0: 9, 1: 5, 2: 1}
+    turned = RealImages(images[0], 9 - 4 * images[1], NORMALIZATION)
+    found = condensed(name, turned, renamed(COUNTS, names)).images
+    assert digest(found) == renamed(digest(condensed(name, real).images), names)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_class_depends_on_its_neighbours_unless_each_is_on_its_own(name, real):
+    together, fewer = digest(condensed(name, real).images), digest(condensed(name, real.subset([0, 1])).images)
+    assert (fewer == {label: together[label] for label in (0, 1)}) == (name in ALONE)
+    if name in ALONE:
+        assert digest(condensed(name, real.subset([1])).images)[1] == together[1]
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_selected_images_are_the_class_s_own_none_twice_and_fewer_are_a_prefix_of_more(name, real):
+    sizes = {label: real.count(label) for label in real.classes}
+    every, few = condensed(name, real, sizes).images, condensed(name, real).images
+    for label, size in sizes.items():
+        assert sorted(image_rows(every[label], real.raw(label))) == list(range(size))
+        assert torch.equal(few[label], every[label][: COUNTS[label]])
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_class_that_is_too_small_is_refused_before_any_work(name, real, tmp_path):
     def worked(*arguments):
         pytest.fail("work began")
 
-    with pytest.raises(ValueError, match=r"class 1 has 12 images, fewer than the 13 asked; lower images_per_class"):
-        condensed(name, real_of(*images), {0: 2, 1: 13, 2: 2}, progress=worked)
+    with pytest.raises(ValueError, match=r"class 1 has 9 images, fewer than the 10 asked; lower images_per_class"):
+        condensed(name, real, {0: 2, 1: 10, 2: 2}, progress=worked, keep=tmp_path / "work.progress")
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if METHODS[name].separable(METHODS[name].settings())])
-def test_a_class_comes_out_the_same_alone(name, images):
-    real = real_of(*images)
-    together, alone = condensed(name, real).images, condensed(name, real.subset([1])).images
-    assert digest(alone)[1] == digest(together)[1]
+@pytest.mark.parametrize("name", DIVERGING)
+def test_what_diverges_ends_with_an_error_that_names_the_cure(name, real):
+    wild, message = DIVERGING[name]
+    with pytest.raises(FloatingPointError, match=message):
+        condensed(name, real, **wild)
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-@pytest.mark.parametrize("name", ENGINES)
-def test_ctrl_c_leaves_a_file_that_goes_on_to_the_same_bytes(name, images, stop, tmp_path):
-    real, keep = real_of(*images), tmp_path / "work.progress"
-    unbroken = condensed(name, real)
-    calls = []
+# ---------------------------------------------------------------- progress, stopping and going on
 
-    def interrupt(*arguments):
-        calls.append(arguments)
-        if len(calls) == stop:
-            raise KeyboardInterrupt
 
-    try:
-        condensed(name, real, keep=keep, progress=interrupt)
-    except KeyboardInterrupt:
-        assert keep.is_file()
-    resumed = condensed(name, real, keep=keep)
-    assert digest(resumed.images) == digest(unbroken.images) and resumed.record == unbroken.record
-    assert not keep.exists(), "what is finished keeps no file"
+@pytest.mark.parametrize("name", TINY)
+def test_progress_is_told_after_every_unit_of_work(name, real):
+    told = []
+    condensed(name, real, progress=lambda *report: told.append(report))
+    assert told == [(done, len(told), UNITS[name]) for done in range(1, len(told) + 1)]
+    assert bool(told) == (UNITS[name] is not None)
 
 
 def interrupt(*arguments):
@@ -129,8 +212,33 @@ def interrupt(*arguments):
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_file_of_another_condensation_is_passed_by_with_a_warning(name, images, tmp_path, caplog):
-    real, keep = real_of(*images), tmp_path / "work.progress"
+def test_ctrl_c_after_any_unit_of_work_leaves_a_file_that_goes_on_to_the_same_bytes(name, real, tmp_path):
+    told, keep = [], tmp_path / "deep" / "work.progress"
+    unbroken = condensed(name, real, progress=lambda *report: told.append(report))
+    for stop in range(1, len(told) + 1):
+        with pytest.raises(KeyboardInterrupt):
+            condensed(name, real, keep=keep, progress=lambda done, *_: done < stop or interrupt())
+        assert [path.name for path in keep.parent.iterdir()] == ["work.progress"]
+        rest = []
+        resumed = condensed(name, real, keep=keep, progress=lambda *report: rest.append(report))
+        assert rest == told[stop:]
+        assert digest(resumed.images) == digest(unbroken.images) and resumed.record == unbroken.record
+        assert not keep.exists(), "what is finished keeps no file"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_state_is_kept_every_few_minutes_until_the_end(name, real, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress_file, "SECONDS_BETWEEN_SAVES", -1.0)
+    keep, there = tmp_path / "work.progress", []
+    condensed(name, real, keep=keep, progress=lambda *_: there.append(keep.exists()))
+    # Progress is told before the state is saved; a network of CAFE's takes several steps, each of them saved.
+    assert there == [name == "cafe", *[True] * (len(there) - 1)] and len(there) > 1
+    assert not keep.exists()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_file_of_another_condensation_is_passed_by_with_a_warning(name, real, tmp_path, caplog):
+    keep = tmp_path / "work.progress"
     with pytest.raises(KeyboardInterrupt):
         condensed(name, real, keep=keep, progress=interrupt, seed=9)
     with caplog.at_level(logging.WARNING, "clreplay"):
@@ -140,18 +248,11 @@ def test_a_file_of_another_condensation_is_passed_by_with_a_warning(name, images
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_cut_or_foreign_file_is_an_error_that_names_it(name, images, tmp_path):
-    real, keep = real_of(*images), tmp_path / "work.progress"
+def test_a_cut_or_foreign_file_is_an_error_that_names_it(name, real, tmp_path):
+    keep = tmp_path / "work.progress"
     with pytest.raises(KeyboardInterrupt):
         condensed(name, real, keep=keep, progress=interrupt)
     for content in (keep.read_bytes()[:200], b"not a condensation"):
         keep.write_bytes(content)
         with pytest.raises(ValueError, match=r"work\.progress is truncated or not a condensation in progress; delete"):
             condensed(name, real, keep=keep)
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_images_that_diverge_end_the_run_with_the_cure(name, images):
-    wild = {"step_size": 1e30} if name == "dd" else {"lr_img": 1e38}
-    with pytest.raises(FloatingPointError, match=f"condensation diverged at {CURES[name]}"):
-        condensed(name, real_of(*images), **wild)

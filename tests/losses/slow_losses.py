@@ -105,6 +105,20 @@ def discrimination(real, labels, centres):
     return total
 
 
+def cosine_distance(a, b):
+    """One minus the cosine of two vectors."""
+    return 1 - (a * b).sum() / (a.norm() * b.norm() + 1e-6)
+
+
+def gradient_distance(theirs, ours, distance):
+    """Of one class's gradients, a list of tensors; a parameter is a matrix of one row an output unit."""
+    if distance == "row_cosine":
+        matrices = [(a, b) for a, b in zip(theirs, ours) if a.ndim > 1]
+        return sum(cosine_distance(r.flatten(), s.flatten()) for a, b in matrices for r, s in zip(a, b))
+    a, b = (torch.cat([tensor.flatten() for tensor in side]) for side in (theirs, ours))
+    return cosine_distance(a, b) if distance == "whole_cosine" else (a - b).square().sum()
+
+
 # ---------------------------------------------------------------- random features, and fast against slow
 
 

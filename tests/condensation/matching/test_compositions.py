@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from engines import CPU, assert_same_bytes
 
 from clreplay.analysis.figures import memory_styles
 from clreplay.condensation import METHODS, RealImages
@@ -22,7 +23,6 @@ from clreplay.training.evaluate import accuracy
 from clreplay.training.loop import train
 from clreplay.training.settings import TrainingSettings
 
-CPU = torch.device("cpu")
 MEAN, MOMENTS, CORRELATION = {"mean_matching": 1.0}, {"moment_matching": 5000.0}, {"correlation_matching": 5000.0}
 ATTENTION, DIVERSITY = {"attention_matching": 100.0}, {"diversity": 10.0}
 STYLE_OF_DATADAM = {"moment_matching": 7400.0, "correlation_matching": 7400.0}
@@ -69,15 +69,6 @@ def movement(real, settings):
     return {label: -group.velocity[i] for group in some.groups for i, label in enumerate(group.labels)}
 
 
-def assert_same_bytes(one, other):
-    assert all(torch.equal(one[label], other[label]) for label in one)
-
-
-@pytest.fixture
-def real(pixels):
-    return RealImages(*pixels(3, 12), NORMALIZATIONS["cifar10"])
-
-
 # ---------------------------------------------------------------- what they are made of
 
 
@@ -117,6 +108,15 @@ def test_what_differs_between_relatives_is_what_their_names_say():
         assert differing("dm+icd", "dm", preset) == {"diversity_weight"}
         assert differing("datadam+sm", "datadam", preset) == {"style_weight"}
     assert differing("datadam", "dm") == {"attention_weight", "iterations"}
+
+
+def test_the_recipe_of_attention_has_the_paper_s_numbers():
+    recipe = load_recipe("datadam")
+    paper = recipe.settings()
+    assert (paper.attention_weight, paper.mean_weight, paper.attention_power) == (100.0, 100 * 0.01, 4.0)
+    assert (paper.attention_layers, paper.norm, paper.iterations) == (None, "instance", 8000)
+    assert (paper.lr_img, paper.momentum_img, paper.init) == (1.0, 0.5, "real")
+    assert [recipe.settings(images_per_class=count).lr_img for count in (50, 51)] == [1.0, 10.0]
 
 
 # ---------------------------------------------------------------- equal by construction

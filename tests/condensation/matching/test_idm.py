@@ -1,13 +1,15 @@
 """IDM against a slow loop written from the paper: expansion, the term, whole iterations, interruptions."""
 
 import functools
-import math
 from dataclasses import replace
 
 import pytest
+import slow
+import slow_losses
 import torch
 import torch.nn.functional as F
-from mixed import apart, mixed
+from engines import CPU, NORMALIZATION, assert_same_bytes, maker
+from mixed import mixed
 
 from clreplay.api import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
@@ -18,12 +20,10 @@ from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.idm import IDM, IDMSettings, choose_image_execution
 from clreplay.condensation.matching.network_queue import NetworkQueue
 from clreplay.condensation.matching.tiled_start import tiled_images
-from clreplay.data import NORMALIZATIONS, load_dataset
-from clreplay.losses import TrustedCrossEntropy, class_cross_entropy
+from clreplay.data import load_dataset
 from clreplay.memory.decoders import decoder, tiles2
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
-from clreplay.networks.features import Features
 from clreplay.networks.kernels.build import failure
 from clreplay.recipes.recipe import PRESETS, load_recipe
 from clreplay.runtime.seeding import BLOCK, generator
@@ -32,32 +32,15 @@ from clreplay.training.evaluate import accuracy
 from clreplay.training.loop import train
 from clreplay.training.settings import TrainingSettings
 
-NORMALIZATION = NORMALIZATIONS["cifar10"]
-CPU = torch.device("cpu")
 IDM_TINY = IDMSettings(
     width=4, depth=2, iterations=6, real_batch=7, lr_img=0.5, queue_every=2, queue_steps=3, batch_net=8, lr_net=0.1
 )
 SM_TINY = replace(IDM_TINY, style_weight=500.0)
-
-
-def engine(real, settings=IDM_TINY, count=2, seed=3):
-    counts = count if isinstance(count, dict) else dict.fromkeys(real.classes, count)
-    settings, execution = apart(settings)
-    return IDM(real, counts, settings, seed, CPU, execution)
+engine = maker(IDM, IDM_TINY, count=2)
 
 
 def condensed(real, settings=IDM_TINY, count=2, seed=3):
     return engine(real, settings, count, seed).run().images
-
-
-def assert_same_bytes(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[label], other[label]) for label in one)
-
-
-@pytest.fixture
-def real(pixels):
-    return RealImages(*pixels(3, 12), NORMALIZATION)
 
 
 # ---------------------------------------------------------------- partition and expansion
@@ -131,15 +114,6 @@ def test_a_class_of_a_single_image_works(pixels):
     assert images[0].shape == (1, 3, 8, 8) and torch.isfinite(images[0]).all()
 
 
-def test_quadrants_can_start_as_noise(pixels):
-    real = RealImages(*pixels(2, 20), NORMALIZATION)
-    start = engine(real, replace(IDM_TINY, init="noise"), count=20).images()
-    assert not torch.equal(start[0], start[1])
-    for images in start.values():
-        assert abs(float(images.mean())) < 4 / math.sqrt(images.numel())
-        assert float(images.std()) == pytest.approx(1, abs=0.05)
-
-
 @pytest.mark.parametrize("size", [7, 9])
 def test_images_that_cannot_be_split_are_an_error_before_any_work(pixels, size, monkeypatch):
     monkeypatch.setattr(NetworkQueue, "__init__", lambda *_: pytest.fail("worked"))
@@ -148,69 +122,7 @@ def test_images_that_cannot_be_split_are_an_error_before_any_work(pixels, size, 
         engine(real, count=1)
 
 
-# ---------------------------------------------------------------- the term
-
-
-class Judge:
-    def __init__(self, percent, classes=3, dtype=torch.float64):
-        self.network = ConvNet(classes, 3, 8, width=4, depth=2).to(dtype)
-        self.accuracy = torch.tensor(percent, dtype=dtype)
-
-
-def test_the_term_is_percent_times_the_mean_cross_entropy_of_a_class():
-    judge = Judge(62.5)
-    images = torch.randn(2, 5, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    features = Features.of(2, *judge.network.features(images.flatten(0, 1)))
-    term = TrustedCrossEntropy(0.5, torch.tensor([2, 0]), judge)
-    assert term.name == "cross_entropy" and term.weight == 0.5 and not term.reads_maps
-    found = term.loss(term.statistics(features), term.statistics(features), features)
-    slow = []
-    for own, output in zip(images, (2, 0)):
-        total = 0.0
-        for image in own:
-            logits = judge.network(image[None])[0]
-            total = total - torch.log(torch.exp(logits[output]) / sum(torch.exp(logit) for logit in logits))
-        slow.append(62.5 * total / 5)
-    torch.testing.assert_close(found, torch.stack(slow))
-    for one, other in zip(torch.autograd.grad(found.sum(), images), torch.autograd.grad(sum(slow), images)):
-        torch.testing.assert_close(one, other)
-
-
-def test_the_term_follows_its_judge():
-    judge, embedding = Judge(10.0), torch.randn(3, 2, 16, dtype=torch.float64)
-    term, features = TrustedCrossEntropy(1.0, torch.arange(3), judge), Features(embedding, [])
-    first = term.loss((), (), features)
-    judge.accuracy = torch.tensor(40.0, dtype=torch.float64)
-    torch.testing.assert_close(term.loss((), (), features), 4 * first)
-    judge.network.classifier.bias.data[0] += 100
-    later = term.loss((), (), features)
-    assert later[0] < 1e-9 and later[1] > 90 * 40
-
-
-def test_cross_entropy_is_never_negative_and_log_of_the_outputs_where_nothing_is_known():
-    flat = class_cross_entropy(torch.zeros(3, 4, 7), torch.tensor([0, 6, 2]))
-    torch.testing.assert_close(flat, torch.full((3,), math.log(7)))
-    assert (class_cross_entropy(torch.randn(3, 4, 7) * 50, torch.tensor([1, 1, 1])) >= 0).all()
-
-
 # ---------------------------------------------------------------- the slow loop
-
-
-def slow_fresh(settings, classes, seed, index):
-    """Weights layer by layer from the keyed draw of the index-th network."""
-    network = ConvNet(classes, 3, 8, settings.width, settings.depth, settings.norm)
-    numbers = torch.empty(sum(p.numel() for p in network.parameters())).uniform_(
-        -1, 1, generator=generator(seed, "network", index)
-    )
-    with torch.no_grad():
-        for module in network.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                values, numbers = numbers[: parameter.numel()], numbers[parameter.numel() :]
-                if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                    parameter.copy_(values.view_as(parameter) / math.sqrt(module.weight[0].numel()))
-                else:
-                    parameter.fill_(1.0 if name == "weight" else 0.0)
-    return network.double()
 
 
 class SlowNetwork:
@@ -246,47 +158,23 @@ class SlowNetwork:
                     weight.sub_(settings.lr_net * self.velocity[name])
 
 
-def slow_draw(real, label, settings, seed, number):
-    """Rows of the real batch and augmentation draw of one class."""
-    chance = generator(seed, real.keys[label], "match", number // BLOCK)
-    draws = torch.rand(BLOCK, parse_strategy(settings.siamese_augment).draw_size, generator=chance)
-    size = real.count(label)
-    if settings.real_batch >= size:
-        return list(range(size)), draws[number % BLOCK]
-    uniform = torch.rand(BLOCK, size, generator=chance)[number % BLOCK]
-    return sorted(range(size), key=lambda row: -uniform[row])[: settings.real_batch], draws[number % BLOCK]
-
-
-def slow_style(theirs, ours):
-    """Moments and correlation of every tap (n, channels, h, w): plain sums, as in test_matching."""
-
-    def moments(tap):
-        spread = (tap.flatten(2).var(2, unbiased=True) + 1e-5).sqrt().mean(0)
-        return tap.mean((0, 2, 3)), spread
-
-    def correlation(tap):
-        return sum(image.flatten(1) @ image.flatten(1).T / image.numel() for image in tap) / len(tap)
-
-    loss = 0.0
-    for one, other in zip(theirs, ours):
-        for target, value in zip(moments(one), moments(other)):
-            loss = loss + 0.5 * (target - value).square().mean()
-        loss = loss + (correlation(one) - correlation(other)).square().sum()
-    return loss
-
-
 def slow_condense(real, counts, settings, seed):
     """The loop of the paper in double precision: network after network, class after class."""
+
+    def fresh(index):
+        network = ConvNet(len(real.classes), *real.shape[:2], settings.width, settings.depth, settings.norm)
+        return SlowNetwork(slow.drawn_network(network, seed, index).double())
+
     strategy = parse_strategy(settings.siamese_augment)
     everything = torch.cat([real.normalised(label) for label in real.classes]).double()
     targets = torch.cat([torch.full((real.count(label),), i) for i, label in enumerate(real.classes)])
     stored = {c: tiled_images(real, c, counts[c], "real", seed).double() for c in real.classes}
     velocity = {label: torch.zeros_like(images) for label, images in stored.items()}
-    queue = [SlowNetwork(slow_fresh(settings, len(real.classes), seed, i)) for i in range(settings.queue_start)]
+    queue = [fresh(i) for i in range(settings.queue_start)]
     made, sampled = settings.queue_start, []
     for number in range(settings.iterations):
         if number and number % settings.queue_every == 0:
-            queue.append(SlowNetwork(slow_fresh(settings, len(real.classes), seed, made)))
+            queue.append(fresh(made))
             made += 1
             if len(queue) > settings.queue_size:
                 queue.pop(0)
@@ -297,16 +185,16 @@ def slow_condense(real, counts, settings, seed):
         sampled.append(one.percent())
         one.network.eval()
         for output, label in enumerate(real.classes):
-            rows, draw = slow_draw(real, label, settings, seed, number)
+            rows, draw = slow.drawn_batch(real, label, settings, seed, *divmod(number, BLOCK))
             leaf = stored[label].clone().requires_grad_()
             expanded = augment_shared(slow_expand(leaf), draw, strategy)
             batch = real.normalised(label)[rows].double()
             with torch.no_grad():
-                target, their_taps = one.network.features(augment_shared(batch, draw, strategy))
-            embedding, taps = one.network.features(expanded)
-            loss = settings.mean_weight * (target.mean(0) - embedding.mean(0)).square().sum()
-            loss = loss + settings.style_weight * slow_style(their_taps, taps)
-            wrong = -one.network.classifier(embedding).log_softmax(1)[:, output].mean()
+                theirs = one.network.features(augment_shared(batch, draw, strategy))
+            ours = one.network.features(expanded)
+            terms, weights = slow.matching_terms(theirs, ours, settings), slow.matching_weights(settings)
+            loss = sum(weights[name] * term for name, term in terms.items())
+            wrong = slow_losses.cross_entropy(one.network.classifier(ours[0]), output)
             loss = loss + settings.ce_weight * one.percent() * wrong
             (gradient,) = torch.autograd.grad(loss, leaf)
             velocity[label] = settings.momentum_img * velocity[label] + gradient
@@ -389,33 +277,10 @@ def test_how_classes_lie_among_each_other_does_not_matter(pixels):
     assert_same_bytes(condensed(mixed), condensed(sorted_))
 
 
-def test_what_classes_are_called_does_not_matter(pixels):
-    images, labels = pixels(2)
-    plain = condensed(RealImages(images, labels, NORMALIZATION))
-    renamed = condensed(RealImages(images, 7 + 30 * labels, NORMALIZATION))
-    assert_same_bytes({label: renamed[7 + 30 * label] for label in plain}, plain)
-
-
 def test_a_part_of_an_experience_trains_on_its_own_classes_only(real):
     part = engine(real.subset([0, 2])).networks
     assert part.labels.tolist() == [0] * 12 + [1] * 12 and part.network.classifier.out_features == 2
     assert torch.equal(part.images, torch.cat([real.raw(0), real.raw(2)]))
-
-
-@pytest.mark.parametrize("changes", [{}, {"network_reuse": 2}, {"norm": "batch"}, {"style_weight": 500.0}], ids=str)
-@pytest.mark.parametrize("stop", [1, 4])
-def test_a_resumed_run_gives_the_bytes_of_an_unbroken_one(real, changes, stop, tmp_path):
-    settings = replace(IDM_TINY, **changes)
-    unbroken, broken, resumed = (engine(real, settings) for _ in range(3))
-    result = unbroken.run()
-    for _ in range(stop):
-        broken.step()
-    torch.save(broken.state_dict(), tmp_path / "state")
-    broken.step()  # what comes after saving must not reach the state
-    resumed.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
-    assert_same_bytes(resumed.run().images, result.images)
-    for one, other in zip(resumed.networks._members, unbroken.networks._members, strict=True):
-        assert torch.equal(one.weights, other.weights) and torch.equal(one.momentum, other.momentum)
 
 
 PLACES = {
@@ -509,14 +374,6 @@ def test_classes_in_threads_give_the_same_bytes(pixels):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("classes_at_once", [2, 5])
-def test_how_many_classes_go_at_once_does_not_matter(pixels, classes_at_once):
-    real = RealImages(*pixels(each=[12, 9, 12, 10, 12]), NORMALIZATION)
-    alone = condensed(real)
-    for label, images in condensed(real, mixed(IDM_TINY, classes_at_once=classes_at_once)).items():
-        torch.testing.assert_close(images, alone[label], rtol=1e-4, atol=1e-4)
-
-
 def test_out_of_memory_halves_the_group_and_every_class_keeps_its_output(pixels, monkeypatch, caplog):
     real = RealImages(*pixels(5, 12), NORMALIZATION)
     settings = mixed(IDM_TINY, classes_at_once=5, ce_weight=2.0)
@@ -548,13 +405,6 @@ def test_choices_are_tried_without_training_the_queue(real, monkeypatch):
 # ---------------------------------------------------------------- in the house
 
 
-def test_the_queue_ties_the_classes_together_so_nothing_is_cached_by_class(real):
-    method = METHODS["idm"]
-    assert not method.separable(IDM_TINY) and method.decoding(IDM_TINY) == "tiles2"
-    together, alone = condensed(real), condensed(real.subset([0]))
-    assert not torch.equal(together[0], alone[0])
-
-
 def test_a_memory_counts_what_is_stored_and_trains_on_four_times_as_many(real):
     memory = ReplayMemory(images_per_class=2, normalization=NORMALIZATION)
     condense_experience(memory, real, ConfiguredMethod(METHODS["idm"], IDM_TINY), seed=3, device=CPU)
@@ -572,13 +422,6 @@ def test_a_memory_counts_what_is_stored_and_trains_on_four_times_as_many(real):
 def test_diversity_counts_expanded_images(real):
     terms = engine(real, replace(IDM_TINY, diversity_weight=1.0), count=1).groups[0].terms
     assert [term.name for term in terms] == ["mean_matching", "diversity", "cross_entropy"]
-
-
-def test_uneven_classes_get_exactly_what_is_asked(pixels):
-    real = RealImages(*pixels(each=[4, 20, 9]), NORMALIZATION)
-    counts = {0: 4, 1: 3, 2: 1}
-    found = condensed(real, mixed(IDM_TINY, classes_at_once=3), counts)
-    assert {label: len(images) for label, images in found.items()} == counts
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,19 @@
 """Condensing with, and training of, networks other than the ConvNet: the engine and the stacks take them all."""
 
-import math
-
 import pytest
+import slow
 import torch
-from torch import nn
+from engines import CPU, NORMALIZATION
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.matching.engine import MatchingEngine, MatchingSettings
-from clreplay.data import NORMALIZATIONS, ImageSet
+from clreplay.data import ImageSet
 from clreplay.networks import build_network, reinitialize
-from clreplay.runtime.seeding import generator
 from clreplay.training.evaluate import accuracies_together, accuracy
 from clreplay.training.loop import train
 from clreplay.training.settings import TrainingSettings
 from clreplay.training.stacked import train_together
 
-NORMALIZATION = NORMALIZATIONS["cifar10"]
-CPU = torch.device("cpu")
 SEED, COUNT, RATE = 3, 3, 10.0
 SIZES = {
     "MLP": 8,
@@ -38,74 +34,6 @@ SIZES = {
 # ---------------------------------------------------------------- condensing
 
 
-def slow_network(name):
-    """The network of the first iteration in double precision, drawn layer by layer."""
-    network = build_network(name, 1, image_size=SIZES[name])
-    numbers = torch.empty(sum(p.numel() for p in network.parameters()))
-    numbers.uniform_(-1, 1, generator=generator(SEED, "network", 0))
-    with torch.no_grad():
-        for module in network.modules():
-            for kind, parameter in module.named_parameters(recurse=False):
-                values, numbers = numbers[: parameter.numel()], numbers[parameter.numel() :]
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    parameter.copy_(values.view_as(parameter) / math.sqrt(module.weight[0].numel()))
-                else:
-                    parameter.fill_(1.0 if kind == "weight" else 0.0)
-    return network.double().requires_grad_(False)
-
-
-def channel_statistics(tap):
-    pixels = tap.flatten(2)
-    count = pixels.shape[2]
-    deviations = (pixels - pixels.mean(2, keepdim=True)).square().sum(2)
-    return pixels.mean((0, 2)), (deviations / max(count - 1, 1) + 1e-5).sqrt().mean(0)
-
-
-def gram_of(tap):
-    return sum(image.flatten(1) @ image.flatten(1).T / image.numel() for image in tap) / len(tap)
-
-
-def slow_moments(theirs, ours):
-    loss = 0.0
-    for target, value in zip(theirs, ours, strict=True):
-        for one, other in zip(channel_statistics(target), channel_statistics(value)):
-            loss = loss + 0.5 * (one - other).square().mean()
-    return loss
-
-
-def slow_correlation(theirs, ours):
-    return sum((gram_of(a) - gram_of(b)).square().sum() for a, b in zip(theirs, ours, strict=True))
-
-
-def slow_diversity(embedding):
-    """At three images a class every image has one neighbour: the nearest."""
-    total = 0.0
-    for i, one in enumerate(embedding):
-        others = [other for j, other in enumerate(embedding) if j != i]
-        nearest = min(others, key=lambda other: float((one - other).detach().norm()))
-        total = total - torch.sum(one.softmax(0) * (one.log_softmax(0) - nearest.log_softmax(0)))
-    return total / len(embedding)
-
-
-WEIGHTS = {"mean_matching": 1.0, "moment_matching": 5000.0, "correlation_matching": 5000.0, "diversity": 10.0}
-
-
-def slow_terms(network, real, synthetic):
-    """Sums over classes. Each side is one pass: without batch norm the same as class by class, with it classes mix."""
-    sides = []
-    for images in (real, synthetic):
-        embedding, taps = network.features(torch.cat(images))
-        sizes = [len(part) for part in images]
-        sides.append(list(zip(embedding.split(sizes), zip(*(tap.split(sizes) for tap in taps)))))
-    terms = dict.fromkeys(WEIGHTS, 0.0)
-    for (their_embedding, their_taps), (our_embedding, our_taps) in zip(*sides):
-        terms["mean_matching"] += (their_embedding.mean(0) - our_embedding.mean(0)).square().sum()
-        terms["moment_matching"] += slow_moments(their_taps, our_taps)
-        terms["correlation_matching"] += slow_correlation(their_taps, our_taps)
-        terms["diversity"] += slow_diversity(our_embedding)
-    return terms
-
-
 def every_network(but):
     """All names; those that take seconds and add little are left to the longer proofs."""
     return [pytest.param(name, marks=pytest.mark.slow) if name in but else name for name in SIZES]
@@ -124,12 +52,16 @@ def test_an_update_follows_the_loss_on_the_network_s_own_taps(name, method, pixe
 
     synthetic = [start[label].double().requires_grad_() for label in real.classes]
     theirs = [real.normalised(label).double() for label in real.classes]
-    terms = slow_terms(slow_network(name), theirs, synthetic)
-    chosen = list(WEIGHTS) if method == "ddm" else ["mean_matching"]
-    assert sorted(values) == sorted(chosen)
-    for term in chosen:
-        assert values[term].item() == pytest.approx(terms[term].item() / len(real.classes), rel=1e-3, abs=1e-7), term
-    gradients = torch.autograd.grad(sum(WEIGHTS[term] * terms[term] for term in chosen), synthetic)
+    network = slow.drawn_network(build_network(name, 1, image_size=SIZES[name]), SEED, 0).double()
+    network.requires_grad_(False)
+    sides = zip(*(slow.features_of_classes(network, images) for images in (theirs, synthetic)))
+    terms, expected = [slow.matching_terms(*pair, settings) for pair in sides], slow.matching_weights(settings)
+    assert sorted(values) == sorted(term for term, weight in expected.items() if weight)
+    for term, value in values.items():
+        mean = sum(float(one[term].detach()) for one in terms) / len(terms)
+        assert value.item() == pytest.approx(mean, rel=1e-3, abs=1e-7), term
+    loss = sum(expected[term] * value for one in terms for term, value in one.items())
+    gradients = torch.autograd.grad(loss, synthetic)
     for label, gradient in zip(real.classes, gradients):
         found = (start[label].double() - moved[label].double()) / RATE
         assert found.isfinite().all() and found.flatten(1).norm(dim=1).min() > 1e-6
