@@ -2,6 +2,7 @@
 
 from clreplay.condensation import METHODS
 from clreplay.condensation.cafe.engine import CafeEngine
+from clreplay.condensation.cafe.settings import CafeSettings
 from clreplay.condensation.distillation.engine import DistillationEngine
 from clreplay.condensation.gradient_matching.engine import GradientMatchingEngine
 from clreplay.condensation.matching.engine import MatchingEngine
@@ -19,6 +20,11 @@ TINY = {
     "matching": {**NET, "iterations": 3, "real_batch": 8, "style_weight": 5000.0, "diversity_weight": 10.0},
     "random": {},
 }  # fmt: skip
+SMALL_CAFE = CafeSettings(
+    width=4, depth=2, iterations=3, real_batch=7, accuracy_images=5, window=3, settled_within=0.15,
+    moved_beyond=0.05, max_image_steps=5, max_epochs=6, lr_net=0.05, batch_net=5, siamese_augment="color_crop_flip",
+)  # fmt: skip
+"""Under which both loops of CAFE end at different steps for different networks."""
 ENGINES = {
     "cafe": CafeEngine,
     "dd": DistillationEngine,

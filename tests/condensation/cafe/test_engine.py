@@ -1,225 +1,35 @@
 """CAFE against a slow double-precision loop; the windows that steer its loops, resuming, the recipe."""
 
-import copy
-import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
+import slow
+import slow_losses
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from mixed import apart, mixed
+from engines import CPU, NORMALIZATION, assert_same_bytes, maker
+from mixed import mixed
+from tiny import SMALL_CAFE as SMALL
 
 from clreplay.condensation import METHODS, RealImages
 from clreplay.condensation.cafe import engine as cafe
-from clreplay.condensation.cafe.accuracy_control import AccuracyWindow, RealAccuracy
 from clreplay.condensation.cafe.engine import CafeEngine
 from clreplay.condensation.cafe.settings import CafeSettings
-from clreplay.condensation.engine import progress_file as keeping
-from clreplay.data import NORMALIZATIONS, load_dataset
-from clreplay.losses import LayerAlignment, discrimination, layer_alignment
+from clreplay.data import load_dataset
 from clreplay.networks import ConvNet, reinitialize
-from clreplay.networks.features import Features
-from clreplay.recipes.recipe import load_recipe
 from clreplay.runtime.seeding import BLOCK, generator, key_seed
-from clreplay.training.augmentation import augment_shared, draw, parse_strategy
 from clreplay.training.batches import BatchSource
 from clreplay.training.evaluate import accuracy
 from clreplay.training.loop import train
 from clreplay.training.settings import TrainingSettings
 
-NORMALIZATION = NORMALIZATIONS["cifar10"]
-CPU = torch.device("cpu")
-SMALL = CafeSettings(
-    width=4, depth=2, iterations=3, real_batch=7, accuracy_images=5, window=3, settled_within=0.15,
-    moved_beyond=0.05, max_image_steps=5, max_epochs=6, lr_net=0.05, batch_net=5, siamese_augment="color_crop_flip",
-)  # fmt: skip
-
-
-def engine(real, settings=SMALL, count=4, seed=3):
-    counts = count if isinstance(count, dict) else {label: count for label in real.classes}
-    settings, execution = apart(settings)
-    return CafeEngine(real, counts, settings, seed, CPU, execution)
+engine = maker(CafeEngine, SMALL, count=4)
 
 
 def condensed(real, settings=SMALL, count=4, seed=3):
     return engine(real, settings, count, seed).run().images
 
 
-def assert_same_bytes(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[label], other[label]) for label in one)
-
-
-@pytest.fixture
-def real(pixels):
-    return RealImages(*pixels(3, 12), NORMALIZATION)
-
-
-# ---------------------------------------------------------------- the terms, written from the formulas
-
-
-def some_features(classes, n, seed=0):
-    chance = torch.Generator().manual_seed(seed)
-    taps = [torch.randn(classes, n, c, s, s, generator=chance).double() for c, s in ((3, 4), (2, 3), (2, 2))]
-    return Features(torch.randn(classes, n, 5, generator=chance).double(), taps)
-
-
-def slow_gap(real, synthetic):
-    """Squared gap of the class means, entry by entry: (n, ...) x (m, ...) -> a number."""
-    theirs, ours = (sum(images) / len(images) for images in (real, synthetic))
-    return sum((a - b) ** 2 for a, b in zip(theirs.flatten(), ours.flatten()))
-
-
-def slow_alignment(real, synthetic, c):
-    """1.0 A(pool) + 1.0 A(last map) + 0.1 A(each map before) + A(the pooled map once more, as a vector)."""
-    first, second, last = (slow_gap(a[c], b[c]) for a, b in zip(real.taps, synthetic.taps))
-    pooled = slow_gap(real.embedding[c], synthetic.embedding[c])
-    return 1.0 * pooled + 1.0 * last + 0.1 * second + 0.1 * first + pooled
-
-
-def test_alignment_equals_the_reference_in_value_and_gradient():
-    real, term = some_features(3, 5), LayerAlignment()
-
-    def fast(some):
-        return term.loss(term.statistics(real), term.statistics(some), some)
-
-    def slow(some):
-        return torch.stack([slow_alignment(real, some, c) for c in range(3)])
-
-    found = []
-    for loss_of in (fast, slow):
-        some = some_features(3, 4, seed=1)
-        leaves = [tensor.requires_grad_() for tensor in (some.embedding, *some.taps)]
-        loss = loss_of(some)
-        found.append((loss.detach(), torch.autograd.grad((loss * torch.tensor([1.0, 2.0, 3.0])).sum(), leaves)))
-    (values, gradients), (expected, slow_gradients) = found
-    torch.testing.assert_close(values, expected)
-    for one, other in zip(gradients, slow_gradients):
-        torch.testing.assert_close(one, other)
-
-
-def test_a_network_without_maps_is_aligned_by_its_embedding():
-    real, synthetic = (some_features(2, n)._replace(taps=[]) for n in (3, 4))
-    term = LayerAlignment(embedding=3.0)
-    loss = term.loss(term.statistics(real), term.statistics(synthetic))
-    expected = layer_alignment(real.embedding.mean(1), synthetic.embedding.mean(1))
-    torch.testing.assert_close(loss, 3 * expected)
-
-
-def test_discrimination_equals_the_reference_in_value_and_gradient():
-    chance = torch.Generator().manual_seed(0)
-    real, centres = (torch.randn(n, 6, generator=chance).double() for n in (8, 3))
-    labels = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0])
-    found = []
-    for slow in (False, True):
-        leaf = centres.clone().requires_grad_()
-        if slow:
-            total = 0.0
-            for image, label in zip(real, labels.tolist()):
-                likeness = [sum(image[d] * leaf[c, d] for d in range(6)) for c in range(3)]
-                total = total - likeness[label] + torch.log(sum(torch.exp(one) for one in likeness))
-        else:
-            total = discrimination(real, labels, leaf)
-        found.append((total.detach(), torch.autograd.grad(total, leaf)[0]))
-    for one, other in zip(*found):
-        torch.testing.assert_close(one, other)
-
-
-@given(st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 4))
-def test_order_of_images_does_not_matter_and_equal_sets_align(seed, classes, n):
-    features = some_features(classes, n, seed)
-    turned = Features(features.embedding.flip(1), [tap.flip(1) for tap in features.taps])
-    term = LayerAlignment()
-    loss = term.loss(term.statistics(features), term.statistics(turned))
-    torch.testing.assert_close(loss, torch.zeros(classes, dtype=torch.float64))
-    embeddings, labels = features.embedding.flatten(0, 1), torch.arange(classes).repeat_interleave(n)
-    centres = turned.embedding.mean(1)
-    once = discrimination(embeddings, labels, centres)
-    order = torch.randperm(classes * n, generator=torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(discrimination(embeddings[order], labels[order], centres), once)
-    # Which class is called which does not matter, and a single class has nothing to be told apart from.
-    torch.testing.assert_close(discrimination(embeddings, classes - 1 - labels, centres.flip(0)), once)
-    assert classes > 1 or float(once) == 0
-
-
 # ---------------------------------------------------------------- what steers the loops
-
-
-@given(st.integers(1, 5), st.lists(st.integers(0, 20), max_size=12), st.integers(0, 20))
-def test_a_window_looks_at_the_last_accuracies_and_says_nothing_before_it_is_full(length, steps, limit):
-    window = AccuracyWindow(length)
-    for count, accuracy_now in enumerate(steps, start=1):
-        window.add(accuracy_now)
-        last = steps[max(0, count - length) : count]
-        far = max(last) - min(last)
-        assert window.is_stable(limit) == (count >= length and far <= limit)
-        assert window.has_changed(limit) == (count >= length and far > limit)
-        assert list(AccuracyWindow(length, window.values).values) == last
-    if not steps:
-        assert not window.is_stable(1.0) and not window.has_changed(0.0)
-
-
-class Answers(torch.nn.Module):
-    """Remembers what it is shown and answers everything with one class."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer, self.seen, self.modes = answer, [], []
-
-    def forward(self, images):
-        self.seen.append(images)
-        self.modes.append(self.training)
-        return torch.nn.functional.one_hot(torch.full((len(images),), self.answer), 3).float()
-
-
-def rows_seen(network, real):
-    """Of the last measurement: positions of the images within their class, by class."""
-    found = {label: [] for label in real.classes}
-    for image in network.seen[-1]:
-        for label in real.classes:
-            same = (real.normalised(label) == image).flatten(1).all(1).nonzero()
-            found[label] += same.flatten().tolist()
-    return found
-
-
-def test_accuracy_is_measured_on_equally_many_images_of_every_class_drawn_anew(real):
-    some = engine(real)
-    network = Answers(1)
-    assert [some.accuracy(network, (0, 0), turn) for turn in range(3)] == [pytest.approx(1 / 3)] * 3
-    assert network.modes == [False] * 3
-    seen, turns = [], []
-    for number, turn in (((0, 0), 0), ((0, 0), 1), ((0, 1), 0), ((1, 0), 0), ((0, 0), 0)):
-        some.accuracy(network, number, turn)
-        rows = rows_seen(network, real)
-        assert all(len(found) == len(set(found)) == 5 for found in rows.values())
-        seen.append(rows)
-        turns.append(rows[0])
-    assert seen[4] == seen[0] and seen[0][0] != seen[0][1]
-    assert len({tuple(row) for row in turns}) == 4
-    assert not set(turns[0]) & set(turns[1])  # every image comes once before any comes again
-
-
-def test_a_class_smaller_than_the_measurement_is_used_whole_and_right_answers_count(pixels):
-    real = RealImages(*pixels(each=[3, 12, 9]), NORMALIZATION)
-    some = engine(real, count=2)
-    outputs = {label: i for i, label in enumerate(label for group in some.groups for label in group.labels)}
-    for label, size in ((0, 3), (1, 5), (2, 5)):
-        network = Answers(outputs[label])
-        assert some.accuracy(network, (0, 0), 0) == pytest.approx(size / 13)
-        assert {one: len(found) for one, found in rows_seen(network, real).items()} == {0: 3, 1: 5, 2: 5}
-
-
-def test_a_class_s_measurement_does_not_depend_on_the_classes_beside_it(pixels):
-    images, labels = pixels(3, 12)
-    network, rows = Answers(0), []
-    for chosen in (labels < 3, labels == 1):
-        real = RealImages(images[chosen], labels[chosen], NORMALIZATION)
-        some = engine(real)
-        measure = RealAccuracy(some.groups, some.outputs, real.normalise, 5, 3)
-        measure(network, (2, 4), 1)
-        rows.append(rows_seen(network, real)[1])
-    assert rows[0] == rows[1]
 
 
 class Scripted:
@@ -264,42 +74,7 @@ def test_the_two_limits_are_read_apart(real, changes, expected):
     assert (image_steps, epochs) == ((2, 2) if not changes else expected)
 
 
-def test_the_learning_rate_of_the_images_halves_where_the_authors_halve_it_and_in_proportion():
-    paper = CafeSettings()
-    rates = {1199: 0.1, 1200: 0.05, 1599: 0.05, 1600: 0.025, 1799: 0.025, 1800: 0.0125, 1999: 0.0125}
-    assert {iteration: paper.lr_at(iteration) for iteration in rates} == rates
-    short = replace(paper, iterations=10)
-    assert [short.lr_at(i) for i in (5, 6, 7, 8, 9)] == [0.1, 0.05, 0.05, 0.025, 0.0125]
-    assert {replace(paper, halve_at=()).lr_at(i) for i in range(2000)} == {0.1}
-
-
 # ---------------------------------------------------------------- the slow loop, in double precision
-
-
-def slow_network(settings, seed, iteration, classes):
-    network = ConvNet(classes, 3, 8, settings.width, settings.depth)
-    count = sum(parameter.numel() for parameter in network.parameters())
-    numbers = torch.empty(count).uniform_(-1, 1, generator=generator(seed, "network", iteration)).double()
-    network = network.double()
-    with torch.no_grad():
-        for module in network.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                values, numbers = numbers[: parameter.numel()], numbers[parameter.numel() :]
-                if isinstance(module, torch.nn.GroupNorm):
-                    parameter.fill_(1.0 if name == "weight" else 0.0)
-                else:
-                    parameter.copy_(values.view_as(parameter) / math.sqrt(module.weight[0].numel()))
-    return network
-
-
-def slow_draw(real, label, settings, seed, block, within):
-    chance = generator(seed, real.keys[label], "match", block)
-    draws = draw(BLOCK, parse_strategy(settings.siamese_augment), chance)
-    size = real.count(label)
-    if settings.real_batch >= size:
-        return list(range(size)), draws[within]
-    uniform = torch.rand(BLOCK, size, generator=chance)[within]
-    return sorted(range(size), key=lambda row: -uniform[row])[: settings.real_batch], draws[within]
 
 
 def slow_accuracy(network, real, order, settings, seed, number, turn):
@@ -316,20 +91,17 @@ def slow_accuracy(network, real, order, settings, seed, number, turn):
 
 def slow_image_loss(network, real, images, order, settings, draws):
     """Alignment of every class plus discrimination over all real images."""
-    strategy = parse_strategy(settings.siamese_augment)
     theirs, ours = {}, {}
     for label, (rows, one_draw) in draws.items():
-        theirs[label] = network.features(augment_shared(real.normalised(label)[rows].double(), one_draw, strategy))
-        ours[label] = network.features(augment_shared(images[label], one_draw, strategy))
-    loss, centres = 0.0, [ours[label][0].mean(0) for label in order]
+        batch = real.normalised(label)[rows].double()
+        theirs[label] = network.features(slow.augmented(batch, one_draw, settings))
+        ours[label] = network.features(slow.augmented(images[label], one_draw, settings))
+    centres = [ours[label][0].mean(0) for label in order]
+    loss = sum(slow_losses.layer_alignment(theirs[label], ours[label]) for label in order)
     for output, label in enumerate(order):
-        weights = [0.1] * (len(theirs[label][1]) - 1) + [1.0]
-        for weight, theirs_map, ours_map in zip(weights, theirs[label][1], ours[label][1]):
-            loss = loss + weight * (theirs_map.mean(0) - ours_map.mean(0)).square().sum()
-        loss = loss + 2.0 * (theirs[label][0].mean(0) - ours[label][0].mean(0)).square().sum()
-        for feature in theirs[label][0]:
-            logits = torch.stack([feature.detach() @ centre for centre in centres])
-            loss = loss + settings.discrimination_weight * (logits.logsumexp(0) - logits[output])
+        embeddings = theirs[label][0].detach()
+        told_apart = slow_losses.discrimination(embeddings, [output] * len(embeddings), centres)
+        loss = loss + settings.discrimination_weight * told_apart
     return loss
 
 
@@ -350,15 +122,15 @@ def slow_cafe(real, counts, settings, seed):
     order = [label for kind in dict.fromkeys(alike.values()) for label in real.classes if alike[label] == kind]
     images, velocity, log = {}, {}, []
     for label in real.classes:
-        chance = generator(seed, real.keys[label], "init")
-        images[label] = torch.randn(counts[label], *real.shape, generator=chance).double()
+        images[label] = slow.first_images(real, label, counts[label], settings, seed).double()
         velocity[label] = torch.zeros_like(images[label])
     for iteration in range(settings.iterations):
-        network = slow_network(settings, seed, iteration, len(order))
+        network = ConvNet(len(order), 3, 8, settings.width, settings.depth)
+        network = slow.drawn_network(network, seed, iteration).double()
         lr = settings.lr_img / 2 ** sum(iteration >= round(part * settings.iterations) for part in (0.6, 0.8, 0.9))
         outer, epochs = [], 0
         for step in range(settings.max_image_steps):
-            draws = {label: slow_draw(real, label, settings, seed, iteration, step) for label in order}
+            draws = {label: slow.drawn_batch(real, label, settings, seed, iteration, step) for label in order}
             leaves = {label: image.clone().requires_grad_() for label, image in images.items()}
             loss = slow_image_loss(network, real, leaves, order, settings, draws)
             for label, gradient in zip(leaves, torch.autograd.grad(loss, list(leaves.values()))):
@@ -414,23 +186,6 @@ def test_uneven_classes_equal_the_slow_loop_and_get_exactly_what_is_asked(pixels
 # ---------------------------------------------------------------- bytes, neighbours, the record
 
 
-def test_classes_depend_on_one_another_so_none_is_taken_from_the_cache(pixels):
-    images, labels = pixels(3, 12)
-    together = condensed(RealImages(images, labels, NORMALIZATION))
-    two = labels < 2
-    fewer = condensed(RealImages(images[two], labels[two], NORMALIZATION))
-    assert not torch.equal(fewer[0], together[0])
-    assert not METHODS["cafe"].separable(SMALL)
-
-
-def test_images_start_as_noise_or_as_real_images(real):
-    noise = engine(real, count=12).images()
-    assert abs(float(noise[0].mean())) < 0.2 and float(noise[0].std()) == pytest.approx(1, abs=0.1)
-    begun = engine(real, replace(SMALL, init="real")).images()
-    for label, images in begun.items():
-        assert all(any(torch.equal(image, one) for one in real.normalised(label)) for image in images)
-
-
 def test_one_class_alone_and_batch_norm_work(real, pixels):
     images, labels = pixels(1, 12)
     alone = condensed(RealImages(images, labels, NORMALIZATION), count=2)
@@ -469,12 +224,6 @@ def test_alignment_falls_over_the_networks(real):
     assert record[-1]["alignment"] < 0.5 * record[0]["alignment"]
 
 
-def test_progress_is_told_after_every_network(real):
-    told = []
-    engine(real).run(lambda *report: told.append(report))
-    assert told == [(i, 3, "networks") for i in (1, 2, 3)]
-
-
 # ---------------------------------------------------------------- going on
 
 
@@ -508,34 +257,6 @@ def test_an_interrupted_run_is_kept_in_a_file_and_goes_on_to_the_same_bytes(real
     assert not keep.exists()
 
 
-def test_the_state_is_kept_every_few_minutes(real, tmp_path, monkeypatch):
-    monkeypatch.setattr(keeping, "SECONDS_BETWEEN_SAVES", -1.0)
-    keep, there = tmp_path / "work.progress", []
-    engine(real).run(lambda *_: there.append(keep.exists()), keep)
-    assert there == [True] * 3  # the first network takes more than one step
-
-
-def test_a_state_is_a_snapshot_and_that_of_another_condensation_is_not_used(real, tmp_path, caplog):
-    some = engine(real)
-    some.step()
-    state = some.state_dict()
-    before = copy.deepcopy(state)
-    some.run()
-    assert all(torch.equal(tensor, before["tensors"][name]) for name, tensor in state["tensors"].items())
-    assert {key: state[key] for key in state if key != "tensors"} == {
-        key: before[key] for key in state if key != "tensors"
-    }
-    keep, stop = tmp_path / "work.progress", KeyboardInterrupt()
-
-    def press(done, total, unit):
-        raise stop
-
-    with pytest.raises(KeyboardInterrupt):
-        engine(real, seed=9).run(press, keep)
-    assert_same_bytes(engine(real).run(keep=keep).images, condensed(real))
-    assert "another condensation" in caplog.text
-
-
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_a_state_holds_the_network_with_its_statistics_and_accuracies(real, norm):
     settings = replace(SMALL, norm=norm)
@@ -547,62 +268,6 @@ def test_a_state_holds_the_network_with_its_statistics_and_accuracies(real, norm
     for ours, theirs in zip(other.network.state_dict().items(), some.network.state_dict().items()):
         assert ours[0] == theirs[0] and torch.equal(ours[1], theirs[1]), ours[0]
     assert list(other.window.values) == list(some.window.values) and other.epochs == some.epochs > 0
-
-
-def test_a_state_that_does_not_fit_changes_nothing(real):
-    some, other = engine(real), engine(real, count=3)
-    other.step()
-    before = some.images()
-    with pytest.raises(ValueError, match=r"the state does not fit: it has no 0.image of \(4, 3, 8, 8\)"):
-        some.load_state_dict(other.state_dict())
-    assert (some.iteration, some.position) == (0, 0)
-    assert_same_bytes(some.images(), before)
-
-
-# ---------------------------------------------------------------- bad input and the recipe
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
-        ({"max_image_steps": 0}, "max_image_steps must be at least 1, got 0"),
-        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
-        ({"accuracy_images": 0}, "accuracy_images must be at least 1, got 0"),
-        ({"window": 1}, "window must be at least 2 accuracies, got 1"),
-        ({"lr_img": 0.0}, "lr_img must be positive, got 0.0"),
-        ({"lr_net": -1.0}, "lr_net must be positive, got -1.0"),
-        ({"momentum_img": 1.0}, r"momentum_img must be within \[0, 1\), got 1.0"),
-        ({"halve_at": (0.5, 1.0)}, r"halve_at must hold parts of the iterations within \(0, 1\), got 1.0"),
-        ({"settled_within": -0.1}, "settled_within must not be negative, got -0.1"),
-        ({"discrimination_weight": -1.0}, "discrimination_weight must not be negative, got -1.0"),
-        ({"init": "zeros"}, "init must be one of real, noise, got 'zeros'"),
-        ({"siamese_augment": "blur"}, "siamese_augment must join operators.*'blur'"),
-        (
-            dict.fromkeys(("earlier_weight", "last_weight", "embedding_weight", "discrimination_weight"), 0.0),
-            "every term has weight zero",
-        ),
-    ],
-)
-def test_a_setting_out_of_range_is_named(changes, message):
-    with pytest.raises(ValueError, match=message):
-        replace(SMALL, **changes)
-
-
-def test_the_recipe_is_cafe_with_siamese_augmentation_and_can_be_had_without():
-    recipe = load_recipe("cafe")
-    paper = asdict(recipe.settings())
-    expected = {
-        "iterations": 2000, "lr_img": 0.1, "momentum_img": 0.5, "halve_at": (0.6, 0.8, 0.9), "real_batch": 256,
-        "init": "noise", "siamese_augment": "color_crop_cutout_flip_scale_rotate", "earlier_weight": 0.1,
-        "last_weight": 1.0, "embedding_weight": 2.0, "discrimination_weight": 0.01, "lr_net": 0.01,
-        "accuracy_images": 128, "window": 10, "settled_within": 0.04, "moved_beyond": 0.03, "norm": "instance",
-    }  # fmt: skip
-    assert {key: paper[key] for key in expected} == expected
-    plain = recipe.settings(overrides={"siamese_augment": "none"})
-    assert replace(plain, siamese_augment=None) == CafeSettings()
-    assert not parse_strategy(plain.siamese_augment).names
-    assert "flip" not in recipe.settings(dataset="digits").siamese_augment
 
 
 # ---------------------------------------------------------------- does it work?
