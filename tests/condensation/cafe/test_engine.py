@@ -6,21 +6,16 @@ import pytest
 import slow
 import slow_losses
 import torch
-from engines import CPU, NORMALIZATION, assert_same_bytes, maker
+from engines import NORMALIZATION, assert_same_bytes, maker
 from mixed import mixed
 from tiny import SMALL_CAFE as SMALL
 
-from clreplay.condensation import METHODS, RealImages
+from clreplay.condensation import RealImages
 from clreplay.condensation.cafe import engine as cafe
 from clreplay.condensation.cafe.engine import CafeEngine
-from clreplay.condensation.cafe.settings import CafeSettings
-from clreplay.data import load_dataset
-from clreplay.networks import ConvNet, reinitialize
-from clreplay.runtime.seeding import BLOCK, generator, key_seed
+from clreplay.networks import ConvNet
+from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.batches import BatchSource
-from clreplay.training.evaluate import accuracy
-from clreplay.training.loop import train
-from clreplay.training.settings import TrainingSettings
 
 engine = maker(CafeEngine, SMALL, count=4)
 
@@ -268,31 +263,3 @@ def test_a_state_holds_the_network_with_its_statistics_and_accuracies(real, norm
     for ours, theirs in zip(other.network.state_dict().items(), some.network.state_dict().items()):
         assert ours[0] == theirs[0] and torch.equal(ours[1], theirs[1]), ours[0]
     assert list(other.window.values) == list(some.window.values) and other.epochs == some.epochs > 0
-
-
-# ---------------------------------------------------------------- does it work?
-
-
-@pytest.mark.slow
-def test_a_network_learns_more_from_condensed_digits_than_from_random_ones():
-    """Same number of images, same training, last epoch, three seeds; the condensed images begin as noise."""
-    data = load_dataset("digits")
-    real, counts = RealImages(data.train.images, data.train.labels, data.normalization), dict.fromkeys(range(10), 1)
-    settings = CafeSettings(
-        width=16, iterations=6, real_batch=32, accuracy_images=16, window=4, max_image_steps=12, max_epochs=4
-    )
-    learner = TrainingSettings(width=16, updates=100, lr=0.05, augment="color_crop_cutout_scale_rotate")
-
-    def learned_from(images, seed):
-        pictures = torch.cat([real.normalise(images[label]) for label in real.classes])
-        network = learner.build(10, 1, 32)
-        reinitialize(network, key_seed(seed, "learner"))
-        train(network, pictures, torch.arange(10), learner, (seed, "training"))
-        return accuracy(network, data.test, data.normalization, CPU)
-
-    scores = {}
-    for method, chosen in (("random", METHODS["random"].settings()), ("cafe", settings)):
-        sets = [METHODS[method].condense(real, counts, chosen, seed=seed, device=CPU).images for seed in range(3)]
-        scores[method] = [learned_from(images, seed) for seed, images in enumerate(sets)]
-    gains = [ours - theirs for ours, theirs in zip(scores["cafe"], scores["random"])]
-    assert min(gains) > 6 and sum(gains) / 3 > 10, scores

@@ -7,22 +7,17 @@ import pytest
 import slow
 import slow_losses
 import torch
-from engines import CPU, NORMALIZATION, assert_close, assert_same_bytes, maker
+from engines import NORMALIZATION, assert_close, assert_same_bytes, maker
 from mixed import mixed
 
-from clreplay.condensation import METHODS, RealImages
+from clreplay.condensation import RealImages
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.gradient_matching import engine as gradients
 from clreplay.condensation.gradient_matching.engine import GradientMatchingEngine
 from clreplay.condensation.gradient_matching.settings import GradientSettings
-from clreplay.data import load_digits
-from clreplay.networks import ConvNet, reinitialize
-from clreplay.recipes.recipe import load_recipe
-from clreplay.runtime.seeding import BLOCK, generator, key_seed
+from clreplay.networks import ConvNet
+from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.augmentation import OPERATORS, draw, parse_strategy
-from clreplay.training.evaluate import accuracy
-from clreplay.training.loop import train
-from clreplay.training.settings import TrainingSettings
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 DC = GradientSettings(
@@ -294,31 +289,3 @@ def test_without_published_loops_the_settings_to_give_are_named_before_any_work(
     settings = replace(DSA, outer_loops=None, inner_epochs=None)
     with pytest.raises(ValueError, match=rf"^{missing} must be given for {images} images a class.*\(20, 25\) for 20"):
         engine(real, replace(settings, **given), count)
-
-
-# ---------------------------------------------------------------- does it work?
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dc", "dsa"])
-def test_a_network_learns_more_from_condensed_digits_than_from_random_ones(name):
-    """Same number of images, same training, last epoch, three seeds."""
-    data = load_digits()
-    real, counts = RealImages(data.train.images, data.train.labels, data.normalization), dict.fromkeys(range(10), 1)
-    short = {"width": 16, "iterations": 40, "outer_loops": 1, "real_batch": 32, "lr_img": 1.0}
-    settings = load_recipe(name).settings("smoke", short, "digits")
-    learner = TrainingSettings(width=16, updates=100, lr=0.05, augment="color_crop_cutout_scale_rotate")
-
-    def learned_from(images, seed):
-        pictures = torch.cat([real.normalise(images[label]) for label in real.classes])
-        network = learner.build(10, 1, 32)
-        reinitialize(network, key_seed(seed, "learner"))
-        train(network, pictures, torch.arange(10), learner, (seed, "training"))
-        return accuracy(network, data.test, data.normalization, CPU)
-
-    scores = {}
-    for method, chosen in (("random", METHODS["random"].settings()), ("gradient_matching", settings)):
-        sets = [METHODS[method].condense(real, counts, chosen, seed=seed, device=CPU).images for seed in range(3)]
-        scores[method] = [learned_from(images, seed) for seed, images in enumerate(sets)]
-    gains = [ours - theirs for ours, theirs in zip(scores["gradient_matching"], scores["random"])]
-    assert min(gains) > 0 and sum(gains) / 3 > 5, scores

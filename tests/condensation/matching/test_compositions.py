@@ -7,21 +7,16 @@ import torch
 from engines import CPU, assert_same_bytes
 
 from clreplay.analysis.figures import memory_styles
-from clreplay.condensation import METHODS, RealImages
+from clreplay.condensation import RealImages
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.terms import terms_of
-from clreplay.data import NORMALIZATIONS, load_dataset
+from clreplay.data import NORMALIZATIONS
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.run_folder import RunFolder, read_memories, read_results
 from clreplay.incremental.settings import ContinualSettings
-from clreplay.networks import reinitialize
 from clreplay.recipes.overrides import parse_set, split_overrides
 from clreplay.recipes.recipe import PRESETS, load_recipe
 from clreplay.runtime.progress import Reporter
-from clreplay.runtime.seeding import key_seed
-from clreplay.training.evaluate import accuracy
-from clreplay.training.loop import train
-from clreplay.training.settings import TrainingSettings
 
 MEAN, MOMENTS, CORRELATION = {"mean_matching": 1.0}, {"moment_matching": 5000.0}, {"correlation_matching": 5000.0}
 ATTENTION, DIVERSITY = {"attention_matching": 100.0}, {"diversity": 10.0}
@@ -175,33 +170,3 @@ def test_a_run_of_memories_with_a_plus_leaves_everything_under_their_names_and_g
     assert run_experiment(settings, folder, Reporter(None)) == folder
     assert RunFolder(folder).results_file.read_bytes() == before
     assert len({*memory_styles(names).values()}) == 2
-
-
-# ---------------------------------------------------------------- do they work?
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "lr_img"), [("dm+sm", 5.0), ("dm+icd", 10.0), ("datadam", 0.5), ("datadam+sm", 0.5)])
-def test_a_network_learns_more_from_condensed_digits_than_from_random_ones(name, lr_img):
-    """Same number of images, same training, last epoch, three seeds."""
-    data, count = load_dataset("digits"), 2 if name == "dm+icd" else 1
-    real = RealImages(data.train.images, data.train.labels, data.normalization)
-    counts = dict.fromkeys(range(10), count)
-    augment = "color_crop_cutout_scale_rotate"
-    short = {"width": 16, "iterations": 40, "real_batch": 32, "lr_img": lr_img, "siamese_augment": augment}
-    settings = load_recipe(name).settings("smoke", short)
-    learner = TrainingSettings(width=16, updates=100, lr=0.05, augment=augment)
-
-    def learned_from(images, seed):
-        pictures = torch.cat([real.normalise(images[label]) for label in real.classes])
-        network = learner.build(10, 1, 32)
-        reinitialize(network, key_seed(seed, "learner"))
-        train(network, pictures, torch.arange(10).repeat_interleave(count), learner, (seed, "training"))
-        return accuracy(network, data.test, data.normalization, CPU)
-
-    scores = {}
-    for method, chosen in (("random", METHODS["random"].settings()), ("matching", settings)):
-        sets = [METHODS[method].condense(real, counts, chosen, seed=seed, device=CPU).images for seed in range(3)]
-        scores[method] = [learned_from(images, seed) for seed, images in enumerate(sets)]
-    gains = [ours - theirs for ours, theirs in zip(scores["matching"], scores["random"])]
-    assert min(gains) > 2 and sum(gains) / 3 > 5, scores
