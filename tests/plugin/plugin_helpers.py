@@ -166,6 +166,11 @@ class Spy(SupervisedPlugin, supports_distributed=True):
         return torch.cat([batch[0] for batch in self.batches[step]])
 
 
+def stored(served, images):
+    """Of every image that was served, whether it is one of the stored images to the last bit."""
+    return [bool((images == one).flatten(1).all(1).any()) for one in served]
+
+
 def weights(model):
     return torch.cat([p.detach().flatten().cpu() for p in model.parameters()])
 

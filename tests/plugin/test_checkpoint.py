@@ -54,6 +54,31 @@ def script(replay, schedule=None, net=SmallNet):
     return strategy(plugin, *schedules, spy, model=model, optimizer=optimizer), plugin, spy
 
 
+def one_step(replay=random_replay, schedule=None):
+    """A strategy after the first of four steps, its plugin, and the stream."""
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(replay, schedule)
+    trained.train(stream[0])
+    return trained, plugin, stream
+
+
+def unbroken_run(replay, tmp_path, schedule=None, net=SmallNet):
+    """A strategy after four steps, its plugin, the stream, and the plugin's state after two steps, through a file."""
+    stream = four_steps().train_stream
+    trained, plugin, _ = script(replay, schedule, net)
+    trained.train([stream[0], stream[1]])
+    state = through_a_file(plugin.state_dict(), tmp_path / "state.pt")
+    trained.train([stream[2], stream[3]])
+    return trained, plugin, stream, state
+
+
+def assert_same_end(trained, plugin, unbroken, reference):
+    """Memory and network must be those of a run that was never stopped."""
+    assert memory_bytes(plugin.memory) == memory_bytes(reference.memory)
+    assert torch.equal(weights(trained.model), weights(unbroken.model))
+    assert (plugin.seen, plugin.experiences) == (reference.seen, reference.experiences)
+
+
 def through_a_file(state, path):
     torch.save(state, path)
     return torch.load(path, weights_only=True)
@@ -78,22 +103,13 @@ class Interrupt(SupervisedPlugin, supports_distributed=True):
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("replay", [random_replay, ddm_replay])
 def test_a_resumed_run_ends_as_an_unbroken_one(replay, schedule, tmp_path):
-    stream = four_steps().train_stream
-    unbroken, plugin, _ = script(replay, schedule)
-    for step in range(4):
-        unbroken.train(stream[step])
-        if step == 1:
-            state = through_a_file(plugin.state_dict(), tmp_path / "state.pt")
-
+    unbroken, plugin, stream, state = unbroken_run(replay, tmp_path, schedule)
     torch.manual_seed(99)  # another process: other global chance
     resumed, other, spy = script(replay, schedule)
     other.load_state_dict(state)
-    for step in (2, 3):
-        resumed.train(stream[step])
-    assert memory_bytes(other.memory) == memory_bytes(plugin.memory)
-    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+    resumed.train([stream[2], stream[3]])
+    assert_same_end(resumed, other, unbroken, plugin)
     assert set(spy.labels(0).tolist()) == {0, 1, 2}
-    assert (other.seen, other.experiences) == (plugin.seen, plugin.experiences)
 
 
 def test_an_optimizer_brought_back_with_its_last_rate_starts_from_the_first_one(tmp_path):
@@ -136,26 +152,18 @@ def test_task_labels_survive(replay, tmp_path):
 
 
 def test_a_growing_model_goes_on_once_it_has_its_earlier_outputs(tmp_path):
-    stream = four_steps().train_stream
-    unbroken, plugin, _ = script(random_replay, net=GrowingNet)
-    for step in range(4):
-        unbroken.train(stream[step])
-        if step == 1:
-            state = through_a_file(plugin.state_dict(), tmp_path / "state.pt")
+    unbroken, plugin, stream, state = unbroken_run(random_replay, tmp_path, net=GrowingNet)
     resumed, other, _ = script(random_replay, net=GrowingNet)
     other.load_state_dict(state)
     for step in (0, 1):
         avalanche_model_adaptation(resumed.model, stream[step])
     resumed.optimizer = torch.optim.SGD(resumed.model.parameters(), lr=0.1, momentum=0.9)
-    for step in (2, 3):
-        resumed.train(stream[step])
-    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+    resumed.train([stream[2], stream[3]])
+    assert_same_end(resumed, other, unbroken, plugin)
 
 
 def test_a_state_is_a_snapshot():
-    stream = four_steps().train_stream
-    trained, plugin, _ = script(random_replay, SCHEDULES["MultiStepLR"])
-    trained.train(stream[0])
+    trained, plugin, stream = one_step(schedule=SCHEDULES["MultiStepLR"])
     state = plugin.state_dict()
     before = copy.deepcopy(state)
     trained.train(stream[1])
@@ -167,9 +175,7 @@ def test_a_state_is_a_snapshot():
 
 
 def test_loading_a_state_does_not_tie_two_plugins_together():
-    stream = four_steps().train_stream
-    trained, plugin, _ = script(random_replay)
-    trained.train(stream[0])
+    _, plugin, stream = one_step()
     state = plugin.state_dict()
     others = [script(random_replay) for _ in range(2)]
     for _, other, _ in others:
@@ -187,27 +193,23 @@ def test_the_state_before_any_training_can_be_loaded(tmp_path):
     assert other.memory.classes == [0]
 
 
-@pytest.mark.parametrize("part", ["memory", "seen", "experiences", "optimizer_start"])
-def test_an_incomplete_state_is_refused_and_changes_nothing(part):
-    stream = four_steps().train_stream
-    trained, plugin, _ = script(random_replay)
-    trained.train(stream[0])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        *(
+            ((part,), f"the plugin's state lacks {part}")
+            for part in ("memory", "seen", "experiences", "optimizer_start")
+        ),
+        (("memory", "0.codes"), "the memory lacks 0.codes"),
+    ],
+)
+def test_an_incomplete_state_is_refused_and_changes_nothing(place, message):
+    _, plugin, _ = one_step()
     state = plugin.state_dict()
-    del state[part]
+    part = state if len(place) == 1 else state[place[0]]
+    del part[place[-1]]
     _, other, _ = script(random_replay)
-    with pytest.raises(ValueError, match=f"the plugin's state lacks {part}; it is incomplete"):
-        other.load_state_dict(state)
-    assert (other.seen, other.experiences, len(other.memory)) == ([], 0, 0)
-
-
-def test_a_state_with_a_damaged_memory_is_refused_and_changes_nothing():
-    stream = four_steps().train_stream
-    trained, plugin, _ = script(random_replay)
-    trained.train(stream[0])
-    state = plugin.state_dict()
-    del state["memory"]["0.codes"]
-    _, other, _ = script(random_replay)
-    with pytest.raises(ValueError, match="the memory lacks 0.codes; it is incomplete"):
+    with pytest.raises(ValueError, match=f"{message}; it is incomplete"):
         other.load_state_dict(state)
     assert (other.seen, other.experiences, len(other.memory)) == ([], 0, 0)
 
@@ -221,15 +223,14 @@ def test_an_interrupted_experience_can_be_trained_again(replay):
     unbroken, reference, _ = script(replay)
     unbroken.train([stream[0], stream[1]])
 
-    model, plugin, interrupt = SmallNet(), replay(), Interrupt()
-    trained = strategy(plugin, interrupt, model=model)
+    plugin, interrupt = replay(), Interrupt()
+    trained = strategy(plugin, interrupt, model=SmallNet())
     trained.train(stream[0])
     interrupt.armed = True
     with pytest.raises(KeyboardInterrupt):
         trained.train(stream[1])
     trained.train(stream[1])
-    assert memory_bytes(plugin.memory) == memory_bytes(reference.memory)
-    assert torch.equal(weights(model), weights(unbroken.model))
+    assert_same_end(trained, plugin, unbroken, reference)
     assert (plugin.seen, plugin.experiences) == ([0, 1], 2)
 
 
@@ -245,8 +246,7 @@ def test_an_interrupted_experience_is_taken_up_again_from_a_state(tmp_path):
     resumed.train([stream[0], stream[1]])
     unbroken, reference, _ = script(random_replay)
     unbroken.train([stream[0], stream[1]])
-    assert memory_bytes(other.memory) == memory_bytes(reference.memory)
-    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+    assert_same_end(resumed, other, unbroken, reference)
 
 
 def test_going_on_after_an_interrupted_experience_keeps_its_classes():
@@ -268,14 +268,11 @@ def test_going_on_after_an_interrupted_experience_keeps_its_classes():
 
 @pytest.mark.parametrize("replay", [random_replay, ddm_replay])
 def test_the_plugin_can_be_pickled_and_goes_on(replay):
-    stream = four_steps().train_stream
-    trained, plugin, _ = script(replay)
-    trained.train(stream[0])
+    trained, plugin, stream = one_step(replay)
     resumed = strategy(pickle.loads(pickle.dumps(plugin)), model=SmallNet())
     for one in (trained, resumed):
         one.train(stream[1])
-    assert memory_bytes(resumed.plugins[0].memory) == memory_bytes(plugin.memory)
-    assert torch.equal(weights(resumed.model), weights(trained.model))
+    assert_same_end(resumed, resumed.plugins[0], trained, plugin)
 
 
 def test_a_pickle_of_the_plugin_does_not_hold_the_data_set():
@@ -316,5 +313,4 @@ def test_avalanche_s_checkpoint_of_the_whole_strategy_goes_on(replay, picklable_
     for step in range(first, 4):
         resumed.train(benchmark.train_stream[step])
     # Trap: after loading, model and plugins are new objects; ask the strategy for them.
-    assert memory_bytes(resumed.plugins[0].memory) == memory_bytes(unbroken.plugins[0].memory)
-    assert torch.equal(weights(resumed.model), weights(unbroken.model))
+    assert_same_end(resumed, resumed.plugins[0], unbroken, unbroken.plugins[0])

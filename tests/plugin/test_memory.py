@@ -384,35 +384,55 @@ def refused(trained, experience, message):
     assert plugin.seen == seen
 
 
-def test_a_class_that_comes_back_is_refused():
-    stream = plain_benchmark().train_stream
-    trained = strategy(random_replay())
-    trained.train(stream[0])
-    refused(trained, stream[0], r"classes \[0, 1\] have come in an earlier experience.*merge the experiences")
-
-
-def test_one_class_among_new_ones_that_comes_back_is_refused():
+def overlapping():
     images, labels = toy_pixels(3)
     parts = [torch.isin(labels, torch.tensor(classes)) for classes in ([0, 1], [1, 2])]
-    stream = one_per_dataset(*((images[rows], labels[rows]) for rows in parts)).train_stream
-    trained = strategy(random_replay())
-    trained.train(stream[0])
-    refused(trained, stream[1], r"classes \[1\] have come in an earlier experience")
+    return one_per_dataset(*((images[rows], labels[rows]) for rows in parts))
 
 
-def test_labels_that_start_again_in_every_task_are_refused():
-    stream = nc(task_labels=True, class_ids_from_zero_in_each_exp=True).train_stream
-    trained = strategy(random_replay())
-    trained.train(stream[0])
-    refused(trained, stream[1], r"classes \[0, 1\].*class_ids_from_zero_in_each_exp=False")
-
-
-def test_an_empty_experience_is_refused():
+def with_nothing_in_the_second():
     images, labels = toy_pixels()
-    stream = one_per_dataset((images, labels), (images[:0], labels[:0])).train_stream
-    trained = strategy(random_replay())
+    return one_per_dataset((images, labels), (images[:0], labels[:0]))
+
+
+@pytest.mark.parametrize(
+    ("make", "second", "message"),
+    [
+        (plain_benchmark, 0, r"classes \[0, 1\] have come in an earlier experience.*merge the experiences"),
+        (overlapping, 1, r"classes \[1\] have come in an earlier experience"),
+        (
+            lambda: nc(task_labels=True, class_ids_from_zero_in_each_exp=True),
+            1,
+            r"classes \[0, 1\].*class_ids_from_zero_in_each_exp=False",
+        ),
+        (with_nothing_in_the_second, 1, "experience 1 is empty; every experience needs images"),
+    ],
+    ids=["all classes again", "one class again", "labels from zero in every task", "empty"],
+)
+def test_an_experience_that_cannot_follow_the_first_is_refused(make, second, message):
+    stream, trained = make().train_stream, strategy(random_replay())
     trained.train(stream[0])
-    refused(trained, stream[1], "experience 1 is empty; every experience needs images")
+    refused(trained, stream[second], message)
+
+
+def uneven():
+    """A transform whose third picture comes out smaller."""
+    sizes = iter([8, 8, 4, *[8] * 40])
+    return lambda picture: TO_TENSOR(picture.resize([next(sizes)] * 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: None, "must give tensors, got Image; .*eval_transform that ends in ToTensor"),
+        (uneven, r"images must share one shape, got \(3, 8, 8\) and \(3, 4, 4\)"),
+        (lambda: lambda picture: TO_TENSOR(picture) * float("nan"), "images must be finite"),
+        (lambda: lambda picture: TO_TENSOR(picture)[:, :6], "images must be square, got 6 x 8"),
+    ],
+    ids=["pictures", "two sizes", "nan", "not square"],
+)
+def test_images_that_no_memory_can_hold_are_refused(make, message):
+    refused(strategy(random_replay()), plain_benchmark(evaluation=make()).train_stream[0], message)
 
 
 def test_a_class_smaller_than_its_quota_is_refused():
@@ -422,33 +442,6 @@ def test_a_class_smaller_than_its_quota_is_refused():
     refused(refused_first, stream[0], "class 0 has 5 images, fewer than the 6 asked; lower images_per_class")
     trained.train(stream[0])
     refused(trained, stream[1], "class 3 has 2 images, fewer than the 3 asked")
-
-
-def test_pictures_instead_of_tensors_are_refused():
-    stream = plain_benchmark(evaluation=None).train_stream
-    refused(
-        strategy(random_replay()), stream[0], "must give tensors, got Image; .*eval_transform that ends in ToTensor"
-    )
-
-
-def test_images_of_two_sizes_are_refused():
-    def uneven(picture):
-        uneven.calls += 1
-        return TO_TENSOR(picture.resize((4, 4)) if uneven.calls == 3 else picture)
-
-    uneven.calls = 0
-    message = r"images must share one shape, got \(3, 8, 8\) and \(3, 4, 4\)"
-    refused(strategy(random_replay()), plain_benchmark(evaluation=uneven).train_stream[0], message)
-
-
-def test_images_with_nan_are_refused():
-    stream = plain_benchmark(evaluation=lambda picture: TO_TENSOR(picture) * float("nan")).train_stream
-    refused(strategy(random_replay()), stream[0], "images must be finite")
-
-
-def test_images_that_are_not_square_are_refused():
-    stream = plain_benchmark(evaluation=lambda picture: TO_TENSOR(picture)[:, :6]).train_stream
-    refused(strategy(random_replay()), stream[0], "images must be square, got 6 x 8")
 
 
 def test_a_condenser_that_fails_costs_nothing():
