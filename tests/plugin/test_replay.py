@@ -429,7 +429,7 @@ def test_a_part_that_the_user_keeps_in_evaluation_mode_stays_there():
     assert all(sum(not training for training in start["training"]) == 1 for start in spy.starts)
 
 
-# ---------------------------------------------------------------- manners towards Avalanche
+# ---------------------------------------------------------------- what Avalanche expects of a plugin
 
 
 def test_avalanche_finds_no_unknown_hooks():

@@ -402,7 +402,7 @@ def test_choices_are_tried_without_training_the_queue(real, monkeypatch):
     assert found == settings
 
 
-# ---------------------------------------------------------------- in the house
+# ---------------------------------------------------------------- in memories and recipes
 
 
 def test_a_memory_counts_what_is_stored_and_trains_on_four_times_as_many(real):
