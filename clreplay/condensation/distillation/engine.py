@@ -208,11 +208,13 @@ class DistillationEngine(Engine):
         """Go on from where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: images or step sizes have another shape; nothing is changed then.
+            ValueError: images, step sizes or their moments have another shape; nothing is changed then.
         """
-        for ours, theirs in zip(self.learned.values, state["values"]):
-            if ours.shape != theirs.shape:
-                raise ValueError(f"the state does not fit: {tuple(theirs.shape)} numbers, not {tuple(ours.shape)}")
+        wanted = [value.shape for value in self.learned.values]
+        for name in ("values", "first", "second"):  # Adam's moments would be broadcast where they do not fit
+            found = [value.shape for value in state[name]]
+            if found != wanted:
+                raise ValueError(f"the state does not fit: {name} of {found}, not of {wanted}")
         tensors = [tuple(t.to(self.device) for t in state[name]) for name in ("values", "first", "second")]
         self.learned = Learned(*tensors, state["iteration"], tuple(state["record"]))
 

@@ -259,3 +259,18 @@ def test_distilled_digits_train_networks_better_than_random_ones():
         random_images = {label: data.normalization.apply(own) for label, own in codes.items()}
         gains.append(accuracy_of(distilled(real, settings, 1, seed)) - accuracy_of(random_images))
     assert min(gains) > 0 and sum(gains) / 3 > 3, gains
+
+
+@pytest.mark.parametrize("name", ["values", "first", "second"])
+@pytest.mark.parametrize(
+    "spoil", [lambda parts: [parts[0][:1], parts[1]], lambda parts: parts[:1]], ids=["cut", "gone"]
+)
+def test_a_state_with_damaged_tensors_changes_nothing(real, name, spoil):
+    some, other = engine(real), engine(real, seed=4)
+    other.step()
+    state, before = other.state_dict(), some.images()
+    state[name] = spoil(state[name])
+    with pytest.raises(ValueError, match="does not fit"):
+        some.load_state_dict(state)
+    assert some.iteration == 0
+    assert_same_bytes(some.images(), before)
