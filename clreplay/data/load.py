@@ -31,9 +31,9 @@ def load_dataset(
 
     A copy is looked for in the root: in the layout it is published in (torchvision's folders, archives as they are
     downloaded, class folders), as Parquet shards with encoded images, and as class folders `<root>/<name>/train/` and
-    `test/` or `val/`. Where there is none it is downloaded, if it has a public address. CIFAR, the digits and
-    torchvision's files are read into memory, rows in the order of the files; images that must be decoded first are
-    decoded once, in parallel, into a file of the user's cache that later loads map without reading it.
+    `test/` or `val/`. Where there is none it is downloaded, if it has a public address. The digits and torchvision's
+    files are read into memory, rows in the order of the files; images that must be decoded first are decoded once, in
+    parallel, into a file of the user's cache that later loads map without reading it.
 
     Args:
         name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have

@@ -9,6 +9,7 @@ import os
 import tarfile
 import threading
 import zipfile
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +27,10 @@ def picture(seed: int, size: tuple[int, int] = (20, 20), mode: str = "RGB") -> I
     return Image.fromarray(pixels[:, :, 0] if bands == 1 else pixels, mode if mode in ("L", "RGB", "RGBA") else None)
 
 
-def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: bool) -> bytes:
     """A picture's file."""
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -64,12 +65,20 @@ def tarred(folder: Path, archive: Path, mode: str = "w:gz") -> Path:
     return archive
 
 
-def write_shard(path: Path, data: list[bytes | None], labels: list[int], column: str = "image") -> None:
-    """A Parquet file in the hub's schema."""
+def write_shard(
+    path: Path,
+    data: Sequence[bytes | None],
+    labels: Sequence[int | None],
+    column: str = "image",
+    label: str = "label",
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """A Parquet file in the hub's schema, in several row groups."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     structs = pa.array([{"bytes": each, "path": None} for each in data], kind)
-    pq.write_table(pa.table({column: structs, "label": pa.array(labels, pa.int64())}), path, row_group_size=5)
+    table = pa.table({column: structs, label: pa.array(labels, pa.int64())})
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=5)
 
 
 def as_torchvision_does(path: Path, size: int) -> np.ndarray:

@@ -52,6 +52,14 @@ def load_images(
         tests = " or ".join(f"{name}/" for name in spec.test_folders[:2])
         return f"train/ and {tests} with a folder a class, or such Parquet files: in none of {listed(places)}"
 
+    def in_shared_folders() -> Dataset | str:
+        shared = [root / folder for folder in spec.shared_folders]
+        for folder in shared:
+            found = _find_shards(spec, folder)
+            if any(found.values()) and _have_columns(spec, found):
+                return _read_parquet(spec, folder, found)
+        return f"Parquet files train-*.parquet and test-*.parquet of {spec.title}: in none of {listed(shared)}"
+
     def in_archives() -> Dataset | str:
         paths = [folder / name for name in spec.archives for folder in (root, root / spec.name)]
         for path in paths:
@@ -62,7 +70,9 @@ def load_images(
     def fetch_archive() -> Dataset:
         return read_tree(spec, open_tree(fetch_file(spec.url or "", spec.md5, root)))
 
-    attempts = [*first, in_folders, *([in_archives] if spec.archives else [])]
+    attempts = [*first, in_folders]
+    attempts += [in_shared_folders] if spec.shared_folders else []
+    attempts += [in_archives] if spec.archives else []
     fetch = fetch or (fetch_archive if spec.url else None)
     return first_copy(spec.title, root, attempts, fetch, download=download, ways_out=spec.ways_out)
 
@@ -74,8 +84,7 @@ def read_place(spec: ImageSpec, place: Path) -> Dataset | None:
         InvalidDataError: it is there but damaged, incomplete or not the official set.
     """
     for folder in (place, place / "data"):
-        names = {"train": ("train",), "test": spec.test_folders}
-        found = {split: _first_shards(folder, names[split]) for split in SPLITS}
+        found = _find_shards(spec, folder)
         if any(found.values()):
             return _read_parquet(spec, folder, found)
     return read_tree(spec, open_tree(place)) if (place / "train").is_dir() else None
@@ -132,8 +141,16 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
 # --- Parquet shards ---------------------------------------------------------------------------------------------
 
 
-def _first_shards(folder: Path, splits: Sequence[str]) -> tuple[Path, ...]:
-    return next((files for split in splits if (files := parquet.find_shards(folder, split))), ())
+def _find_shards(spec: ImageSpec, folder: Path) -> dict[str, tuple[Path, ...]]:
+    names = {"train": ("train",), "test": spec.test_folders}
+    return {
+        split: next((files for name in names[split] if (files := parquet.find_shards(folder, name))), ())
+        for split in SPLITS
+    }
+
+
+def _have_columns(spec: ImageSpec, found: Mapping[str, tuple[Path, ...]]) -> bool:
+    return all(parquet.open_split(files, spec.label_columns) is not None for files in found.values() if files)
 
 
 def _read_parquet(spec: ImageSpec, folder: Path, found: Mapping[str, tuple[Path, ...]]) -> Dataset:

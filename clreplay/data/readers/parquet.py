@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clreplay.data.errors import InvalidDataError
-from clreplay.data.readers.image_files import BytesBatch, Target, decode_batch
+from clreplay.data.readers.image_files import BytesBatch
 
 _IMAGE_COLUMNS = ("img", "image")
 # Older conversions add a hash: train-00000-of-00001-2a1df75c6bce91ab.parquet
@@ -103,22 +103,6 @@ def read_labels(split: ParquetSplit) -> np.ndarray:
                 raise InvalidDataError(f"{path} has {column.null_count} rows without {split.label_column}")
             parts.append(column.to_numpy().astype(np.int64))
     return np.concatenate(parts)
-
-
-def read_images(split: ParquetSplit, size: int) -> np.ndarray:
-    """Decoded images in row order, uint8 (n, 3, size, size), in memory and without the cache.
-
-    Raises:
-        InvalidDataError: a shard cannot be read; bytes cannot be decoded or give another size (file and row named).
-    """
-    target = Target(size)
-    images = np.empty((split.rows, *target.shape), dtype=np.uint8)
-    # One thread: Pillow holds the interpreter's lock for most of so small an image, and two threads took longer
-    # than one (1.0 s against 0.9 s for 10,000 WebP, 1.5 s against 0.7 s for PNG).
-    for batch in ParquetRows(split, np.arange(split.rows)).batches():
-        rows, pixels = decode_batch(batch, target)
-        images[list(rows)] = pixels
-    return images
 
 
 class ParquetRows:

@@ -12,8 +12,6 @@ from clreplay.data.readers.image_files import Target
 from clreplay.data.readers.trees import Tree
 
 SPLITS = ("train", "test")
-
-
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -28,6 +26,8 @@ class ImageSpec:
         counts: official numbers of `train` and `test`.
         normalization: None measures the training images.
         folders: where a copy lies below the root; the root may also be such a folder itself.
+        shared_folders: folders below the root that may hold other data sets as well (`.` is the root itself). Only
+            Parquet shards are looked for there, and shards that lack the columns are another set's.
         num_classes: None for as many as there are folders.
         classes: names of the class folders in label order; None takes those of `train`, sorted.
         class_names: for people, in label order; None takes those of the folders.
@@ -48,6 +48,7 @@ class ImageSpec:
     counts: Mapping[str, Counts]
     normalization: Normalization | None
     folders: tuple[str, ...] = ()
+    shared_folders: tuple[str, ...] = ()
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
