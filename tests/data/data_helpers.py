@@ -16,7 +16,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
+
+from clreplay.data import Dataset, InvalidDataError, load_dataset
+
+PETS = {"train": {"cat": 4, "dog": 3, "emu": 2}, "test": {"cat": 1, "dog": 2, "emu": 1}}
+"""Images of each class that the fixture `pets` writes."""
 
 
 def picture(seed: int, size: tuple[int, int] = (20, 20), mode: str = "RGB") -> Image.Image:
@@ -87,6 +93,24 @@ def as_torchvision_does(path: Path, size: int) -> np.ndarray:
     from torchvision.transforms import CenterCrop, Compose, Resize
 
     return np.asarray(Compose([Resize((size, size)), CenterCrop(size)])(pil_loader(str(path)))).transpose(2, 0, 1)
+
+
+def assert_holds(dataset: Dataset, split: str, paths: Sequence[Path], size: int) -> None:
+    """The split's images are those at `paths`, in this order, as torchvision decodes them."""
+    images = getattr(dataset, split).images
+    assert np.array_equal(images.numpy(), np.stack([as_torchvision_does(path, size) for path in paths]))
+
+
+def load_folder(folder: Path, size: str = "", **options: int) -> Dataset:
+    """The data set in a folder or archive; `size` is `@` and a number, or nothing."""
+    return load_dataset(f"folder:{folder}{size}", **options)
+
+
+def assert_refused(folder: Path, message: str, name: str = "folder:", size: str = "") -> None:
+    """What is in the folder is not read as the data set `name`, with this message, and no image is kept of it."""
+    with pytest.raises(InvalidDataError, match=message):
+        load_folder(folder, size) if name == "folder:" else load_dataset(name, folder)
+    assert not [path for path in cache_files() if path.suffix != ".json"]
 
 
 def cache_files() -> list[Path]:
