@@ -1,9 +1,9 @@
-"""The one door to the data sets: by name, from where the user keeps data."""
+"""Loading a data set by its name, from the folder where the user keeps data."""
 
 import os
 from pathlib import Path
 
-# Imported for what they register.
+# Imported because each of them registers its data sets.
 from clreplay.data.sets import (  # isort: skip  # noqa: F401
     cifar,
     digits,
@@ -45,7 +45,7 @@ def load_dataset(
 
     Raises:
         ValueError: unknown name, or channels the data set does not have.
-        DataNotFoundError: no copy and no download; the message lists what was tried and the ways out.
+        DataNotFoundError: no copy and no download; the message lists what was tried and what can be done.
         InvalidDataError: a copy is there but damaged, incomplete or not the official set; the file is named.
         ImportError: a package that the found format needs is missing.
         OSError: the cache of decoded images cannot be written.

@@ -34,8 +34,8 @@ def load_images(
     """The first complete copy of a data set at or under `root`, else its download.
 
     Args:
-        first: attempts before those at folders, shards and archives.
-        fetch: downloads and loads it; None fetches the archive at `spec.url`, if there is one.
+        first: attempts that are made before folders, shards and archives are looked for.
+        fetch: downloads and loads the set; None downloads the archive at `spec.url`, if there is one.
 
     Raises:
         DataNotFoundError: no copy, and no download; the message says what was tried and the ways out.
@@ -78,7 +78,7 @@ def load_images(
 
 
 def read_place(spec: ImageSpec, place: Path) -> Dataset | None:
-    """The data set in a folder, from Parquet shards or class folders; None if neither is there.
+    """The data set in a folder, from Parquet shards or class folders; None if the folder has neither.
 
     Raises:
         InvalidDataError: it is there but damaged, incomplete or not the official set.
@@ -124,7 +124,7 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
     numbers = {name: label for label, name in enumerate(layout.classes)}
     encoded, labels = {}, {}
     for split, folder in layout.folders.items():
-        # Sorted like torchvision's image folders, class by class and by path in each, whatever the layout.
+        # In the order of torchvision's image folders for every layout: by class, and by path within a class.
         ordered = sorted((numbers[name], path) for path, name in layout.pairs[split])
         labels[split] = np.array([label for label, _ in ordered], dtype=np.int64)
         encoded[split] = TreeSplit(tree, folder, [path for _, path in ordered])
@@ -133,7 +133,7 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
     _check_whole(spec, tree.where, labels, layout.classes)
     names = spec.titles(tree, layout.classes) if spec.titles else layout.classes
     numbered = layout.classes == tuple(str(label) for label in range(len(layout.classes)))
-    if spec.class_names and (spec.classes or numbered):  # else their order need not be that of the folders
+    if spec.class_names and (spec.classes or numbered):  # otherwise the folders may be in another order
         names = spec.class_names
     return _dataset(spec, encoded, labels, names, f"{spec.title} from {tree.where}.")
 
@@ -206,7 +206,7 @@ def _dataset(
     class_names: Sequence[str] | None,
     source: str,
 ) -> Dataset:
-    target = spec.target if spec.target.size else _of_first_image(encoded["train"], spec.target)
+    target = spec.target if spec.target.size else _with_size_of_first_image(spec.target, encoded["train"])
     sets = {
         split: ImageSet(cached_pixels(f"{spec.name}-{split}", encoded[split], target), torch.from_numpy(labels[split]))
         for split in SPLITS
@@ -215,7 +215,7 @@ def _dataset(
     return Dataset(spec.name, sets["train"], sets["test"], tuple(class_names or ()), normalization, source)
 
 
-def _of_first_image(encoded: Encoded, target: Target) -> Target:
+def _with_size_of_first_image(target: Target, encoded: Encoded) -> Target:
     name, data = next(next(encoded.batches()).images())
     try:
         width, height = image_side(data)

@@ -1,4 +1,4 @@
-"""Decoded images in memory-mapped files: a set is decoded once, and never loaded whole.
+"""Decoded images in memory-mapped files: a set is decoded once, and later loads read only the images that are used.
 
 A file holds one split as a NumPy array, uint8 (n, c, h, w). Its name carries a hash of the list of files, their sizes
 and times of change, and of the size and colours they were brought to; so a changed file gives another name. It is
@@ -40,36 +40,36 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's number; Python h
 
 
 class Encoded(Protocol):
-    """The images of one split, not decoded yet."""
+    """The encoded images of one split."""
 
     where: str
-    """For messages."""
+    """The folder or archive, for messages."""
 
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> Iterator[tuple[Any, ...]]:
-        """What changes when one of its files changes."""
+        """Values of which one changes whenever one of the files changes."""
         ...
 
     def batches(self) -> Iterator[Batch]:
-        """Every image exactly once."""
+        """All images, each exactly once."""
         ...
 
 
 def cached_pixels(name: str, encoded: Encoded, target: Target) -> Tensor:
-    """The decoded images of a split, from the cache; decoded into it if they are not there.
+    """The decoded images of a split from the cache, which are decoded first if the cache does not have them.
 
     Args:
-        name: begins the file's name, for people who look into the folder.
+        name: first part of the cache file's name, so that people recognise it.
         encoded: the images.
-        target: what they are brought to.
+        target: the size and colours they are converted to.
 
     Returns:
         uint8 (n, c, size, size), mapped from the file. Writing to it changes this process's memory, not the file.
 
     Raises:
-        InvalidDataError: an image cannot be used; nothing is kept then.
-        OSError: the cache cannot be written, or there is no room; the message says how much is needed.
+        InvalidDataError: an image cannot be used; the cache then keeps nothing of the split.
+        OSError: the cache cannot be written, or the disk is too full.
     """
     path = user_cache() / "images" / f"{name}-{target.size}px-{_key(encoded, target)}.npy"
     shape = (len(encoded), *target.shape)

@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Names(NamedTuple):
-    """What torchvision calls its class, folder and archive; repeated here to find a copy without torchvision."""
+    """torchvision's names of its class, folder and archive, repeated so that copies are found without torchvision."""
 
     dataset_class: str
     folder: str
@@ -114,7 +114,7 @@ def _fetch(spec: ImageSpec, root: Path) -> Dataset:
 
     archive, target = root / names.archive, root / names.folder
     with staging(root) as folder, network_timeout():
-        if check_integrity(archive, dataset_class.tgz_md5):  # brought by hand, or by an earlier torchvision
+        if check_integrity(archive, dataset_class.tgz_md5):  # put there by the user, or by an older torchvision
             _logger.info("unpacking %s", archive)
             extract_archive(archive, folder)
         else:

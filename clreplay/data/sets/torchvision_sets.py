@@ -28,7 +28,7 @@ _DIGITS = tuple("0123456789")
 _CLASSES = {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "svhn": "SVHN"}
 _IDX_FILES = {split: (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte") for split, name in
               (("train", "train"), ("test", "t10k"))}  # fmt: skip
-_ENDS = ("", ".gz")
+_ENDINGS = ("", ".gz")
 _MAT_FILES = {split: f"{split}_32x32.mat" for split in SPLITS}
 
 SPECS = {
@@ -94,7 +94,7 @@ def load_idx_set(name: str, root: Path, *, download: bool, channels: int | None)
         first=[lambda: _from_idx(spec, root, folder)],
         fetch=lambda: _fetch_idx(spec, root, folder),
     )
-    return grey if channels == 1 else _repeated(grey, channels)
+    return grey if channels == 1 else _repeat_channels(grey, channels)
 
 
 @register_dataset("svhn")
@@ -117,7 +117,8 @@ def _from_idx(spec: ImageSpec, root: Path, folder: str) -> Dataset | str:
     if root.name == folder:
         places.insert(0, root / "raw")
     for place in places:
-        if any((place / f"{name}{end}").is_file() for names in _IDX_FILES.values() for name in names for end in _ENDS):
+        files = [place / f"{name}{ending}" for names in _IDX_FILES.values() for name in names for ending in _ENDINGS]
+        if any(path.is_file() for path in files):
             return _read_idx_folder(spec, place)
     return f"torchvision's files {_IDX_FILES['train'][0]}, ...: in none of {listed(places)}"
 
@@ -131,9 +132,9 @@ def _read_idx_folder(spec: ImageSpec, folder: Path) -> Dataset:
 
 
 def _present(folder: Path, name: str) -> Path:
-    for end in _ENDS:
-        if (folder / f"{name}{end}").is_file():
-            return folder / f"{name}{end}"
+    for ending in _ENDINGS:
+        if (folder / f"{name}{ending}").is_file():
+            return folder / f"{name}{ending}"
     raise InvalidDataError(f"{folder.absolute()} has no {name} (nor {name}.gz); copy or fetch it again")
 
 
@@ -203,12 +204,12 @@ def _fetch_mat(spec: ImageSpec, root: Path) -> Dataset:
         for split in SPLITS:
             dataset_class(str(place), split=split, download=True)
         dataset = _read_mat(spec, place)
-        for split in ("test", "train"):  # train last: it is what tells that SVHN is there
+        for split in ("test", "train"):  # the training file last: `_from_mat` takes it for a sign that both are there
             os.replace(place / _MAT_FILES[split], root / _MAT_FILES[split])
     return replace(dataset, source=f"{spec.title} downloaded with torchvision into {root.absolute()}.")
 
 
-def _repeated(grey: Dataset, channels: int) -> Dataset:
+def _repeat_channels(grey: Dataset, channels: int) -> Dataset:
     def repeat(images: ImageSet) -> ImageSet:
         return ImageSet(images.images.repeat(1, channels, 1, 1), images.labels)
 

@@ -284,7 +284,7 @@ def slow(data, target):
     return decode(data, target)
 image_files.decode_image = slow
 decoding_jobs.cores = lambda: {jobs}
-decoding_jobs.ALONE = 0
+decoding_jobs.PARALLEL_FROM = 0
 print(int(load_dataset("folder:{folder}@16").train.images.sum()), flush=True)
 """
 
@@ -379,7 +379,7 @@ def test_a_disk_without_locks_gets_the_same_file(pets, monkeypatch, error):
 
 @pytest.fixture
 def two_processes(monkeypatch):
-    monkeypatch.setattr(decoding_jobs, "ALONE", 0)
+    monkeypatch.setattr(decoding_jobs, "PARALLEL_FROM", 0)
     monkeypatch.setattr(decoding_jobs, "cores", lambda: 2)
 
 
@@ -402,7 +402,7 @@ def test_a_zip_archive_that_was_read_here_before_is_read_right_by_the_others(pet
     """Forked processes share the position of a file that their parent opened."""
     archive = zipped(pets, tmp_path / "pets.zip")
     load(archive, "@12")
-    monkeypatch.setattr(decoding_jobs, "ALONE", 0)
+    monkeypatch.setattr(decoding_jobs, "PARALLEL_FROM", 0)
     monkeypatch.setattr(decoding_jobs, "cores", lambda: 4)
     assert torch.equal(load(archive).train.images, decode_alone(pets))
 
