@@ -1,8 +1,8 @@
-"""What loading a data set can answer instead of data."""
+"""The errors of loading a data set."""
 
 
 class DataNotFoundError(FileNotFoundError):
-    """No copy of the data set was found and none could be fetched; the message lists every way out."""
+    """No copy of the data set was found and none could be downloaded; the message lists what the user can do."""
 
 
 class InvalidDataError(ValueError):

@@ -1,9 +1,9 @@
-"""The one door to the data sets: by name, from where the user keeps data."""
+"""Loading a data set by its name, from the folder where the user keeps data."""
 
 import os
 from pathlib import Path
 
-# Imported for what they register.
+# Imported because each of them registers its data sets.
 from clreplay.data.sets import (  # isort: skip  # noqa: F401
     cifar,
     digits,
@@ -31,9 +31,9 @@ def load_dataset(
 
     A copy is looked for in the root: in the layout it is published in (torchvision's folders, archives as they are
     downloaded, class folders), as Parquet shards with encoded images, and as class folders `<root>/<name>/train/` and
-    `test/` or `val/`. Where there is none it is downloaded, if it has a public address. CIFAR, the digits and
-    torchvision's files are read into memory, rows in the order of the files; images that must be decoded first are
-    decoded once, in parallel, into a file of the user's cache that later loads map without reading it.
+    `test/` or `val/`. Where there is none it is downloaded, if it has a public address. The digits and torchvision's
+    files are read into memory, rows in the order of the files; images that must be decoded first are decoded once, in
+    parallel, into a file of the user's cache that later loads map without reading it.
 
     Args:
         name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
@@ -45,7 +45,7 @@ def load_dataset(
 
     Raises:
         ValueError: unknown name, or channels the data set does not have.
-        DataNotFoundError: no copy and no download; the message lists what was tried and the ways out.
+        DataNotFoundError: no copy and no download; the message lists what was tried and what can be done.
         InvalidDataError: a copy is there but damaged, incomplete or not the official set; the file is named.
         ImportError: a package that the found format needs is missing.
         OSError: the cache of decoded images cannot be written.

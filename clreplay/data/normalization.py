@@ -10,8 +10,8 @@ from torch import Tensor
 _CHUNK = 2048
 # Pixel codes that `measured_normalization` counts at a time; counting takes eight bytes for each.
 _MEASURED_AT_ONCE = 1 << 24
-# Images that `recognise_pixels` looks at before it reads everything.
-_GLANCE = 4
+# Images that `recognise_pixels` compares before it compares all of them.
+_CHECKED_FIRST = 4
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ NORMALIZATIONS: dict[str, Normalization] = {
 
 
 def measured_normalization(images: Tensor) -> Normalization:
-    """Mean and deviation of these very images, exactly, from the histogram of every channel.
+    """The exact mean and deviation of these images, from the histogram of every channel.
 
     Args:
         images: uint8 (n, c, h, w), on any device; may be mapped from a file larger than memory.
@@ -173,7 +173,7 @@ def recognise_pixels(images: Tensor) -> tuple[Tensor, Normalization] | None:
 
     Returns:
         The codes, uint8 (n, c, h, w), and the normalisation with `normalization.apply(codes)` equal to
-        `images` bit for bit; None if there is none, or no image to tell by.
+        `images` bit for bit; None if there is no such normalisation, or no image.
 
     Raises:
         ValueError: integer images or another shape.
@@ -184,7 +184,7 @@ def recognise_pixels(images: Tensor) -> tuple[Tensor, Normalization] | None:
     if images.numel() == 0:
         return None
     for normalization in _known(images.shape[1]):
-        if normalization.invert(images[:_GLANCE]) is None:
+        if normalization.invert(images[:_CHECKED_FIRST]) is None:
             continue
         codes = normalization.invert(images)
         if codes is not None:
@@ -193,7 +193,7 @@ def recognise_pixels(images: Tensor) -> tuple[Tensor, Normalization] | None:
 
 
 def pixel_codes(images: Tensor, normalization: Normalization | None = None) -> tuple[Tensor, Normalization | None]:
-    """Float images as pixel codes with their normalisation, where that loses nothing; else as they are, with None.
+    """Float images as pixel codes with their normalisation, if that loses nothing; else the same floats and None.
 
     Args:
         images: floating point (n, c, h, w).

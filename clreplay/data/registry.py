@@ -1,4 +1,4 @@
-"""The table of data sets: a name, and the function that loads it."""
+"""The table of data sets: names, each with the function that loads the set."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Loader(Protocol):
     def __call__(self, name: str, root: Path, *, download: bool, channels: int | None) -> Dataset:
         """
         Args:
-            name: the name it was asked for by.
+            name: the registered name that the caller asked for.
             root: folder with the user's data.
-            download: whether it may be fetched when no copy is found.
-            channels: asked for; None takes the data set's own.
+            download: whether the set may be downloaded when no copy is found.
+            channels: number of colour channels; None takes the data set's own number.
         """
         ...
 
@@ -29,10 +29,10 @@ DATASETS: dict[str, Loader] = {}
 
 
 def register_dataset(*names: str) -> Callable[[Loader], Loader]:
-    """Enter a loader into the table, under one name or several.
+    """Register a loader under one name or several; used as a decorator.
 
     Args:
-        names: lower-case letters and digits only, so that `CIFAR-10` and `cifar_10` can be told what they mean.
+        names: lower-case letters and digits only, so that `CIFAR-10` and `cifar_10` are recognised as `cifar10`.
 
     Raises:
         ValueError: a name is written otherwise or taken.
@@ -47,22 +47,22 @@ def register_dataset(*names: str) -> Callable[[Loader], Loader]:
         if name in DATASETS:
             raise ValueError(f"name {name!r} is taken by {DATASETS[name].__module__}; choose another")
 
-    def enter(loader: Loader) -> Loader:
+    def register(loader: Loader) -> Loader:
         DATASETS.update(dict.fromkeys(names, loader))
         for name in sorted(DATASETS):
             DATASETS[name] = DATASETS.pop(name)
         return loader
 
-    return enter
+    return register
 
 
 def plain(name: object) -> str:
-    """A name without capitals, blanks and signs."""
+    """A name in lower case, without blanks and punctuation."""
     return "".join(letter for letter in str(name).lower() if letter.isascii() and letter.isalnum())
 
 
 def suggestion(name: object) -> str:
-    """`; did you mean 'cifar10'?` where a known name is close, else nothing."""
+    """`; did you mean 'cifar10'?` if a known name is similar, else an empty text."""
     close = difflib.get_close_matches(plain(name), DATASETS, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -71,10 +71,10 @@ def check_channels(name: str, channels: int | None, allowed: tuple[int, ...]) ->
     """The number of channels to load.
 
     Args:
-        allowed: what the data set has, its own number first.
+        allowed: numbers of channels that the data set can be loaded with, its own number first.
 
     Raises:
-        ValueError: it has no such number.
+        ValueError: `channels` is not among them.
     """
     if channels is None or channels in allowed:
         return channels or allowed[0]

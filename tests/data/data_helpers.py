@@ -9,13 +9,20 @@ import os
 import tarfile
 import threading
 import zipfile
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
+
+from clreplay.data import Dataset, InvalidDataError, load_dataset
+
+PETS = {"train": {"cat": 4, "dog": 3, "emu": 2}, "test": {"cat": 1, "dog": 2, "emu": 1}}
+"""Images of each class that the fixture `pets` writes."""
 
 
 def picture(seed: int, size: tuple[int, int] = (20, 20), mode: str = "RGB") -> Image.Image:
@@ -26,10 +33,10 @@ def picture(seed: int, size: tuple[int, int] = (20, 20), mode: str = "RGB") -> I
     return Image.fromarray(pixels[:, :, 0] if bands == 1 else pixels, mode if mode in ("L", "RGB", "RGBA") else None)
 
 
-def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: bool) -> bytes:
     """A picture's file."""
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -64,12 +71,20 @@ def tarred(folder: Path, archive: Path, mode: str = "w:gz") -> Path:
     return archive
 
 
-def write_shard(path: Path, data: list[bytes | None], labels: list[int], column: str = "image") -> None:
-    """A Parquet file in the hub's schema."""
+def write_shard(
+    path: Path,
+    data: Sequence[bytes | None],
+    labels: Sequence[int | None],
+    column: str = "image",
+    label: str = "label",
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """A Parquet file in the hub's schema, in several row groups."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     structs = pa.array([{"bytes": each, "path": None} for each in data], kind)
-    pq.write_table(pa.table({column: structs, "label": pa.array(labels, pa.int64())}), path, row_group_size=5)
+    table = pa.table({column: structs, label: pa.array(labels, pa.int64())})
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=5)
 
 
 def as_torchvision_does(path: Path, size: int) -> np.ndarray:
@@ -78,6 +93,24 @@ def as_torchvision_does(path: Path, size: int) -> np.ndarray:
     from torchvision.transforms import CenterCrop, Compose, Resize
 
     return np.asarray(Compose([Resize((size, size)), CenterCrop(size)])(pil_loader(str(path)))).transpose(2, 0, 1)
+
+
+def assert_holds(dataset: Dataset, split: str, paths: Sequence[Path], size: int) -> None:
+    """The split's images are those at `paths`, in this order, as torchvision decodes them."""
+    images = getattr(dataset, split).images
+    assert np.array_equal(images.numpy(), np.stack([as_torchvision_does(path, size) for path in paths]))
+
+
+def load_folder(folder: Path, size: str = "", **options: int) -> Dataset:
+    """The data set in a folder or archive; `size` is `@` and a number, or nothing."""
+    return load_dataset(f"folder:{folder}{size}", **options)
+
+
+def assert_refused(folder: Path, message: str, name: str = "folder:", size: str = "") -> None:
+    """What is in the folder is not read as the data set `name`, with this message, and no image is kept of it."""
+    with pytest.raises(InvalidDataError, match=message):
+        load_folder(folder, size) if name == "folder:" else load_dataset(name, folder)
+    assert not [path for path in cache_files() if path.suffix != ".json"]
 
 
 def cache_files() -> list[Path]:

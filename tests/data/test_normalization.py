@@ -194,3 +194,12 @@ def test_recognising_names_what_it_cannot_take():
         recognise_pixels(random_codes())
     with pytest.raises(ValueError, match=r"images must be \(n, c, h, w\), got float32 \(3, 8, 8\)"):
         recognise_pixels(torch.zeros(3, 8, 8))
+
+
+def test_measuring_in_parts_changes_nothing(monkeypatch):
+    from clreplay.data import normalization
+
+    images = torch.randint(0, 256, (11, 2, 5, 5), dtype=torch.uint8)
+    whole = normalization.measured_normalization(images)
+    monkeypatch.setattr(normalization, "_MEASURED_AT_ONCE", 100)
+    assert normalization.measured_normalization(images) == whole

@@ -1,4 +1,4 @@
-"""Official numbers of images, and what does not agree with them."""
+"""Official numbers of images, and the check that a copy has them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Counts:
     """How many images a split must have.
 
     Args:
-        total: in all; None where any number will do.
-        per_class: of every class, in label order; or one number for all.
-        least, most: of a class, where the single numbers are not written down here.
+        total: number of images; None accepts any.
+        per_class: number of images of each class, in label order; or one number for all classes.
+        least, most: bounds for each class, used where `per_class` is None.
     """
 
     total: int | None = None
@@ -26,7 +26,7 @@ class Counts:
     most: int | None = None
 
     def of_class(self, label: int) -> tuple[int, int | None]:
-        """The least and the most images of one class."""
+        """The smallest and the largest number of images that one class may have."""
         if self.per_class is None:
             return self.least, self.most
         count = self.per_class if isinstance(self.per_class, int) else self.per_class[label]
@@ -34,7 +34,7 @@ class Counts:
 
 
 def even(each: int, num_classes: int) -> Counts:
-    """The same number of images of every class."""
+    """`each` images of every class."""
     return Counts(each * num_classes, each)
 
 
@@ -53,9 +53,10 @@ def check_counts(
     Args:
         title: of the data set, for messages.
         labels: of every image, int64 (n,).
-        where: what was read, for messages.
-        places: where the images of each class are, one a class, for messages.
-        ordered: whether labels are known to be in the official order; otherwise only the numbers themselves count.
+        where: the folder or archive that was read, for messages.
+        places: the place of each class, such as its folder, for messages.
+        ordered: whether the labels are in the official order. If not, the classes may have their numbers of images in
+            any order.
 
     Raises:
         InvalidDataError: a label is out of range, a class has another number of images, or all have together.

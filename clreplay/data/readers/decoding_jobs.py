@@ -1,4 +1,4 @@
-"""Decoding many images at once, in as many processes as there are cores."""
+"""Decoding many images, in as many processes as there are cores."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import numpy as np
 
 from clreplay.data.readers.image_files import Batch, Target, decode_batch
 
-ALONE = 1000
-"""Sets of fewer images are decoded without other processes: starting them would take longer."""
+PARALLEL_FROM = 1000
+"""Fewer images are decoded in this process alone: starting others would take longer."""
 
 
 def decode_all(batches: Iterable[Batch], count: int, target: Target) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Rows and pixel codes of batch after batch.
+    """Decode batch after batch and yield the rows and pixel codes of each.
 
     Args:
-        batches: taken as they are needed, so that few encoded images are held at a time.
-        count: images in all, which decides whether other processes are worth it.
+        batches: read as they are needed, so that few encoded images are in memory at a time.
+        count: number of images in all, which decides whether other processes are started.
 
     Raises:
         InvalidDataError: an image cannot be used.
         OSError: a decoding process died.
     """
     jobs = cores()
-    if jobs == 1 or count < ALONE:
+    if jobs == 1 or count < PARALLEL_FROM:
         for batch in batches:
             yield decode_batch(batch, target)
         return
@@ -52,7 +52,7 @@ def decode_all(batches: Iterable[Batch], count: int, target: Target) -> Iterator
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # only Linux has it
@@ -65,16 +65,16 @@ def _executor(jobs: int) -> Executor:
     if not sys.platform.startswith("linux"):
         return ThreadPoolExecutor(jobs)
     context = multiprocessing.get_context("fork")
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(os.getpid(),))
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
 
 
-def _begin(parent: int) -> None:
-    """In a decoding process: leave Ctrl-C to the parent, and do not outlive it."""
+def _start_worker(parent: int) -> None:
+    """In a decoding process: ignore Ctrl-C, which the parent handles, and exit when the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(1)  # it was killed, and the file it was writing stays locked for as long as a child lives
+        os._exit(1)  # the parent was killed, and its lock on the cache may last as long as a child lives
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Looking for a copy of a data set: what is tried, what is fetched, and what is said when there is none."""
+"""Looking for a copy of a data set, downloading one, and the error when there is none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clreplay.data.dataset import Dataset
 from clreplay.data.errors import DataNotFoundError
 
 _logger = logging.getLogger(__name__)
-# A server that accepts and then says nothing would otherwise hang the run for good.
+# A server that accepts a connection and then sends nothing would otherwise stop the run forever.
 _TIMEOUT_SECONDS = 30.0
 
 
@@ -27,15 +27,15 @@ def first_copy(
     download: bool,
     ways_out: Sequence[str],
 ) -> Dataset:
-    """The first copy that is there, else a download.
+    """The first copy that is found, else a download.
 
     Args:
         title: of the data set, for messages.
         root: folder with the user's data.
-        attempts: each gives the data set, or a line that says where it looked in vain.
-        fetch: downloads and loads it; None where there is no public place to download from.
-        download: whether it may.
-        ways_out: what someone without a copy can do, a line each.
+        attempts: each returns the data set, or a line for the message that says where it found nothing.
+        fetch: downloads and loads the set; None if it has no public address.
+        download: whether `fetch` may be called.
+        ways_out: what a user without a copy can do, one line each.
 
     Raises:
         DataNotFoundError: no copy, and no download; the message says what was tried and the ways out.
@@ -53,13 +53,13 @@ def first_copy(
         raise not_found(title, root, [*tried, "download: not tried, because download=False"], ways_out)
     try:
         return fetch()
-    except Exception as error:  # whatever went wrong, the reader needs the same answer
+    except Exception as error:  # whatever went wrong, the user needs the same list
         tried.append(f"download into {root.absolute()}: {type(error).__name__}: {error}")
         raise not_found(title, root, tried, ways_out) from error
 
 
 def not_found(title: str, root: Path, tried: Sequence[str], ways_out: Sequence[str]) -> DataNotFoundError:
-    """The error that lists what was tried and the ways out."""
+    """The error that lists what was tried and what the user can do."""
     lines = [
         f"{title} was not found at {root.absolute()}. Tried:",
         *(f"  - {attempt}" for attempt in tried),
@@ -73,15 +73,15 @@ def not_found(title: str, root: Path, tried: Sequence[str], ways_out: Sequence[s
 
 
 def listed(paths: Sequence[Path]) -> str:
-    """Paths in a message."""
+    """Paths as they are written in a message."""
     return ", ".join(str(path.absolute()) for path in paths)
 
 
 def fetch_file(url: str, md5: str, root: Path) -> Path:
-    """Download a file into `root`; it appears there whole and checked, or not at all.
+    """Download a file into `root`; it appears there only when it is complete and its checksum is right.
 
     Raises:
-        Exception: whatever torchvision's download raises.
+        Exception: any error of torchvision's download.
     """
     from torchvision.datasets.utils import download_url
 
@@ -95,7 +95,7 @@ def fetch_file(url: str, md5: str, root: Path) -> Path:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A folder of one's own below `root`, which is made for it and removed again if the block fails."""
+    """A temporary folder below `root`. `root` is created if needed, and removed again if the block fails."""
     existed = root.exists()
     root.mkdir(parents=True, exist_ok=True)
     try:
@@ -109,7 +109,7 @@ def staging(root: Path) -> Iterator[Path]:
 
 @contextmanager
 def network_timeout() -> Iterator[None]:
-    """Sockets give up after half a minute of silence."""
+    """Within the block, sockets raise an error after half a minute without data."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_SECONDS)
     try:

@@ -1,4 +1,4 @@
-"""Encoded images to pixel codes: what is accepted, and how colours and sizes are brought into line."""
+"""Decoding images to pixel codes: which formats are accepted, and how colours and sizes are converted."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"
 
 @dataclass(frozen=True)
 class Target:
-    """What every image of a set is brought to.
+    """The size and colours that every image of a set is converted to.
 
     Args:
-        size: height and width in pixels; 0 stands for those of the first training image until it is known.
+        size: height and width in pixels; 0 means the size of the first training image.
         channels: 3 for colour, 1 for grey.
-        resize: whether images of other sizes are resized, both sides to `size` without keeping the aspect, as
-            torchvision's `Resize((size, size))` does before its centre crop finds nothing left to crop. Otherwise
-            they are refused.
-        hint: what someone can do whose images are refused for their size.
+        resize: whether images of other sizes are resized, both sides to `size` without keeping the aspect ratio, as
+            torchvision's `Resize((size, size))` does. Otherwise they are refused.
+        hint: end of the message for images of another size: what the user can do.
     """
 
     size: int
@@ -43,19 +42,19 @@ class Target:
 
 
 class UnfitImageError(ValueError):
-    """An intact image that is not what the data set must hold."""
+    """An intact image that does not fit the data set."""
 
 
 def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
     """Pixel codes of one encoded image, uint8 (c, size, size).
 
-    Colours are brought into line before the size, as in torchvision's image folders: grey, palette and CMYK images
+    Colours are converted before the size, as in torchvision's image folders: grey, palette and CMYK images
     become RGB, transparency is dropped, an orientation in the EXIF data is not applied. With one channel colours
     become grey by ITU-R 601. Resizing is Pillow's antialiased bilinear filter.
 
     Raises:
-        UnfitImageError: another size than asked, or more than eight bits a channel in a grey image.
-        Exception: whatever Pillow raises for bytes that are no image or end too early.
+        UnfitImageError: another size than `target` asks for, or a grey image with more than eight bits a channel.
+        Exception: any error of Pillow, for bytes that are no image or end too early.
     """
     from PIL import Image
 
@@ -85,7 +84,7 @@ def image_side(encoded: bytes | None) -> tuple[int, int]:
 
 
 def _with_colours(image: Any, channels: int) -> Any:
-    if image.mode.startswith(("I", "F")):  # Pillow would cut every value above 255 without a word
+    if image.mode.startswith(("I", "F")):  # Pillow would cut every value above 255 without a warning
         raise UnfitImageError(f"image has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours, without Pillow's warning
@@ -93,7 +92,7 @@ def _with_colours(image: Any, channels: int) -> Any:
     return image if image.mode == mode else image.convert(mode)
 
 
-# --- batches: what a decoding process is handed -----------------------------------------------------------------
+# --- batches: the work of a decoding process ----------------------------------------------------------------------
 
 
 class Batch(Protocol):
@@ -102,7 +101,7 @@ class Batch(Protocol):
     rows: tuple[int, ...]
 
     def images(self) -> Iterator[tuple[str, bytes | None]]:
-        """What an error calls the image, and its encoded bytes, in the order of `rows`."""
+        """The name of each image in error messages, and its encoded bytes, in the order of `rows`."""
         ...
 
 
@@ -142,7 +141,7 @@ class ZipBatch(NamedTuple):
 
 
 class BytesBatch(NamedTuple):
-    """Images that were read already: from a stream, or from a Parquet file."""
+    """Encoded images that are already in memory, from a stream or a Parquet file."""
 
     rows: tuple[int, ...]
     names: tuple[str, ...]

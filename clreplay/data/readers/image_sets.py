@@ -34,8 +34,8 @@ def load_images(
     """The first complete copy of a data set at or under `root`, else its download.
 
     Args:
-        first: attempts before those at folders, shards and archives.
-        fetch: downloads and loads it; None fetches the archive at `spec.url`, if there is one.
+        first: attempts that are made before folders, shards and archives are looked for.
+        fetch: downloads and loads the set; None downloads the archive at `spec.url`, if there is one.
 
     Raises:
         DataNotFoundError: no copy, and no download; the message says what was tried and the ways out.
@@ -52,6 +52,14 @@ def load_images(
         tests = " or ".join(f"{name}/" for name in spec.test_folders[:2])
         return f"train/ and {tests} with a folder a class, or such Parquet files: in none of {listed(places)}"
 
+    def in_shared_folders() -> Dataset | str:
+        shared = [root / folder for folder in spec.shared_folders]
+        for folder in shared:
+            found = _find_shards(spec, folder)
+            if any(found.values()) and _have_columns(spec, found):
+                return _read_parquet(spec, folder, found)
+        return f"Parquet files train-*.parquet and test-*.parquet of {spec.title}: in none of {listed(shared)}"
+
     def in_archives() -> Dataset | str:
         paths = [folder / name for name in spec.archives for folder in (root, root / spec.name)]
         for path in paths:
@@ -62,20 +70,21 @@ def load_images(
     def fetch_archive() -> Dataset:
         return read_tree(spec, open_tree(fetch_file(spec.url or "", spec.md5, root)))
 
-    attempts = [*first, in_folders, *([in_archives] if spec.archives else [])]
+    attempts = [*first, in_folders]
+    attempts += [in_shared_folders] if spec.shared_folders else []
+    attempts += [in_archives] if spec.archives else []
     fetch = fetch or (fetch_archive if spec.url else None)
     return first_copy(spec.title, root, attempts, fetch, download=download, ways_out=spec.ways_out)
 
 
 def read_place(spec: ImageSpec, place: Path) -> Dataset | None:
-    """The data set in a folder, from Parquet shards or class folders; None if neither is there.
+    """The data set in a folder, from Parquet shards or class folders; None if the folder has neither.
 
     Raises:
         InvalidDataError: it is there but damaged, incomplete or not the official set.
     """
     for folder in (place, place / "data"):
-        names = {"train": ("train",), "test": spec.test_folders}
-        found = {split: _first_shards(folder, names[split]) for split in SPLITS}
+        found = _find_shards(spec, folder)
         if any(found.values()):
             return _read_parquet(spec, folder, found)
     return read_tree(spec, open_tree(place)) if (place / "train").is_dir() else None
@@ -115,7 +124,7 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
     numbers = {name: label for label, name in enumerate(layout.classes)}
     encoded, labels = {}, {}
     for split, folder in layout.folders.items():
-        # Sorted like torchvision's image folders, class by class and by path in each, whatever the layout.
+        # In the order of torchvision's image folders for every layout: by class, and by path within a class.
         ordered = sorted((numbers[name], path) for path, name in layout.pairs[split])
         labels[split] = np.array([label for label, _ in ordered], dtype=np.int64)
         encoded[split] = TreeSplit(tree, folder, [path for _, path in ordered])
@@ -124,7 +133,7 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
     _check_whole(spec, tree.where, labels, layout.classes)
     names = spec.titles(tree, layout.classes) if spec.titles else layout.classes
     numbered = layout.classes == tuple(str(label) for label in range(len(layout.classes)))
-    if spec.class_names and (spec.classes or numbered):  # else their order need not be that of the folders
+    if spec.class_names and (spec.classes or numbered):  # otherwise the folders may be in another order
         names = spec.class_names
     return _dataset(spec, encoded, labels, names, f"{spec.title} from {tree.where}.")
 
@@ -132,8 +141,16 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
 # --- Parquet shards ---------------------------------------------------------------------------------------------
 
 
-def _first_shards(folder: Path, splits: Sequence[str]) -> tuple[Path, ...]:
-    return next((files for split in splits if (files := parquet.find_shards(folder, split))), ())
+def _find_shards(spec: ImageSpec, folder: Path) -> dict[str, tuple[Path, ...]]:
+    names = {"train": ("train",), "test": spec.test_folders}
+    return {
+        split: next((files for name in names[split] if (files := parquet.find_shards(folder, name))), ())
+        for split in SPLITS
+    }
+
+
+def _have_columns(spec: ImageSpec, found: Mapping[str, tuple[Path, ...]]) -> bool:
+    return all(parquet.open_split(files, spec.label_columns) is not None for files in found.values() if files)
 
 
 def _read_parquet(spec: ImageSpec, folder: Path, found: Mapping[str, tuple[Path, ...]]) -> Dataset:
@@ -189,7 +206,7 @@ def _dataset(
     class_names: Sequence[str] | None,
     source: str,
 ) -> Dataset:
-    target = spec.target if spec.target.size else _of_first_image(encoded["train"], spec.target)
+    target = spec.target if spec.target.size else _with_size_of_first_image(spec.target, encoded["train"])
     sets = {
         split: ImageSet(cached_pixels(f"{spec.name}-{split}", encoded[split], target), torch.from_numpy(labels[split]))
         for split in SPLITS
@@ -198,7 +215,7 @@ def _dataset(
     return Dataset(spec.name, sets["train"], sets["test"], tuple(class_names or ()), normalization, source)
 
 
-def _of_first_image(encoded: Encoded, target: Target) -> Target:
+def _with_size_of_first_image(target: Target, encoded: Encoded) -> Target:
     name, data = next(next(encoded.batches()).images())
     try:
         width, height = image_side(data)

@@ -1,4 +1,4 @@
-"""How a data set lies in a tree: which folders are its splits and classes, and which images belong to them."""
+"""How a data set is laid out in a tree: which folders are its splits and classes, and which images they hold."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def folder_pairs(tree: Tree, folder: str, classes: tuple[str, ...], spec: ImageS
 
 
 def more(names: Sequence[str]) -> str:
-    """What follows the first of some names in a message."""
+    """` and 3 more`, which follows the first of several names in a message."""
     return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clreplay.data.errors import InvalidDataError
-from clreplay.data.readers.image_files import BytesBatch, Target, decode_batch
+from clreplay.data.readers.image_files import BytesBatch
 
 _IMAGE_COLUMNS = ("img", "image")
 # Older conversions add a hash: train-00000-of-00001-2a1df75c6bce91ab.parquet
@@ -24,7 +24,7 @@ _BATCH_ROWS = 64
 
 @dataclass(frozen=True)
 class ParquetSplit:
-    """The shards of one split in row order, with the names of the columns that matter."""
+    """The shards of one split in row order, with the names of the columns that are read."""
 
     files: tuple[Path, ...]
     image_column: str
@@ -65,7 +65,7 @@ def find_shards(folder: Path, split: str) -> tuple[Path, ...]:
 
 
 def open_split(files: tuple[Path, ...], label_columns: tuple[str, ...]) -> ParquetSplit | None:
-    """Look at the shards' schema and row counts; None if the first one lacks an image or label column.
+    """Read the shards' schema and row counts; None if the first shard lacks an image or label column.
 
     Args:
         label_columns: accepted names, the preferred one first.
@@ -105,24 +105,8 @@ def read_labels(split: ParquetSplit) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def read_images(split: ParquetSplit, size: int) -> np.ndarray:
-    """Decoded images in row order, uint8 (n, 3, size, size), in memory and without the cache.
-
-    Raises:
-        InvalidDataError: a shard cannot be read; bytes cannot be decoded or give another size (file and row named).
-    """
-    target = Target(size)
-    images = np.empty((split.rows, *target.shape), dtype=np.uint8)
-    # One thread: Pillow holds the interpreter's lock for most of so small an image, and two threads took longer
-    # than one (1.0 s against 0.9 s for 10,000 WebP, 1.5 s against 0.7 s for PNG).
-    for batch in ParquetRows(split, np.arange(split.rows)).batches():
-        rows, pixels = decode_batch(batch, target)
-        images[list(rows)] = pixels
-    return images
-
-
 class ParquetRows:
-    """Some rows of a split, not decoded yet.
+    """The encoded images in some rows of a split.
 
     Args:
         rows: their numbers in the split, ascending.
@@ -143,7 +127,7 @@ class ParquetRows:
         yield self._split.image_column, hashlib.blake2b(self._rows.astype("<i8").tobytes(), digest_size=12).hexdigest()
 
     def batches(self) -> Iterator[BytesBatch]:
-        """Every chosen row once, read here: row groups differ too much in size to be shared out.
+        """Every chosen row once. They are read in this process: row groups differ too much in size to share them out.
 
         Raises:
             InvalidDataError: a shard cannot be read.
@@ -168,7 +152,7 @@ class ParquetRows:
 def read_class_names(
     folder: Path, split: ParquetSplit, num_classes: int, otherwise: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
-    """Class names from `classes.json` beside the shards, else from the hub's metadata, else as given, or numbers.
+    """Class names from `classes.json` beside the shards, else from the hub's metadata, else `otherwise`, else numbers.
 
     `classes.json` holds a list of names, or an object with such a list under `classes` or the label column's name.
 
@@ -250,7 +234,7 @@ def _metadata_names(split: ParquetSplit) -> object:
     raw = (_open(split.files[0]).schema_arrow.metadata or {}).get(b"huggingface")
     try:
         return json.loads(raw)["info"]["features"][split.label_column]["names"]
-    except (TypeError, ValueError, KeyError):  # no metadata, or another version of it: names are a nicety
+    except (TypeError, ValueError, KeyError):  # no metadata, or another version of it: numbers then serve as names
         return None
 
 

@@ -1,8 +1,8 @@
-"""Decoded images in memory-mapped files: a set is decoded once, and never loaded whole.
+"""Decoded images in memory-mapped files: a set is decoded once, and later loads read only the images that are used.
 
 A file holds one split as a NumPy array, uint8 (n, c, h, w). Its name carries a hash of the list of files, their sizes
-and times of change, and of what was made of them; so a changed file is another name. It is written beside and renamed
-when it is complete, under a lock that other processes wait for.
+and times of change, and of the size and colours they were brought to; so a changed file gives another name. It is
+written under a temporary name and renamed when it is complete, under a lock that other processes wait for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from clreplay.data.errors import InvalidDataError
@@ -34,40 +35,41 @@ _logger = logging.getLogger(__name__)
 VERSION = 1
 """Raised whenever a change of the code changes decoded pixels."""
 _ELSEWHERE = "set CLREPLAY_CACHE to a folder elsewhere"
+_RESERVED_AT_ONCE = 1 << 24  # bytes
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's number; Python has the name since 3.13
 
 
 class Encoded(Protocol):
-    """The images of one split, not decoded yet."""
+    """The encoded images of one split."""
 
     where: str
-    """For messages."""
+    """The folder or archive, for messages."""
 
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> Iterator[tuple[Any, ...]]:
-        """What changes when one of its files changes."""
+        """Values of which one changes whenever one of the files changes."""
         ...
 
     def batches(self) -> Iterator[Batch]:
-        """Every image exactly once."""
+        """All images, each exactly once."""
         ...
 
 
 def cached_pixels(name: str, encoded: Encoded, target: Target) -> Tensor:
-    """The decoded images of a split, from the cache; decoded into it if they are not there.
+    """The decoded images of a split from the cache, which are decoded first if the cache does not have them.
 
     Args:
-        name: begins the file's name, for people who look into the folder.
+        name: first part of the cache file's name, so that people recognise it.
         encoded: the images.
-        target: what they are brought to.
+        target: the size and colours they are converted to.
 
     Returns:
         uint8 (n, c, size, size), mapped from the file. Writing to it changes this process's memory, not the file.
 
     Raises:
-        InvalidDataError: an image cannot be used; nothing is kept then.
-        OSError: the cache cannot be written, or there is no room; the message says how much is needed.
+        InvalidDataError: an image cannot be used; the cache then keeps nothing of the split.
+        OSError: the cache cannot be written, or the disk is too full.
     """
     path = user_cache() / "images" / f"{name}-{target.size}px-{_key(encoded, target)}.npy"
     shape = (len(encoded), *target.shape)
@@ -134,13 +136,12 @@ def _decode_into(path: Path, name: str, encoded: Encoded, target: Target) -> Non
         message = f"decoded images cannot be kept ({error.strerror}); {_ELSEWHERE}"
         raise OSError(error.errno, message, str(path.parent)) from error
     shape = (len(encoded), *target.shape)
-    with _sole_writer(path, lambda: map_images(path, shape) is not None) as writer:
-        if writer is None:
+    with _sole_writer(path, lambda: map_images(path, shape) is not None) as partial:
+        if partial is None:
             return
-        file, partial = writer
         _check_room(path.parent, math.prod(shape))
         try:
-            _write(file, name, encoded, target)
+            _write(partial, name, encoded, target)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -148,86 +149,65 @@ def _decode_into(path: Path, name: str, encoded: Encoded, target: Target) -> Non
         partial.replace(path)
 
 
-def _write(file: BinaryIO, name: str, encoded: Encoded, target: Target) -> None:
+def _write(partial: Path, name: str, encoded: Encoded, target: Target) -> None:
     from tqdm import tqdm
 
-    count, length = len(encoded), math.prod(target.shape)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *target.shape)}
-    np.lib.format.write_array_header_1_0(file, header)
-    start, missing = file.tell(), np.ones(count, dtype=bool)
+    count = len(encoded)
+    images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *target.shape))
+    missing = np.ones(count, dtype=bool)
     # Quick work is done silently; a bar that no terminal shows would only fill a log file.
     bar = tqdm(total=count, desc=f"decoding {name}", unit=" images", delay=2, disable=None, leave=False)
-    with bar, closing(decode_all(encoded.batches(), count, target)) as decoded:
+    with bar, partial.open("r+b") as file, closing(decode_all(encoded.batches(), count, target)) as decoded:
+        _reserve(file, images.offset, images.nbytes)
         for rows, pixels in decoded:
-            for row, image in zip(rows, pixels, strict=True):
-                file.seek(start + row * length)
-                file.write(image.data)
+            images[list(rows)] = pixels
             missing[list(rows)] = False
             bar.update(len(rows))
-    if missing.any():
-        raise InvalidDataError(f"{encoded.where} changed while it was read: {int(missing.sum())} images are gone")
+        if missing.any():
+            raise InvalidDataError(f"{encoded.where} changed while it was read: {int(missing.sum())} images are gone")
+        images.flush()
+        os.fsync(file.fileno())
+
+
+def _reserve(file: BinaryIO, start: int, size: int) -> None:
+    # A mapped file whose room is not taken yet ends the process by a signal when the disk is full, not by an error.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), start, size)
+        return
+    file.seek(start)
+    for first in range(0, size, _RESERVED_AT_ONCE):
+        file.write(bytes(min(_RESERVED_AT_ONCE, size - first)))
     file.flush()
-    os.fsync(file.fileno())
 
 
 @contextmanager
-def _sole_writer(path: Path, is_written: Callable[[], bool]) -> Iterator[tuple[BinaryIO, Path] | None]:
-    """An empty file beside `path` that no other process writes to; None where another wrote `path` meanwhile.
+def _sole_writer(path: Path, is_written: Callable[[], bool]) -> Iterator[Path | None]:
+    """A name beside `path` that no other process writes to; None where another wrote `path` in the meantime.
 
-    The file itself is locked, and a lock ends with its process: one that was killed leaves a file that the next one
-    takes over. What has not been renamed at the end is removed.
+    The lock ends with its process: a process that was killed leaves a partial file, which the next one writes over.
+    Whatever still has that name at the end of the block is removed. Lock files are empty and stay, in a folder of
+    their own: if one were removed, two processes could each hold a lock on a file of that name.
     """
-    file, partial = _locked(path)
-    try:
-        if is_written():
-            yield None
-        else:
-            file.truncate(0)
-            yield file, partial
-    finally:
-        if _is_at(file, partial):
-            partial.unlink()
-        file.close()
-
-
-def _locked(path: Path) -> tuple[BinaryIO, Path]:
     partial = path.with_name(f"{path.name}.partial")
-    while True:
-        file = _open(partial)
-        if not _lock(file, path):  # no locks on this disk: a file of its own, and whoever renames last wins
-            file.close()
-            partial.unlink(missing_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            return _open(partial), partial
-        if _is_at(file, partial):
-            return file, partial
-        file.close()  # the process that was waited for has renamed or removed it
-
-
-def _open(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-
-
-def _lock(file: BinaryIO, path: Path) -> bool:
+    lock = FileLock(user_cache() / "locks" / f"{path.name}.lock")
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
+        _wait_for(lock, path)
+    except (OSError, NotImplementedError):  # no locks on this disk: a file for each process, the last one renamed stays
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        yield None if is_written() else partial
+    finally:
+        partial.unlink(missing_ok=True)
+        lock.release()
+
+
+def _wait_for(lock: FileLock, path: Path) -> None:
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
         _logger.warning("waiting for another process that decodes the same images into %s", path)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.acquire(timeout=-1)
 
 
 def _check_room(folder: Path, needed: int) -> None:

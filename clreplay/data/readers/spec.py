@@ -12,8 +12,6 @@ from clreplay.data.readers.image_files import Target
 from clreplay.data.readers.trees import Tree
 
 SPLITS = ("train", "test")
-
-
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
@@ -23,23 +21,25 @@ class ImageSpec:
 
     Args:
         name: as in `DATASETS`; begins the names of its files in the cache.
-        title: for people.
-        target: size and channels of its images.
+        title: the name that messages use.
+        target: size and channels that its images are converted to.
         counts: official numbers of `train` and `test`.
-        normalization: None measures the training images.
+        normalization: None takes mean and deviation of the training images.
         folders: where a copy lies below the root; the root may also be such a folder itself.
+        shared_folders: folders below the root that may hold other data sets as well (`.` is the root itself). Only
+            Parquet shards are looked for there, and shards that lack the columns are another set's.
         num_classes: None for as many as there are folders.
         classes: names of the class folders in label order; None takes those of `train`, sorted.
-        class_names: for people, in label order; None takes those of the folders.
-        whole: images of each class in `train` and `test` together.
+        class_names: readable names in label order; None takes those of the folders.
+        whole: number of images of each class in `train` and `test` together.
         archives: file names of the official archives, which are read without unpacking.
         test_folders: names that the test split may have, the preferred one first.
-        layout: how a tree is read.
-        titles: the classes' names for people, from files in the tree.
+        layout: finds splits, classes and images in a tree; None expects class folders.
+        titles: reads the readable class names from files in the tree.
         shard_labels: labels in Parquet shards that make up this set, in its own label order; None takes all.
         label_columns: names that the label column of Parquet shards may have, the preferred one first.
         url, md5: where the archive is downloaded from.
-        ways_out: what someone without a copy can do.
+        ways_out: what a user without a copy can do, one line each.
     """
 
     name: str
@@ -48,6 +48,7 @@ class ImageSpec:
     counts: Mapping[str, Counts]
     normalization: Normalization | None
     folders: tuple[str, ...] = ()
+    shared_folders: tuple[str, ...] = ()
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
@@ -68,7 +69,7 @@ Pairs = list[tuple[str, str]]
 
 
 class Layout(NamedTuple):
-    """What a tree holds.
+    """The classes and images found in a tree.
 
     Attributes:
         classes: names of the class folders, in label order.

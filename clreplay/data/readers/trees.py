@@ -37,11 +37,11 @@ class Tree(Protocol):
         ...
 
     def read(self, path: str) -> bytes | None:
-        """A small file; None if there is none."""
+        """The content of a small file; None if there is no such file."""
         ...
 
     def fingerprint(self, paths: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """What changes when one of the files changes; nothing of it names the place on this machine."""
+        """Values of which one changes whenever one of the files changes; they do not depend on where the tree is."""
         ...
 
     def batches(self, paths: Sequence[str]) -> Iterator[Batch]:
@@ -114,7 +114,7 @@ class FolderTree:
 
 
 class _Archive:
-    """What zip and tar share: a table of members, the folder that wraps them all taken off."""
+    """The common part of zip and tar: a table of members, without the one folder that may contain them all."""
 
     def __init__(self, path: Path, members: list[str]) -> None:
         self.where = str(path.absolute())
@@ -167,7 +167,7 @@ class ZipTree(_Archive):
 
 
 class TarTree(_Archive):
-    """A tar archive, compressed or not. It can only be read from the start, so its table is kept for the next time."""
+    """A tar archive, compressed or not. It must be read from its start, so its table is kept in the user's cache."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _tar_members(path))
@@ -199,7 +199,7 @@ class TarTree(_Archive):
                     if member.isfile():
                         yield _member_name(member), archive.extractfile(member)
                 _check_end(archive)
-        except Exception as error:  # gzip, lzma, zlib and tarfile each have their own kinds
+        except Exception as error:  # gzip, lzma, zlib and tarfile each raise their own kinds
             raise _damaged(Path(self.where), error) from error
 
 
@@ -210,7 +210,7 @@ def _tar_members(path: Path) -> list[str]:
     try:
         return json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        pass  # not read before, or the note of it is damaged
+        pass  # the archive was not read before, or the stored table is damaged
     try:
         with tarfile.open(path, "r:*") as archive:
             members = [_member_name(member) for member in archive if member.isfile()]
@@ -229,7 +229,7 @@ def _tar_members(path: Path) -> list[str]:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    # An archive that breaks off within the name of a member is a whole one to tarfile.
+    # tarfile takes an archive that ends within the name of a member for a complete one.
     file: Any = archive.fileobj
     file.seek(archive.offset)
     if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:

@@ -16,10 +16,10 @@ _SIZE = 32
 def load_digits(channels: int | None = None) -> Dataset:
     """1,797 digits (UCI Optical Recognition of Handwritten Digits), enlarged from 8x8 to 32x32.
 
-    The 17 grey levels become codes `round(v * 255 / 16)`; bilinear enlarging by four only meets eighths,
-    so the rounded result is the same on every machine. Of each class the first two thirds (rounded) of
-    NumPy's legacy permutation with seed 0 are for training, 1,198 images, the other 599 for testing;
-    rows keep scikit-learn's order.
+    The 17 grey levels become codes `round(v * 255 / 16)`. Bilinear enlarging by four weights them with eighths in each
+    direction, which floats hold exactly, so the rounded result is the same on every machine. Of each class the first
+    two thirds (rounded) of NumPy's legacy permutation with seed 0 are for training, 1,198 images, the other 599 for
+    testing; rows keep scikit-learn's order.
 
     Args:
         channels: 1 (default) or 3, the grey image repeated.
@@ -49,7 +49,7 @@ def load_digits(channels: int | None = None) -> Dataset:
 
 @register_dataset("digits")
 def _load(name: str, root: Path, *, download: bool, channels: int | None) -> Dataset:
-    return load_digits(channels)  # shipped with scikit-learn: nothing to look for
+    return load_digits(channels)  # scikit-learn contains them, so the root is not looked at
 
 
 def _enlarge(grey: np.ndarray) -> torch.Tensor:
@@ -62,7 +62,7 @@ def _training_rows(labels: np.ndarray) -> torch.Tensor:
     chosen = np.zeros(len(labels), dtype=bool)
     for label in range(_CLASSES):
         rows = np.flatnonzero(labels == label)
-        # A fresh generator a class: the split of one class does not hang on the sizes of the others.
+        # A new generator for each class: the split of one class does not depend on the sizes of the others.
         order = np.random.RandomState(0).permutation(len(rows))
         chosen[rows[order[: round(len(rows) * 2 / 3)]]] = True
     return torch.from_numpy(chosen)

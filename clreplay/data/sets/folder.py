@@ -1,4 +1,4 @@
-"""A data set of one's own: any folder or archive with a folder a class, or with Parquet shards."""
+"""A data set of the user's own: any folder or archive with one folder for each class, or with Parquet shards."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def load_folder(name: str, *, channels: int | None = None) -> Dataset:
 
     Args:
         name: a relative path counts from the current folder. Without a size all images must be square and of one size;
-            with one they are resized to it, both sides, without keeping the aspect.
+            with one they are resized to it, both sides, without keeping the aspect ratio.
         channels: 3 (default), or 1 to make colours grey.
 
     Returns:
         a data set called `folder-NAME` or `folder-NAME-SIZE` after the last part of the path.
 
     Raises:
-        ValueError: the name is not of this form, or the number of channels is another.
+        ValueError: the name is not of this form, or `channels` is neither 3 nor 1.
         DataNotFoundError: there is no such folder.
-        InvalidDataError: it is no data set, or an image cannot be used.
+        InvalidDataError: the folder has no such layout, or an image cannot be used.
     """
     match = _NAME.fullmatch(name)
     if match is None or match["size"] == "0":

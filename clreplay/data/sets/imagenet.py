@@ -35,7 +35,7 @@ def imagenet_layout(tree: Tree, spec: ImageSpec) -> Layout:
     """`train/WNID/` and either `val/WNID/` or `val/ILSVRC2012_val_00000001.JPEG` and so on, with a file of answers.
 
     That file is Kaggle's `LOC_val_solution.csv` or, from the development kit, `ILSVRC2012_validation_ground_truth.txt`
-    with `meta.mat`. It is looked for beside `train`, in `val`, in the kit's folder, and up to where Kaggle puts it.
+    with `meta.mat`. It is looked for beside `train`, in `val`, in the kit's folder, and where Kaggle's archive puts it.
 
     Raises:
         InvalidDataError: a folder, an image or the answers are missing.
@@ -120,7 +120,7 @@ IMAGENET = ImageSpec(
     name="imagenet",
     title="ImageNet-1K",
     target=Target(64, resize=True),
-    # The numbers of the single classes are not repeated here; with the sum they can hardly be wrong.
+    # The numbers of the single classes are not listed here: bounds and the total are enough to notice a missing file.
     counts={"train": Counts(1_281_167, least=732, most=1300), "test": even(50, 1000)},
     normalization=NORMALIZATIONS["imagenet"],
     folders=(

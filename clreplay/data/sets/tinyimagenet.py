@@ -24,7 +24,7 @@ def tiny_layout(tree: Tree, spec: ImageSpec) -> Layout:
 
     `wnids.txt` lists the classes, `train/WNID/images/` has the training images, `val/images/` the validation images
     and `val/val_annotations.txt` their classes. Copies whose validation images were sorted into class folders are
-    read as such. Classes are in the order of their sorted WordNet ids. `test/` has no labels and is left alone.
+    read as such. Classes are in the order of their sorted WordNet ids. `test/` has no labels and is not read.
 
     Raises:
         InvalidDataError: a folder or an image is missing; it is named.
@@ -68,14 +68,15 @@ def _annotated(tree: Tree, folder: str, annotations: str, classes: tuple[str, ..
 
 
 def _check_training_files(tree: Tree, pairs: Pairs, spec: ImageSpec) -> None:
-    """Official files are numbered, `n01443537_0.JPEG` and on, so a missing one can be named."""
+    """Official files are numbered from `n01443537_0.JPEG`, so the message can name a missing one."""
     present: dict[str, set[str]] = {}
     for path, name in pairs:
         present.setdefault(name, set()).add(Path(path).name)
     for name, files in present.items():
         wanted = [f"{name}_{number}.JPEG" for number in range(spec.counts["train"].of_class(0)[0])]
         missing = [file for file in wanted if file not in files]
-        if missing and len(missing) < len(wanted):  # all missing: another naming, and the number is checked later
+        # If all are missing, the files have other names, and only their number can be checked, which is done later.
+        if missing and len(missing) < len(wanted):
             raise InvalidDataError(
                 f"{tree.where}/train/{name} lacks {missing[0]}{more(missing)}; copy or fetch it again"
             )

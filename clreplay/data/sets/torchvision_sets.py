@@ -6,22 +6,20 @@ import gzip
 import logging
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from clreplay.data.dataset import Dataset, ImageSet
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.normalization import NORMALIZATIONS
-from clreplay.data.readers.counts import Counts, check_counts, even
+from clreplay.data.readers.counts import Counts, even
 from clreplay.data.readers.finding import listed, network_timeout, staging
 from clreplay.data.readers.image_files import Target
 from clreplay.data.readers.image_sets import load_images
 from clreplay.data.readers.spec import SPLITS, ImageSpec
+from clreplay.data.readers.torchvision_files import dataset_of_arrays, move_folder, torchvision_class
 from clreplay.data.registry import check_channels, register_dataset
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +28,7 @@ _DIGITS = tuple("0123456789")
 _CLASSES = {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "svhn": "SVHN"}
 _IDX_FILES = {split: (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte") for split, name in
               (("train", "train"), ("test", "t10k"))}  # fmt: skip
-_ENDS = ("", ".gz")
+_ENDINGS = ("", ".gz")
 _MAT_FILES = {split: f"{split}_32x32.mat" for split in SPLITS}
 
 SPECS = {
@@ -96,7 +94,7 @@ def load_idx_set(name: str, root: Path, *, download: bool, channels: int | None)
         first=[lambda: _from_idx(spec, root, folder)],
         fetch=lambda: _fetch_idx(spec, root, folder),
     )
-    return grey if channels == 1 else _repeated(grey, channels)
+    return grey if channels == 1 else _repeat_channels(grey, channels)
 
 
 @register_dataset("svhn")
@@ -119,7 +117,8 @@ def _from_idx(spec: ImageSpec, root: Path, folder: str) -> Dataset | str:
     if root.name == folder:
         places.insert(0, root / "raw")
     for place in places:
-        if any((place / f"{name}{end}").is_file() for names in _IDX_FILES.values() for name in names for end in _ENDS):
+        files = [place / f"{name}{ending}" for names in _IDX_FILES.values() for name in names for ending in _ENDINGS]
+        if any(path.is_file() for path in files):
             return _read_idx_folder(spec, place)
     return f"torchvision's files {_IDX_FILES['train'][0]}, ...: in none of {listed(places)}"
 
@@ -129,13 +128,13 @@ def _read_idx_folder(spec: ImageSpec, folder: Path) -> Dataset:
     for split, (images, labels) in _IDX_FILES.items():
         pixels = read_idx(_present(folder, images), 3)
         arrays[split] = pixels[:, None], read_idx(_present(folder, labels), 1).astype(np.int64)
-    return _in_memory(spec, folder, arrays)
+    return dataset_of_arrays(spec, folder, arrays, spec.class_names or ())
 
 
 def _present(folder: Path, name: str) -> Path:
-    for end in _ENDS:
-        if (folder / f"{name}{end}").is_file():
-            return folder / f"{name}{end}"
+    for ending in _ENDINGS:
+        if (folder / f"{name}{ending}").is_file():
+            return folder / f"{name}{ending}"
     raise InvalidDataError(f"{folder.absolute()} has no {name} (nor {name}.gz); copy or fetch it again")
 
 
@@ -162,12 +161,12 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _fetch_idx(spec: ImageSpec, root: Path, folder: str) -> Dataset:
-    dataset_class, target = _torchvision(spec, folder), root / folder
+    dataset_class, target = torchvision_class(spec, folder), root / folder
     with staging(root) as place, network_timeout():
         _logger.info("downloading %s into %s", spec.title, root.absolute())
         dataset_class(str(place), download=True)
         dataset = _read_idx_folder(spec, place / folder / "raw")
-        _move(place / folder, target)
+        move_folder(place / folder, target)
     return replace(dataset, source=f"{spec.title} downloaded with torchvision into {target.absolute()}.")
 
 
@@ -186,7 +185,7 @@ def _from_mat(spec: ImageSpec, root: Path) -> Dataset | str:
 def _read_mat(spec: ImageSpec, folder: Path) -> Dataset:
     from torchvision.datasets.utils import check_integrity
 
-    dataset_class, arrays = _torchvision(spec, "SVHN"), {}
+    dataset_class, arrays = torchvision_class(spec, "SVHN"), {}
     for split, name in _MAT_FILES.items():
         path = folder / name
         if not path.is_file():
@@ -195,62 +194,24 @@ def _read_mat(spec: ImageSpec, folder: Path) -> Dataset:
             raise InvalidDataError(f"{path} has a wrong checksum; delete it and fetch it again")
         part = dataset_class(str(folder), split=split)
         arrays[split] = part.data, np.asarray(part.labels, dtype=np.int64)
-    return _in_memory(spec, folder, arrays)
+    return dataset_of_arrays(spec, folder, arrays, spec.class_names or ())
 
 
 def _fetch_mat(spec: ImageSpec, root: Path) -> Dataset:
-    dataset_class = _torchvision(spec, "SVHN")
+    dataset_class = torchvision_class(spec, "SVHN")
     with staging(root) as place, network_timeout():
         _logger.info("downloading %s into %s", spec.title, root.absolute())
         for split in SPLITS:
             dataset_class(str(place), split=split, download=True)
         dataset = _read_mat(spec, place)
-        for split in ("test", "train"):  # train last: it is what tells that SVHN is there
+        for split in ("test", "train"):  # the training file last: `_from_mat` takes it for a sign that both are there
             os.replace(place / _MAT_FILES[split], root / _MAT_FILES[split])
     return replace(dataset, source=f"{spec.title} downloaded with torchvision into {root.absolute()}.")
 
 
-# --- shared -----------------------------------------------------------------------------------------------------
-
-
-def _in_memory(spec: ImageSpec, folder: Path, arrays: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Dataset:
-    sets = {}
-    for split, (pixels, labels) in arrays.items():
-        where, places = str(folder.absolute()), [f"class {name}" for name in spec.class_names or ()]
-        if len(pixels) != len(labels):
-            raise InvalidDataError(f"{where} has {len(pixels)} images but {len(labels)} labels of {split}")
-        if pixels.shape[1:] != spec.target.shape:
-            raise InvalidDataError(
-                f"{where} is not {spec.title}: images must be {spec.target.shape}, got {pixels.shape}"
-            )
-        check_counts(spec.title, split, labels, spec.counts[split], where, places)
-        images = torch.from_numpy(np.array(pixels, order="C"))  # a copy: what was read cannot be written to
-        sets[split] = ImageSet(images, torch.from_numpy(labels))
-    assert spec.normalization is not None and spec.class_names is not None
-    source = f"{spec.title} in torchvision's files in {folder.absolute()}."
-    return Dataset(spec.name, sets["train"], sets["test"], spec.class_names, spec.normalization, source)
-
-
-def _repeated(grey: Dataset, channels: int) -> Dataset:
+def _repeat_channels(grey: Dataset, channels: int) -> Dataset:
     def repeat(images: ImageSet) -> ImageSet:
         return ImageSet(images.images.repeat(1, channels, 1, 1), images.labels)
 
     normalization = grey.normalization.expand(channels)
     return replace(grey, train=repeat(grey.train), test=repeat(grey.test), normalization=normalization)
-
-
-def _move(folder: Path, target: Path) -> None:
-    try:
-        # In one step, so that a broken-off or a simultaneous run never leaves half a folder.
-        os.replace(folder, target)
-    except OSError:
-        if not target.is_dir():  # else another run was faster with the same files
-            raise
-
-
-def _torchvision(spec: ImageSpec, name: str) -> Any:
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise ImportError(f"{spec.title} in torchvision's format needs torchvision: pip install torchvision") from error
-    return getattr(datasets, name)

@@ -240,14 +240,29 @@ def test_a_full_disk_is_told_before_the_work(pets, monkeypatch, decoded):
     assert decoded == [] and cache_files() == []
 
 
-def test_a_disk_that_fills_up_on_the_way_is_told(pets, monkeypatch):
+@pytest.mark.parametrize("call", ["posix_fallocate", "fsync"])
+def test_a_disk_that_fills_up_on_the_way_is_told(pets, monkeypatch, call):
     def fill_up(*anything):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pixel_cache.os, "fsync", fill_up)
+    monkeypatch.setattr(pixel_cache.os, call, fill_up)
     with pytest.raises(OSError, match="the disk is full; set CLREPLAY_CACHE to a folder elsewhere"):
         load(pets)
     assert cache_files() == []
+
+
+@pytest.mark.parametrize("system_has_a_call", [True, False])
+def test_room_on_the_disk_is_taken_before_anything_is_written_there(tmp_path, monkeypatch, system_has_a_call):
+    monkeypatch.setattr(pixel_cache, "_RESERVED_AT_ONCE", 30_000)
+    if not system_has_a_call:
+        monkeypatch.delattr(os, "posix_fallocate")
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(b"head")
+        file.truncate(1_000_004)
+        assert os.fstat(file.fileno()).st_blocks * 512 < 1_000_000
+        pixel_cache._reserve(file, 4, 1_000_000)
+        assert os.fstat(file.fileno()).st_blocks * 512 >= 1_000_000
+    assert (tmp_path / "file").read_bytes() == b"head" + bytes(1_000_000)
 
 
 def test_a_cache_that_cannot_be_made_is_told(pets, tmp_path, monkeypatch):
@@ -269,7 +284,7 @@ def slow(data, target):
     return decode(data, target)
 image_files.decode_image = slow
 decoding_jobs.cores = lambda: {jobs}
-decoding_jobs.ALONE = 0
+decoding_jobs.PARALLEL_FROM = 0
 print(int(load_dataset("folder:{folder}@16").train.images.sum()), flush=True)
 """
 
@@ -324,7 +339,7 @@ def test_ctrl_c_ends_the_other_processes_and_leaves_nothing(tmp_path, start):
 
 
 def test_two_processes_at_once_decode_once_and_see_the_same(pets, tmp_path, start, decoded, caplog):
-    other = start(0.05)
+    other = start(0.1, jobs=2)  # its own decoding processes inherit the lock and must not give it back
     wait_for(lambda: marks(tmp_path))
     images = load(pets).train.images
     assert other.communicate(timeout=120)[0] == b"%d\n" % int(images.sum())
@@ -335,22 +350,26 @@ def test_two_processes_at_once_decode_once_and_see_the_same(pets, tmp_path, star
 
 
 def test_a_process_that_waits_takes_over_when_the_other_is_killed(pets, tmp_path, start, decoded, monkeypatch):
-    other, lock = start(0.05), pixel_cache._lock
+    other, wait_for_lock = start(0.05), pixel_cache._wait_for
     wait_for(lambda: marks(tmp_path))
 
-    def kill_the_other_first(file, path):
+    def kill_the_other_first(lock, path):
         other.send_signal(signal.SIGKILL)
-        return lock(file, path)
+        return wait_for_lock(lock, path)
 
-    monkeypatch.setattr(pixel_cache, "_lock", kill_the_other_first)
+    monkeypatch.setattr(pixel_cache, "_wait_for", kill_the_other_first)
     images = load(pets).train.images
     assert len(decoded) == 144
     assert torch.equal(images, decode_alone(pets))
     assert sorted(path.suffix for path in cache_files()) == [".npy", ".npy"]
 
 
-def test_a_disk_without_locks_gets_the_same_file(pets, monkeypatch):
-    monkeypatch.setattr(pixel_cache, "_lock", lambda file, path: False)
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError()])
+def test_a_disk_without_locks_gets_the_same_file(pets, monkeypatch, error):
+    def refuse(*anything, **more):
+        raise error
+
+    monkeypatch.setattr(pixel_cache.FileLock, "acquire", refuse)
     assert torch.equal(load(pets).train.images, decode_alone(pets))
     assert sorted(path.suffix for path in cache_files()) == [".npy", ".npy"]
 
@@ -360,7 +379,7 @@ def test_a_disk_without_locks_gets_the_same_file(pets, monkeypatch):
 
 @pytest.fixture
 def two_processes(monkeypatch):
-    monkeypatch.setattr(decoding_jobs, "ALONE", 0)
+    monkeypatch.setattr(decoding_jobs, "PARALLEL_FROM", 0)
     monkeypatch.setattr(decoding_jobs, "cores", lambda: 2)
 
 
@@ -383,7 +402,7 @@ def test_a_zip_archive_that_was_read_here_before_is_read_right_by_the_others(pet
     """Forked processes share the position of a file that their parent opened."""
     archive = zipped(pets, tmp_path / "pets.zip")
     load(archive, "@12")
-    monkeypatch.setattr(decoding_jobs, "ALONE", 0)
+    monkeypatch.setattr(decoding_jobs, "PARALLEL_FROM", 0)
     monkeypatch.setattr(decoding_jobs, "cores", lambda: 4)
     assert torch.equal(load(archive).train.images, decode_alone(pets))
 
