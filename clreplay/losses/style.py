@@ -170,10 +170,6 @@ class CorrelationMatching(Term):
     layers: tuple[int, ...] | None = None
     name = "correlation_matching"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_named(self.layers)
-
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """The Gram matrix of every layer, (classes, channels, channels) each."""
         return tuple(gram(tap) for tap in chosen_taps(features, self.layers))

@@ -11,7 +11,8 @@ from typing import Any, get_type_hints
 from clreplay.losses import TERMS, Term
 from clreplay.losses.term import flat_names, in_order
 
-SHIPPED = in_order(TERMS)
+# Not all that are registered: somebody's own may be there before this file is imported.
+SHIPPED = in_order({term: cls for term, cls in TERMS.items() if cls.__module__.startswith("clreplay.")})
 """The terms of the library."""
 
 
@@ -49,7 +50,7 @@ TermSettings = make_dataclass(
 
 
 @cache
-def with_terms(settings: type, terms: tuple[tuple[str, type[Term]], ...], is_traced: bool) -> type:
+def with_terms(settings: type, terms: tuple[tuple[str, type[Term]], ...], *, is_traced: bool) -> type:
     """A settings class of a matching method with the settings of further terms; the same class for the same terms.
 
     Args:
@@ -80,7 +81,7 @@ def with_terms(settings: type, terms: tuple[tuple[str, type[Term]], ...], is_tra
 
 
 def _restored(settings: type, terms: tuple[tuple[str, type[Term]], ...], is_traced: bool, values: Any) -> Any:
-    return with_terms(settings, terms, is_traced)(**values)
+    return with_terms(settings, terms, is_traced=is_traced)(**values)
 
 
 def with_registered(settings: type, keys: Iterable[str] | None = None) -> type:

@@ -1,11 +1,14 @@
 """Settings of the matching methods: what is refused, and the terms that they make."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from clreplay.condensation.matching.idm import IDMSettings
+from clreplay.condensation.matching.network_queue import QueueSettings
 from clreplay.condensation.matching.settings import MatchingSettings
-from clreplay.condensation.matching.terms import terms_of
+from clreplay.condensation.matching.terms import TermSettings, terms_of
+from clreplay.networks.settings import NetworkSettings
 
 DM = MatchingSettings()
 DDM = replace(DM, style_weight=5000.0, diversity_weight=10.0)
@@ -47,6 +50,14 @@ DDM = replace(DM, style_weight=5000.0, diversity_weight=10.0)
 def test_a_setting_out_of_range_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(DDM, **changes)
+
+
+def test_no_setting_of_a_term_has_the_name_of_another_setting_and_all_are_in_the_documentation():
+    of_terms = {field.name for field in fields(TermSettings)}
+    for cls in (MatchingSettings, NetworkSettings, QueueSettings, IDMSettings):
+        assert not of_terms & set(vars(cls)["__annotations__"]), cls
+    for name in of_terms:
+        assert f"({name}): {getattr(DM, name)!r}\n" in MatchingSettings.__doc__
 
 
 def test_settings_that_leave_no_term_are_an_error():
