@@ -14,11 +14,15 @@ from torch import Tensor
 
 from clreplay.losses.layers import check_layers, check_named, chosen_taps
 from clreplay.losses.term import Term, register_term, setting
-from clreplay.networks.features import Features
+from clreplay.networks.features import Features, Moments
 from clreplay.runtime.checks import check_choice, check_not_negative
 
 EPSILON = 1e-5
 """Added to the variance before the root, as in AdaIN."""
+RELATIVE_EPSILON = 1e-8
+"""Added to the mean square of a real statistic before it divides."""
+SPREADS = ("std", "biased_std", "var")
+OVER_LAYERS = ("sum", "mean")
 
 
 def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") -> tuple[Tensor, Tensor]:
@@ -29,22 +33,32 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
         sigma_of: ``image`` averages the spread of every image over the set (the paper's text);
             ``mean_map`` takes the spread of the set's mean map (the authors' code). The target of the
             latter depends on how many images are averaged.
-        spread: ``std`` is sqrt(unbiased variance + 1e-5); ``var`` the unbiased variance.
+        spread: ``std`` is sqrt(unbiased variance + 1e-5); ``biased_std`` the same of the biased variance (the
+            authors' second release); ``var`` the unbiased variance.
 
     Returns:
         mean and spread, (classes, channels) each.
     """
     check_choice("sigma_of", sigma_of, ("image", "mean_map"))
-    check_choice("spread", spread, ("std", "var"))
+    check_choice("spread", spread, SPREADS)
     # The mean of means is the mean of the mean map: the first moment is the same in both readings.
     source = maps if sigma_of == "image" else maps.mean(1, keepdim=True)
-    pixels = source.flatten(3)
+    return _set_moments(*_moments(source), spread)
+
+
+def _moments(maps: Tensor) -> Moments:
+    """Mean and mean square of every map (classes, n, channels, h, w) over its pixels."""
+    pixels = maps.flatten(3)
     count = pixels.shape[3]
-    mean = pixels.mean(3)  # classes, n (or 1), channels
     # Sums of squares, as a norm: torch's CPU ``std`` is a scalar Welford loop, 30 times slower, and squaring
     # the maps first writes all of them once more.
-    second = torch.linalg.vector_norm(pixels, dim=3).square() / count
-    return _set_moments(mean, second, count, spread)
+    return Moments(pixels.mean(3), torch.linalg.vector_norm(pixels, dim=3).square() / count, count)
+
+
+def image_moments(features: Features, layer: int) -> tuple[Tensor, Tensor]:
+    """The style of every image in a layer: mean and sqrt(biased variance + 1e-5), (classes, n, channels) each."""
+    found = _moments(features.taps[layer]) if features.moments is None else features.moments[layer]
+    return found.first, _spreads(*found, "biased_std")
 
 
 def _set_moments(mean: Tensor, second: Tensor, count: int, spread: str) -> tuple[Tensor, Tensor]:
@@ -52,9 +66,15 @@ def _set_moments(mean: Tensor, second: Tensor, count: int, spread: str) -> tuple
 
     The maps are of order one with spread comparable to their mean, so nothing is lost by cancellation.
     """
-    variance = (second - mean.square()).clamp_min(0) * (count / max(count - 1, 1))
-    sigma = (variance + EPSILON).sqrt() if spread == "std" else variance
+    sigma = _spreads(mean, second, count, spread)
     return mean.mean(1), sigma.mean(1)
+
+
+def _spreads(mean: Tensor, second: Tensor, count: int, spread: str) -> Tensor:
+    """The spread of every map over its ``count`` pixels, from its mean and mean square."""
+    unbiased = 1.0 if spread == "biased_std" else count / max(count - 1, 1)
+    variance = (second - mean.square()).clamp_min(0) * unbiased
+    return variance if spread == "var" else (variance + EPSILON).sqrt()
 
 
 def gram(maps: Tensor) -> Tensor:
@@ -116,6 +136,9 @@ class MomentMatching(Term):
         sigma_of, spread: see :func:`channel_moments`.
         channels: ``mean`` over channels (the authors' code) or ``sum`` (eq. 4 read literally).
         layers: indices of the taps used; ``None`` takes all (Table 8 chooses among them).
+        relative: divide every layer's squared difference by the mean square of the real statistic, plus 1e-8 (the
+            second release): its scale then depends neither on the network's draw nor on the depth.
+        over_layers: ``sum`` (eq. 4) or ``mean`` (the second release).
     """
 
     weight: float = 0.0
@@ -123,13 +146,16 @@ class MomentMatching(Term):
     spread: str = "std"
     channels: str = "mean"
     layers: tuple[int, ...] | None = None
+    relative: bool = False
+    over_layers: str = "sum"
     name = "moment_matching"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("sigma_of", self.sigma_of, ("image", "mean_map"))
-        check_choice("spread", self.spread, ("std", "var"))
+        check_choice("spread", self.spread, SPREADS)
         check_choice("channels", self.channels, ("mean", "sum"))
+        check_choice("over_layers", self.over_layers, OVER_LAYERS)
         check_named(self.layers)
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
@@ -151,8 +177,11 @@ class MomentMatching(Term):
         total = 0.0
         for target, value in zip(real, synthetic):
             squared = (target - value).square()
-            total = total + 0.5 * (squared.mean(1) if self.channels == "mean" else squared.sum(1))
-        return total
+            difference = squared.mean(1) if self.channels == "mean" else squared.sum(1)
+            if self.relative:
+                difference = difference / (target.square().mean(1) + RELATIVE_EPSILON)
+            total = total + 0.5 * difference
+        return total / _layers_counted(self.over_layers, len(real) // 2)
 
 
 @dataclass(frozen=True)
@@ -163,11 +192,13 @@ class CorrelationMatching(Term):
         weight: lambda in the DDM objective.
         quarter: ``True`` keeps eq. 6's factor 1/4; the authors' code drops it (and lambda = 5000 goes with that).
         layers: indices of the taps used; ``None`` takes all.
+        over_layers: ``sum`` (eq. 6) or ``mean`` (the second release).
     """
 
     weight: float = 0.0
     quarter: bool = False
     layers: tuple[int, ...] | None = None
+    over_layers: str = "sum"
     name = "correlation_matching"
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
@@ -177,7 +208,11 @@ class CorrelationMatching(Term):
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
         total = sum((target - value).square().sum((1, 2)) for target, value in zip(real, synthetic))
-        return total / 4 if self.quarter else total
+        return (total / 4 if self.quarter else total) / _layers_counted(self.over_layers, len(real))
+
+
+def _layers_counted(over_layers: str, count: int) -> int:
+    return count if over_layers == "mean" else 1
 
 
 @register_term("style")
@@ -192,8 +227,10 @@ class StyleMatching(Term):
         sigma_of, spread, channels: see :class:`MomentMatching`.
         quarter: see :class:`CorrelationMatching`.
         layers: indices of the taps used by both; ``None`` takes all.
+        relative: see :class:`MomentMatching`.
+        over_layers: ``sum`` or ``mean``, for both.
 
-    Source: DDM, eq. 7.
+    Source: DDM, eq. 7; the second release of its authors' code.
     """
 
     weight: float = 0.0
@@ -204,6 +241,8 @@ class StyleMatching(Term):
     channels: str = setting("mean", "moment_channels")
     quarter: bool = setting(False, "gram_quarter")
     layers: tuple[int, ...] | None = None
+    relative: bool = False
+    over_layers: str = "sum"
     place = 1
 
     def __post_init__(self) -> None:
@@ -214,6 +253,14 @@ class StyleMatching(Term):
     def parts(self, images_per_class: int) -> list[Term]:
         """Moment matching and correlation matching."""
         return [
-            MomentMatching(self.weight * self.moments, self.sigma_of, self.spread, self.channels, self.layers),
-            CorrelationMatching(self.weight * self.correlation, self.quarter, self.layers),
+            MomentMatching(
+                self.weight * self.moments,
+                self.sigma_of,
+                self.spread,
+                self.channels,
+                self.layers,
+                self.relative,
+                self.over_layers,
+            ),
+            CorrelationMatching(self.weight * self.correlation, self.quarter, self.layers, self.over_layers),
         ]

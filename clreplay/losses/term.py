@@ -53,6 +53,10 @@ class Term:
         """
         return ()
 
+    def targets(self, features: Features) -> tuple[Tensor, ...]:
+        """The statistics of real images, where they are others than those of synthetic ones."""
+        return self.statistics(features)
+
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """The unweighted loss, (classes,); its gradient flows into the synthetic images.
 

@@ -23,11 +23,13 @@ class Features(NamedTuple):
         taps: one (classes, n, channels, h, w) map a block, post-activation and pre-pooling. Empty where no
             term asked for maps and the forward pass could do without writing them.
         moments: of every tap, where the forward pass came by them anyway.
+        images: (classes, n, c, h, w), what the network was shown: normalised and augmented.
     """
 
     embedding: Tensor
     taps: list[Tensor]
     moments: list[Moments] | None = None
+    images: Tensor | None = None
 
     @classmethod
     def of(

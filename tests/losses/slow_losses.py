@@ -1,7 +1,7 @@
 """Every loss as a slow loop written from its formula, and what compares a fast one with it.
 
-A slow loss takes the features of one class, real and synthetic, each a pair: the embedding (n, d) and the feature maps
-of every layer, a list of (n, channels, h, w).
+A slow loss takes the features of one class, real and synthetic, each a triple: the embedding (n, d), the feature maps
+of every layer, a list of (n, channels, h, w), and the images.
 """
 
 import torch
@@ -32,20 +32,67 @@ def moments(maps, sigma_of="image", spread="std"):
         centre = values.mean(1)
         variance = (values - centre[:, None]).square().sum(1) / max(values.shape[1] - 1, 1)
         means = means + centre
-        spreads = spreads + (torch.sqrt(variance + 1e-5) if spread == "std" else variance)
+        if spread == "biased_std":
+            variance = (values - centre[:, None]).square().sum(1) / values.shape[1]
+        spreads = spreads + (variance if spread == "var" else torch.sqrt(variance + 1e-5))
     count = len(maps) if sigma_of == "image" else 1
     return means / count, spreads / count
 
 
-def moment_matching(theirs, ours, sigma_of="image", spread="std", channels="mean", layers=None):
-    """Half the squared differences of the channels' means and spreads, summed over the layers."""
-    total = 0.0
-    for layer in range(len(ours[1])) if layers is None else layers:
+def moment_matching(
+    theirs, ours, sigma_of="image", spread="std", channels="mean", layers=None, relative=False, over_layers="sum"
+):
+    """Half the squared differences of the channels' means and spreads, over the layers."""
+    total, chosen = 0.0, range(len(ours[1])) if layers is None else layers
+    for layer in chosen:
         sides = (moments(maps[layer], sigma_of, spread) for maps in (theirs[1], ours[1]))
         for target, value in zip(*sides):
             squares = (target - value).square()
-            total = total + 0.5 * (squares.mean() if channels == "mean" else squares.sum())
-    return total
+            gap = squares.mean() if channels == "mean" else squares.sum()
+            total = total + 0.5 * (gap / (target.square().mean() + 1e-8) if relative else gap)
+    return total / len(chosen) if over_layers == "mean" else total
+
+
+def deviation(values):
+    """Standard deviation of the rows of (n, d), unbiased; at least 1e-6, so that it has a slope."""
+    mean = sum(values) / len(values)
+    return torch.sqrt((sum((row - mean).square() for row in values) / (len(values) - 1)).clamp_min(1e-12))
+
+
+def style_diversity(theirs, ours, layers=None):
+    """Half the relative squared differences of how the images' means and deviations vary, mean over layers."""
+    total, chosen = 0.0, range(len(ours[1])) if layers is None else layers
+    for layer in chosen:
+        sides = []
+        for maps in (theirs[1][layer], ours[1][layer]):
+            styles = [moments(image[None], "image", "biased_std") for image in maps]
+            sides.append([deviation(torch.stack(kind)) for kind in zip(*styles)])
+        for target, value in zip(*sides):
+            total = total + 0.5 * (target - value).square().mean() / (target.square().mean() + 1e-8)
+    return total / len(chosen)
+
+
+def content_diversity(theirs, ours):
+    """Relative squared difference of the deviations along the real embedding's principal directions."""
+    real, synthetic = theirs[0], ours[0]
+    count = min(len(synthetic) - 1, len(real) - 1, 16)
+    directions = torch.linalg.svd((real - real.mean(0)).detach()).Vh[:count]
+    target, value = deviation(real @ directions.T), deviation(synthetic @ directions.T)
+    return (target - value).square().mean() / (target.square().mean() + 1e-8)
+
+
+def patch_matching(theirs, ours):
+    """Half of what patch means and second moments differ by, over the real second moment's trace and square."""
+    sides = []
+    for images in (theirs[2], ours[2]):
+        n, channels, h, w = images.shape
+        padded = torch.zeros(n, channels, h + 2, w + 2, dtype=images.dtype)
+        padded[:, :, 1:-1, 1:-1] = images
+        patches = [padded[i, :, y : y + 3, x : x + 3].flatten() for i in range(n) for y in range(h) for x in range(w)]
+        sides.append((sum(patches) / len(patches), sum(torch.outer(p, p) for p in patches) / len(patches)))
+    (mean, second), (our_mean, our_second) = sides
+    means = (mean - our_mean).square().sum() / sum(second[i, i] for i in range(len(second)))
+    return 0.5 * (means + (second - our_second).square().sum() / second.square().sum())
 
 
 def gram(maps):
@@ -53,10 +100,11 @@ def gram(maps):
     return sum(image.flatten(1) @ image.flatten(1).T / image.numel() for image in maps) / len(maps)
 
 
-def correlation_matching(theirs, ours, quarter=False, layers=None):
-    """Squared differences of the correlations, summed over the layers."""
+def correlation_matching(theirs, ours, quarter=False, layers=None, over_layers="sum"):
+    """Squared differences of the correlations, over the layers."""
     chosen = range(len(ours[1])) if layers is None else layers
-    return sum((gram(theirs[1][i]) - gram(ours[1][i])).square().sum() for i in chosen) / (4 if quarter else 1)
+    total = sum((gram(theirs[1][i]) - gram(ours[1][i])).square().sum() for i in chosen) / (4 if quarter else 1)
+    return total / len(chosen) if over_layers == "mean" else total
 
 
 def diversity(theirs, ours, k=1, reduction="mean", detach=False):
@@ -128,7 +176,8 @@ def features(n, classes=CLASSES, dtype=torch.float64, seed=0):
     taps = [torch.randn(classes, n, c, s, s, generator=chance, dtype=torch.float64).relu() for c, s in ((4, 6), (3, 2))]
     taps[1][:, :, 0] = 0
     embedding = torch.randn(classes, n, 7, generator=chance, dtype=torch.float64)
-    return Features(embedding.to(dtype), [tap.to(dtype) for tap in taps])
+    images = torch.randn(classes, n, 2, 5, 4, generator=chance, dtype=torch.float64)
+    return Features(embedding.to(dtype), [tap.to(dtype) for tap in taps], images=images.to(dtype))
 
 
 def signed_features(n, classes=CLASSES, seed=0):
@@ -140,17 +189,32 @@ def signed_features(n, classes=CLASSES, seed=0):
 
 
 def value_and_gradients(loss_of, some):
-    """A loss of features, (classes,), and its gradients with respect to the embedding and every map."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (some.embedding, *some.taps)]
-    loss = loss_of(Features(leaves[0], leaves[1:]))
+    """A loss of features, (classes,), and its gradients with respect to the embedding, every map and the images."""
+    tensors = (some.embedding, *some.taps, *(() if some.images is None else (some.images,)))
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    count = len(some.taps) + 1
+    loss = loss_of(Features(leaves[0], leaves[1:count], images=leaves[count] if leaves[count:] else None))
     weights = torch.arange(1, len(loss) + 1, dtype=loss.dtype)  # so that classes cannot be swapped
     gradients = torch.autograd.grad((loss * weights).sum(), leaves, allow_unused=True)
     return loss.detach(), [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients)]
 
 
+def one_class(some, c):
+    """The features of one class, as slow losses take them."""
+    return some.embedding[c], [tap[c] for tap in some.taps], None if some.images is None else some.images[c]
+
+
+def part_of(some, classes=slice(None), images=slice(None)):
+    """Features of some classes and some of their images."""
+    every = [some.embedding, *some.taps, *(() if some.images is None else (some.images,))]
+    embedding, *rest = (tensor[classes][:, images] for tensor in every)
+    pixels = None if some.images is None else rest.pop()
+    return Features(embedding, rest, images=pixels)
+
+
 def fast_loss(term, real):
     """The term's loss against the real features, as a function of the synthetic ones."""
-    target = term.statistics(real)
+    target = term.targets(real)
     return lambda synthetic: term.loss(target, term.statistics(synthetic), synthetic)
 
 
@@ -158,7 +222,7 @@ def assert_equals_slow(term, slow, real, synthetic, **options):
     """The term's values and gradients must be those of the slow loss, class by class."""
 
     def slow_loss(some):
-        sides = ([(f.embedding[c], [tap[c] for tap in f.taps]) for c in range(len(f.embedding))] for f in (real, some))
+        sides = ([one_class(f, c) for c in range(len(f.embedding))] for f in (real, some))
         return torch.stack([slow(theirs, ours, **options) for theirs, ours in zip(*sides)])
 
     found, gradients = value_and_gradients(fast_loss(term, real), synthetic)

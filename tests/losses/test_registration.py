@@ -36,9 +36,10 @@ def test_terms_are_added_up_in_the_order_of_their_places_and_the_others_by_name(
     class Early(Plain):
         place = 1.5
 
-    assert [*in_order(TERMS)] == ["mean", "style", "diversity", "attention"]
+    others = ["content", "patch", "style_diversity"]
+    assert [*in_order(TERMS)] == ["mean", "style", "diversity", "attention", *others]
     assert [*in_order({"zz": Plain, "aa": Plain, "between": Early, **TERMS})] == [
-        "mean", "style", "between", "diversity", "attention", "aa", "zz",
+        "mean", "style", "between", "diversity", "attention", "aa", *others, "zz",
     ]  # fmt: skip
 
 

@@ -15,11 +15,13 @@ from clreplay.losses.style import CorrelationMatching, MomentMatching, channel_m
 
 @pytest.mark.parametrize("layers", [None, (0,), (1,), (0, 1)], ids=str)
 @pytest.mark.parametrize("channels", ["mean", "sum"])
-@pytest.mark.parametrize("spread", ["std", "var"])
+@pytest.mark.parametrize("spread", ["std", "biased_std", "var"])
 @pytest.mark.parametrize("sigma_of", ["image", "mean_map"])
-def test_moment_matching_equals_eq_4(sigma_of, spread, channels, layers):
-    term = MomentMatching(1.0, sigma_of, spread, channels, layers)
+@pytest.mark.parametrize(("relative", "over_layers"), [(False, "sum"), (True, "mean")])
+def test_moment_matching_equals_eq_4(sigma_of, spread, channels, layers, relative, over_layers):
     how = {"sigma_of": sigma_of, "spread": spread, "channels": channels, "layers": layers}
+    how.update(relative=relative, over_layers=over_layers)
+    term = MomentMatching(1.0, **how)
     assert_equals_slow(term, slow.moment_matching, features(REAL), features(SYNTHETIC, seed=1), **how)
 
 
@@ -38,9 +40,10 @@ def test_the_spread_of_the_mean_map_is_smaller_than_the_mean_spread():
 
 
 @pytest.mark.parametrize("layers", [None, (0,), (1,)], ids=str)
-@pytest.mark.parametrize("quarter", [False, True])
-def test_correlation_matching_equals_eq_6(quarter, layers):
-    term, how = CorrelationMatching(1.0, quarter, layers), {"quarter": quarter, "layers": layers}
+@pytest.mark.parametrize(("quarter", "over_layers"), [(False, "sum"), (True, "sum"), (False, "mean")])
+def test_correlation_matching_equals_eq_6(quarter, over_layers, layers):
+    how = {"quarter": quarter, "layers": layers, "over_layers": over_layers}
+    term = CorrelationMatching(1.0, **how)
     assert_equals_slow(term, slow.correlation_matching, features(REAL), features(SYNTHETIC, seed=1), **how)
 
 

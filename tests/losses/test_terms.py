@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from slow_losses import CLASSES, REAL, SYNTHETIC, fast_loss, features, value_and_gradients
+from slow_losses import CLASSES, REAL, SYNTHETIC, fast_loss, features, part_of, value_and_gradients
 
 from clreplay.losses import (
     TERMS,
@@ -14,6 +14,7 @@ from clreplay.losses import (
     LayerAlignment,
     MeanMatching,
     MomentMatching,
+    PatchMatching,
 )
 from clreplay.networks.features import Features
 
@@ -24,6 +25,9 @@ MATCHING = [
     MomentMatching(spread="var", channels="sum"),
     CorrelationMatching(),
     CorrelationMatching(quarter=True),
+    MomentMatching(spread="biased_std", relative=True, over_layers="mean"),
+    CorrelationMatching(over_layers="mean"),
+    PatchMatching(),
     AttentionMatching(layers=(0,)),
     LayerAlignment(),
 ]
@@ -44,7 +48,7 @@ def test_equal_sets_match_exactly(term):
 @pytest.mark.parametrize("term", MATCHING, ids=repr)
 def test_a_set_and_its_copies_match(term):
     some = features(REAL)
-    twice = Features(some.embedding.repeat(1, 2, 1), [tap.repeat(1, 2, 1, 1, 1) for tap in some.taps])
+    twice = part_of(some, images=[*range(REAL)] * 2)
     assert fast_loss(term, some)(twice).abs().max() < 1e-20
 
 
@@ -52,10 +56,7 @@ def test_a_set_and_its_copies_match(term):
 @given(order=st.permutations(range(SYNTHETIC)), real_order=st.permutations(range(REAL)))
 def test_the_order_of_a_class_s_images_does_not_matter(term, order, real_order):
     real, synthetic = features(REAL), features(SYNTHETIC, seed=1)
-    shuffled = [
-        Features(some.embedding[:, p], [tap[:, p] for tap in some.taps])
-        for some, p in ((real, real_order), (synthetic, order))
-    ]
+    shuffled = [part_of(some, images=p) for some, p in ((real, real_order), (synthetic, order))]
     torch.testing.assert_close(fast_loss(term, shuffled[0])(shuffled[1]), fast_loss(term, real)(synthetic))
 
 
@@ -64,7 +65,7 @@ def test_a_class_does_not_depend_on_the_classes_beside_it(term):
     real, synthetic = features(REAL), features(SYNTHETIC, seed=1)
     together = fast_loss(term, real)(synthetic)
     for c in range(CLASSES):
-        one, other = (Features(f.embedding[[c]], [tap[[c]] for tap in f.taps]) for f in (real, synthetic))
+        one, other = (part_of(some, classes=[c]) for some in (real, synthetic))
         torch.testing.assert_close(fast_loss(term, one)(other), together[[c]])
 
 
@@ -86,7 +87,7 @@ def test_float32_is_within_1e_5_of_float64(term):
     for n, seed in ((64, 0), (10, 1)):
         chance = torch.Generator().manual_seed(seed)
         maps = torch.randn(2, n, 8, 16, 16, generator=chance).relu() * (1 + seed * 0.2)
-        sets.append(Features(maps[..., ::4, ::4].flatten(2).contiguous(), [maps]))
-    exact = [Features(some.embedding.double(), [tap.double() for tap in some.taps]) for some in sets]
+        sets.append(Features(maps[..., ::4, ::4].flatten(2).contiguous(), [maps], images=maps[:, :, :3] - 0.4))
+    exact = [Features(f.embedding.double(), [tap.double() for tap in f.taps], None, f.images.double()) for f in sets]
     found, expected = fast_loss(term, sets[0])(sets[1]), fast_loss(term, exact[0])(exact[1])
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)

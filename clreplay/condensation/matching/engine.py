@@ -135,7 +135,7 @@ class MatchingEngine(GroupEngine):
                 pixels = group.real[group.rows[within].flatten()].to(self.device, non_blocking=True)
                 images = self.real.normalise(pixels)
                 features = self._features(images.unflatten(0, (len(group.labels), -1)), group, within)
-                group.statistics = [term.statistics(features) for term in group.terms]
+                group.statistics = [term.targets(features) for term in group.terms]
             group.drawn_for = number
         synthetic = group.synthetic.detach().requires_grad_()
         features = self._features(self.seen(synthetic), group, within)
@@ -169,7 +169,7 @@ class MatchingEngine(GroupEngine):
     def _features(self, images: Tensor, group: ClassGroup, within: int) -> Features:
         """Features of (classes, n, c, h, w) images after the group's augmentation."""
         images = augment_classes(images, group.draws[within], self.strategy)
-        return self.forward(images, group.reads_maps)
+        return self.forward(images, group.reads_maps)._replace(images=images)
 
     @contextlib.contextmanager
     def _convolutions(self) -> Iterator[None]:
