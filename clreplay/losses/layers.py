@@ -31,10 +31,11 @@ def check_layers(layers: tuple[int, ...] | None, count: int) -> list[int]:
     return list(layers)
 
 
-def chosen_taps(features: Features, layers: tuple[int, ...] | None) -> list[Tensor]:
-    """The taps at ``layers`` (all for ``None``).
+def chosen_taps(features: Features, layers: tuple[int, ...] | None, tap: str = "act") -> list[Tensor]:
+    """The taps of ``layers`` (all for ``None``) at one of :data:`clreplay.networks.base.TAP_POINTS`.
 
     Raises:
         ValueError: the network has no such layer.
     """
-    return [features.taps[layer] for layer in check_layers(layers, len(features.taps))]
+    taps = features.at(tap).taps
+    return [taps[layer] for layer in check_layers(layers, len(taps))]

@@ -1,7 +1,7 @@
 """Style matching: channel moments and channel correlation of feature maps (DDM, eqs. 4 to 7).
 
-Maps are post-activation and pre-pooling: after an instance norm alone the moments of every image are
-constants, and matching them would be vacuous.
+By default maps are post-activation and pre-pooling: right after an instance norm the moments of every image are
+constants, and matching them would be vacuous; before it they are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clreplay.losses.layers import check_layers, check_named, chosen_taps
 from clreplay.losses.term import Term, register_term, setting
+from clreplay.networks.base import TAP_POINTS
 from clreplay.networks.features import Features, Moments
 from clreplay.runtime.checks import check_choice, check_not_negative
 
@@ -139,6 +140,7 @@ class MomentMatching(Term):
         relative: divide every layer's squared difference by the mean square of the real statistic, plus 1e-8 (the
             second release): its scale then depends neither on the network's draw nor on the depth.
         over_layers: ``sum`` (eq. 4) or ``mean`` (the second release).
+        tap: where the maps are read, one of :data:`clreplay.networks.base.TAP_POINTS`.
     """
 
     weight: float = 0.0
@@ -148,6 +150,7 @@ class MomentMatching(Term):
     layers: tuple[int, ...] | None = None
     relative: bool = False
     over_layers: str = "sum"
+    tap: str = "act"
     name = "moment_matching"
 
     def __post_init__(self) -> None:
@@ -156,15 +159,17 @@ class MomentMatching(Term):
         check_choice("spread", self.spread, SPREADS)
         check_choice("channels", self.channels, ("mean", "sum"))
         check_choice("over_layers", self.over_layers, OVER_LAYERS)
+        check_choice("tap", self.tap, TAP_POINTS)
         check_named(self.layers)
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """Mean and spread of every layer, flattened: (mean_1, sigma_1, mean_2, ...), (classes, channels) each."""
-        if features.moments is not None and not self.reads_maps:
-            layers = check_layers(self.layers, len(features.moments))
-            moments = [_set_moments(*features.moments[i], self.spread) for i in layers]
+        given = features.at(self.tap).moments
+        if given is not None and not self.reads_maps:
+            moments = [_set_moments(*given[i], self.spread) for i in check_layers(self.layers, len(given))]
         else:
-            moments = [channel_moments(tap, self.sigma_of, self.spread) for tap in chosen_taps(features, self.layers)]
+            taps = chosen_taps(features, self.layers, self.tap)
+            moments = [channel_moments(tap, self.sigma_of, self.spread) for tap in taps]
         return tuple(tensor for pair in moments for tensor in pair)
 
     @property
@@ -193,17 +198,25 @@ class CorrelationMatching(Term):
         quarter: ``True`` keeps eq. 6's factor 1/4; the authors' code drops it (and lambda = 5000 goes with that).
         layers: indices of the taps used; ``None`` takes all.
         over_layers: ``sum`` (eq. 6) or ``mean`` (the second release).
+        tap: where the maps are read, one of :data:`clreplay.networks.base.TAP_POINTS`.
     """
 
     weight: float = 0.0
     quarter: bool = False
     layers: tuple[int, ...] | None = None
     over_layers: str = "sum"
+    tap: str = "act"
     name = "correlation_matching"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("over_layers", self.over_layers, OVER_LAYERS)
+        check_choice("tap", self.tap, TAP_POINTS)
+        check_named(self.layers)
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """The Gram matrix of every layer, (classes, channels, channels) each."""
-        return tuple(gram(tap) for tap in chosen_taps(features, self.layers))
+        return tuple(gram(tap) for tap in chosen_taps(features, self.layers, self.tap))
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
@@ -229,6 +242,9 @@ class StyleMatching(Term):
         layers: indices of the taps used by both; ``None`` takes all.
         relative: see :class:`MomentMatching`.
         over_layers: ``sum`` or ``mean``, for both.
+        tap: where the maps are read: after the convolution (``conv``, the second release), the ``norm``, the
+            activation (``act``, the paper's text and the first release) or the ``pool``. Right after an instance
+            norm the moments of an image are constants.
 
     Source: DDM, eq. 7; the second release of its authors' code.
     """
@@ -243,6 +259,7 @@ class StyleMatching(Term):
     layers: tuple[int, ...] | None = None
     relative: bool = False
     over_layers: str = "sum"
+    tap: str = "act"
     place = 1
 
     def __post_init__(self) -> None:
@@ -261,6 +278,7 @@ class StyleMatching(Term):
                 self.layers,
                 self.relative,
                 self.over_layers,
+                self.tap,
             ),
-            CorrelationMatching(self.weight * self.correlation, self.quarter, self.layers, self.over_layers),
+            CorrelationMatching(self.weight * self.correlation, self.quarter, self.layers, self.over_layers, self.tap),
         ]

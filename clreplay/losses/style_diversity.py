@@ -10,7 +10,9 @@ from torch import Tensor
 from clreplay.losses.layers import check_layers, check_named
 from clreplay.losses.style import RELATIVE_EPSILON, image_moments
 from clreplay.losses.term import Term, register_term
+from clreplay.networks.base import TAP_POINTS
 from clreplay.networks.features import Features
+from clreplay.runtime.checks import check_choice
 
 
 @register_term("style_diversity")
@@ -26,17 +28,20 @@ class StyleDiversity(Term):
     Args:
         weight: relative to mean matching.
         layers: indices of the taps used; ``None`` takes all.
+        tap: where the maps are read, one of :data:`clreplay.networks.base.TAP_POINTS`.
 
     Source: the second release of the DDM authors' code, where it is off by default.
     """
 
     weight: float = 0.0
     layers: tuple[int, ...] | None = None
+    tap: str = "conv"
     reads_maps = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_named(self.layers)
+        check_choice("tap", self.tap, TAP_POINTS)
 
     def parts(self, images_per_class: int) -> list[Term]:
         """None at one image a class, which has no spread."""
@@ -46,6 +51,7 @@ class StyleDiversity(Term):
         """Of every layer, how means and how deviations vary: (classes, channels) each; none of a single image."""
         if features.embedding.shape[1] == 1:
             return ()
+        features = features.at(self.tap)
         layers = check_layers(self.layers, len(features.moments or features.taps))
         styles = [style for layer in layers for style in image_moments(features, layer)]
         return tuple(_deviation(style) for style in styles)

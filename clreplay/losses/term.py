@@ -27,12 +27,16 @@ class Term:
         name: of the term's values in records; the registered name where a class has no other.
         place: position in the sum of all terms, on whose order its rounding depends. Terms without one follow the
             others by name.
-        reads_maps: whether the term needs ``features.taps``; maps that no term needs may be left out.
+        tap: the point of the network whose maps the term reads, one of
+            :data:`clreplay.networks.base.TAP_POINTS`; a field where it can be chosen.
+        reads_maps: whether the term needs the maps themselves, and not their moments only; maps that no term needs
+            may be left out.
     """
 
     weight: float
     name: ClassVar[str]
     place: ClassVar[float] = math.inf
+    tap: ClassVar[str] = "act"
     reads_maps = True
 
     def __post_init__(self) -> None:

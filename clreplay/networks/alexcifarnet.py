@@ -45,10 +45,14 @@ class AlexCifarNet(Network):
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
-        for conv, after in zip(self.convs, self.after):
+        for (conv, activation), after in zip(self.convs, self.after):
             maps = conv(maps)
+            tap(maps, "conv")
+            tap(maps, "norm")  # its norms come after the activation
+            maps = activation(maps)
             tap(maps)
             maps = after(maps)
+            tap(maps, "pool")
         return self.hidden(maps.flatten(1))
 
 

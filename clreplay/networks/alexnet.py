@@ -51,8 +51,13 @@ class AlexNet(Network):
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
-        for index, block in enumerate(self.blocks):
-            maps = block(maps)
+        for index, (conv, norm, activation, pool) in enumerate(self.blocks):
+            convolved = conv(maps)
+            normed = norm(convolved)
+            maps = pool(activation(normed))
             if index < 2:
+                tap(convolved, "conv")
+                tap(normed, "norm")
                 tap(maps)
+                tap(maps, "pool")
         return maps.flatten(1)

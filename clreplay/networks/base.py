@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-Tap = Callable[[Tensor], None]
-"""Told every map that style losses read, as the forward pass comes by."""
+TAP_POINTS = ("conv", "norm", "act", "pool")
+"""Where in a block style terms may read maps: after its convolution, its norm, its activation, its pooling. Where a
+network has no such layer, the map before it stands for it."""
+
+
+class Tap(Protocol):
+    """Called with every map that style terms may read, in the order of the blocks, during the forward pass."""
+
+    def __call__(self, maps: Tensor, point: str = "act") -> None:
+        """Take (n, channels, h, w) maps at one of :data:`TAP_POINTS`; ``act`` is what style terms read by default."""
+
+
+class _Taps:
+    """Keeps the maps at some points."""
+
+    def __init__(self, points: Collection[str]) -> None:
+        self.at: dict[str, list[Tensor]] = {point: [] for point in points}
+
+    def __call__(self, maps: Tensor, point: str = "act") -> None:
+        if point in self.at:
+            self.at[point].append(maps)
 
 
 class Network(nn.Module):
     """A classifier whose last layer is linear in the embedding.
 
     A subclass sets ``embedding_size`` and ``classifier`` and says in ``_embed`` how images become the
-    embedding, handing the maps that style losses read to ``tap`` on the way. Activations are never in place:
-    a tap must not be written over by what follows it.
+    embedding, handing the maps that style terms read to ``tap`` on the way, equally many at each of
+    :data:`TAP_POINTS`. Activations are never in place: a tap must not be written over by what follows it.
 
     Args:
         num_classes: outputs of the classifier.
@@ -53,16 +72,29 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Embedding (n, embedding_size) and taps, of one forward pass."""
-        taps: list[Tensor] = []
-        return self._embed(images, taps.append), taps
+        """Embedding (n, embedding_size) and the taps after activations, of one forward pass."""
+        embedding, taps = self.features_at(images, ("act",))
+        return embedding, taps["act"]
+
+    def features_at(self, images: Tensor, points: Collection[str]) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """Embedding (n, embedding_size) and, for some of :data:`TAP_POINTS`, the taps, of one forward pass.
+
+        Raises:
+            ValueError: a network of the user's own does not say what its maps at a point are.
+        """
+        taps = _Taps(points)
+        embedding = self._embed(images, taps)
+        counts = {point: len(maps) for point, maps in taps.at.items()}
+        if len({*counts.values()}) > 1:
+            raise ValueError(f"{type(self).__name__} gives different numbers of maps at tap points: {counts}")
+        return embedding, taps.at
 
     def embedding(self, images: Tensor) -> Tensor:
         """What the classifier reads: (n, embedding_size)."""
         return self._embed(images, _forget)
 
     def taps(self, images: Tensor) -> list[Tensor]:
-        """The maps that style losses read, (n, channels, h, w) each."""
+        """The maps after activations, (n, channels, h, w) each."""
         return self.features(images)[1]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,7 +102,7 @@ class Network(nn.Module):
         return self.classifier(self.embedding(images))
 
 
-def _forget(maps: Tensor) -> None:
+def _forget(maps: Tensor, point: str = "act") -> None:
     pass
 
 

@@ -158,9 +158,14 @@ class ConvNet(Network):
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
         for block in self.blocks:
-            maps = block.activation(block.norm(block.conv(maps)))
+            maps = block.conv(maps)
+            tap(maps, "conv")
+            maps = block.norm(maps)
+            tap(maps, "norm")
+            maps = block.activation(maps)
             tap(maps)
             maps = block.pool(maps)
+            tap(maps, "pool")
         return maps.flatten(1)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +25,7 @@ class Features(NamedTuple):
         taps: one (classes, n, channels, h, w) map a block, post-activation and pre-pooling. Empty where no
             term asked for maps and the forward pass could do without writing them.
         moments: of every tap, where the forward pass came by them anyway.
+        elsewhere: the same two at other points than after the activation, by point, see :meth:`at`.
         images: (classes, n, c, h, w), what the network was shown: normalised and augmented.
     """
 
@@ -30,6 +33,18 @@ class Features(NamedTuple):
     taps: list[Tensor]
     moments: list[Moments] | None = None
     images: Tensor | None = None
+    elsewhere: Mapping[str, tuple[list[Tensor], list[Moments] | None]] = MappingProxyType({})
+
+    def at(self, point: str) -> Features:
+        """The same with taps and moments at one of :data:`clreplay.networks.base.TAP_POINTS`.
+
+        Raises:
+            KeyError: the forward pass did not keep them.
+        """
+        if point == "act":
+            return self
+        taps, moments = self.elsewhere[point]
+        return self._replace(taps=taps, moments=moments)
 
     @classmethod
     def of(
@@ -38,14 +53,16 @@ class Features(NamedTuple):
         embedding: Tensor,
         taps: list[Tensor],
         moments: list[Moments] | None = None,
+        elsewhere: Mapping[str, tuple[list[Tensor], list[Moments] | None]] | None = None,
     ) -> Features:
         """Split the leading (classes * n) axis of a network's output into classes and images."""
 
         def split(tensor: Tensor) -> Tensor:
             return tensor.unflatten(0, (classes, -1))
 
-        return cls(
-            split(embedding),
-            [split(tap) for tap in taps],
-            None if moments is None else [Moments(split(m.first), split(m.second), m.pixels) for m in moments],
-        )
+        def at_point(taps: list[Tensor], moments: list[Moments] | None) -> tuple[Any, Any]:
+            found = None if moments is None else [Moments(split(m.first), split(m.second), m.pixels) for m in moments]
+            return [split(tap) for tap in taps], found
+
+        others = {point: at_point(*pair) for point, pair in (elsewhere or {}).items()}
+        return cls(split(embedding), *at_point(taps, moments), elsewhere=others)

@@ -37,10 +37,14 @@ class LeNet(Network):
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
-        for conv in self.convs:
+        for conv, activation in self.convs:
             maps = conv(maps)
+            tap(maps, "conv")
+            tap(maps, "norm")
+            maps = activation(maps)
             tap(maps)
             maps = self.pool(maps)
+            tap(maps, "pool")
         return self.hidden(maps.flatten(1))
 
 

@@ -33,7 +33,11 @@ class MLP(Network):
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         values = images.flatten(1)
-        for layer in self.layers:
-            values = layer(values)
-            tap(values[:, :, None, None])
+        for linear, activation in self.layers:
+            values = linear(values)
+            for point in ("conv", "norm"):
+                tap(values[:, :, None, None], point)
+            values = activation(values)
+            for point in ("act", "pool"):
+                tap(values[:, :, None, None], point)
         return values

@@ -23,7 +23,8 @@ class ResNet18(Network):
     images give 512 values. Larger ones leave more than one position after the fixed 4x4 pooling (2048 values at
     64 pixels) and get the linear layer that fits, as in the DDM authors' code.
 
-    The taps are post-ReLU maps: of the stem, then of the first stages (the last block's, after the addition).
+    The taps are post-ReLU maps: of the stem, then of the first stages (the last block's, after the addition). Taps
+    before are those of the last convolution of a stage and of its norm, before the addition.
     The DDM authors' code reads two stages.
 
     Args:
@@ -73,13 +74,22 @@ class ResNet18(Network):
         self.classifier = nn.Linear(self.embedding_size, num_classes)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
-        maps = self.stem(images)
-        tap(maps)
-        for index, stage in enumerate(self.stages):
-            maps = stage(maps)
+        conv, norm, activation = self.stem
+        convolved = conv(images)
+        normed = norm(convolved)
+        maps = activation(normed)
+        _tap_all(tap, convolved, normed, maps)
+        for index, (first, last) in enumerate(self.stages):
+            convolved, normed, maps = last.steps(first(maps))
             if index < self.tapped_stages:
-                tap(maps)
+                _tap_all(tap, convolved, normed, maps)
         return self.pool(maps).flatten(1)
+
+
+def _tap_all(tap: Tap, convolved: Tensor, normed: Tensor, maps: Tensor) -> None:
+    """No pooling follows at once, so what is tapped after it is the activated map."""
+    for tapped, point in ((convolved, "conv"), (normed, "norm"), (maps, "act"), (maps, "pool")):
+        tap(tapped, point)
 
 
 class _BasicBlock(nn.Module):
@@ -107,7 +117,13 @@ class _BasicBlock(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.activation(self.body(maps) + self.shortcut(maps))
+        return self.steps(maps)[2]
+
+    def steps(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The last convolution's output, the same after its norm, and the block's output."""
+        convolved = self.body[:-1](maps)
+        normed = self.body[-1](convolved)
+        return convolved, normed, self.activation(normed + self.shortcut(maps))
 
 
 def _conv3(before: int, width: int, stride: int = 1) -> nn.Conv2d:

@@ -51,8 +51,13 @@ class VGG11(Network):
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:
         maps = images
-        for layers, pool in self.blocks:
-            maps = layers(maps)
+        for (conv, norm, activation), pool in self.blocks:
+            maps = conv(maps)
+            tap(maps, "conv")
+            maps = norm(maps)
+            tap(maps, "norm")
+            maps = activation(maps)
             tap(maps)
             maps = pool(maps)
+            tap(maps, "pool")
         return maps.flatten(1)

@@ -6,6 +6,7 @@ of every layer, a list of (n, channels, h, w), and the images.
 
 import torch
 
+from clreplay.networks.base import TAP_POINTS
 from clreplay.networks.features import Features
 
 CLASSES, REAL, SYNTHETIC = 3, 5, 4
@@ -177,7 +178,12 @@ def features(n, classes=CLASSES, dtype=torch.float64, seed=0):
     taps[1][:, :, 0] = 0
     embedding = torch.randn(classes, n, 7, generator=chance, dtype=torch.float64)
     images = torch.randn(classes, n, 2, 5, 4, generator=chance, dtype=torch.float64)
-    return Features(embedding.to(dtype), [tap.to(dtype) for tap in taps], images=images.to(dtype))
+    return made(embedding.to(dtype), [tap.to(dtype) for tap in taps], images.to(dtype))
+
+
+def made(embedding, taps, images=None):
+    """Features whose maps are the same at every point of a block."""
+    return Features(embedding, taps, images=images, elsewhere={p: (taps, None) for p in TAP_POINTS if p != "act"})
 
 
 def signed_features(n, classes=CLASSES, seed=0):
@@ -193,7 +199,7 @@ def value_and_gradients(loss_of, some):
     tensors = (some.embedding, *some.taps, *(() if some.images is None else (some.images,)))
     leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     count = len(some.taps) + 1
-    loss = loss_of(Features(leaves[0], leaves[1:count], images=leaves[count] if leaves[count:] else None))
+    loss = loss_of(made(leaves[0], leaves[1:count], leaves[count] if leaves[count:] else None))
     weights = torch.arange(1, len(loss) + 1, dtype=loss.dtype)  # so that classes cannot be swapped
     gradients = torch.autograd.grad((loss * weights).sum(), leaves, allow_unused=True)
     return loss.detach(), [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients)]
@@ -209,7 +215,7 @@ def part_of(some, classes=slice(None), images=slice(None)):
     every = [some.embedding, *some.taps, *(() if some.images is None else (some.images,))]
     embedding, *rest = (tensor[classes][:, images] for tensor in every)
     pixels = None if some.images is None else rest.pop()
-    return Features(embedding, rest, images=pixels)
+    return made(embedding, rest, pixels)
 
 
 def fast_loss(term, real):

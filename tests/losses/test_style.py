@@ -1,14 +1,16 @@
 """Moments and correlations of feature maps against loops over images."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import slow_losses as slow
 import torch
-from slow_losses import REAL, SYNTHETIC, assert_equals_slow, features
+from slow_losses import REAL, SYNTHETIC, assert_equals_slow, fast_loss, features
 
 from clreplay.losses import style
-from clreplay.losses.style import CorrelationMatching, MomentMatching, channel_moments, gram
+from clreplay.losses.style import CorrelationMatching, MomentMatching, StyleMatching, channel_moments, gram
+from clreplay.networks.base import TAP_POINTS
 
 # ---------------------------------------------------------------- moments
 
@@ -67,3 +69,19 @@ def test_maps_of_a_single_pixel_have_no_spread():
     mean, sigma = channel_moments(torch.full((1, 2, 3, 1, 1), 2.0, requires_grad=True))
     torch.testing.assert_close(mean, torch.full((1, 3), 2.0))
     torch.testing.assert_close(sigma, torch.full((1, 3), math.sqrt(1e-5)))
+
+
+@pytest.mark.parametrize("tap", TAP_POINTS)
+def test_maps_are_read_where_the_term_says(tap):
+    real, synthetic = features(REAL), features(SYNTHETIC, seed=1)
+    others = [features(REAL, seed=2), features(SYNTHETIC, seed=3)]
+    if tap == "act":
+        mixed = [one._replace(elsewhere={}) for one in (real, synthetic)]
+    else:  # the maps of the one after the activation, those of the other where the term reads
+        pairs = zip(others, (real, synthetic))
+        mixed = [one._replace(elsewhere={tap: (other.taps, None)}) for one, other in pairs]
+    for term in StyleMatching(1.0, tap=tap).parts(SYNTHETIC):
+        expected = fast_loss(replace(term, tap="act"), real)(synthetic)
+        assert torch.equal(fast_loss(term, mixed[0])(mixed[1]), expected)
+    with pytest.raises(ValueError, match="tap must be one of conv, norm, act, pool, got 'relu'"):
+        StyleMatching(tap="relu")

@@ -19,7 +19,7 @@ def test_style_diversity_equals_its_formula(layers, synthetic):
 
 def test_moments_that_the_forward_pass_has_are_used_in_place_of_maps():
     real, synthetic = features(REAL), features(SYNTHETIC, seed=1)
-    fused = [f._replace(taps=[], moments=[_moments(tap) for tap in f.taps]) for f in (real, synthetic)]
+    fused = [f._replace(elsewhere={"conv": ([], [_moments(tap) for tap in f.taps])}) for f in (real, synthetic)]
     torch.testing.assert_close(
         fast_loss(StyleDiversity(), fused[0])(fused[1]), fast_loss(StyleDiversity(), real)(synthetic)
     )

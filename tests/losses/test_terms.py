@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from slow_losses import CLASSES, REAL, SYNTHETIC, fast_loss, features, part_of, value_and_gradients
+from slow_losses import CLASSES, REAL, SYNTHETIC, fast_loss, features, made, part_of, value_and_gradients
 
 from clreplay.losses import (
     TERMS,
@@ -16,7 +16,6 @@ from clreplay.losses import (
     MomentMatching,
     PatchMatching,
 )
-from clreplay.networks.features import Features
 
 MATCHING = [
     MeanMatching(),
@@ -87,7 +86,7 @@ def test_float32_is_within_1e_5_of_float64(term):
     for n, seed in ((64, 0), (10, 1)):
         chance = torch.Generator().manual_seed(seed)
         maps = torch.randn(2, n, 8, 16, 16, generator=chance).relu() * (1 + seed * 0.2)
-        sets.append(Features(maps[..., ::4, ::4].flatten(2).contiguous(), [maps], images=maps[:, :, :3] - 0.4))
-    exact = [Features(f.embedding.double(), [tap.double() for tap in f.taps], None, f.images.double()) for f in sets]
+        sets.append(made(maps[..., ::4, ::4].flatten(2).contiguous(), [maps], maps[:, :, :3] - 0.4))
+    exact = [made(f.embedding.double(), [tap.double() for tap in f.taps], f.images.double()) for f in sets]
     found, expected = fast_loss(term, sets[0])(sets[1]), fast_loss(term, exact[0])(exact[1])
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)

@@ -11,6 +11,7 @@ from clreplay.condensation import RealImages
 from clreplay.condensation.matching.engine import MatchingEngine, MatchingSettings
 from clreplay.data import NORMALIZATIONS
 from clreplay.networks import ConvNet
+from clreplay.networks.base import TAP_POINTS
 from clreplay.networks.fused_forward import Forward, fusible, plain_block
 from clreplay.networks.kernels.build import failure
 
@@ -56,7 +57,31 @@ def test_features_and_their_gradient_equal_the_network_s_own(kernels, classes):
         torch.testing.assert_close(moments.second, wanted.square().mean((3, 4)), rtol=1e-4, atol=1e-5)
         assert moments.pixels == wanted.shape[3] * wanted.shape[4]
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-    assert Forward(network, kernels, "channels_last", "float32")(images, maps=False).taps == []
+    assert Forward(network, kernels, "channels_last", "float32")(images, maps=()).taps == []
+
+
+@pytest.mark.parametrize("kernels", FUSED)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("point", ["conv", "norm", "pool"])
+def test_maps_and_moments_at_other_points_equal_the_network_s_own(kernels, precision, point):
+    network = ConvNet(1, 3, 8, width=16, depth=2).requires_grad_(False)
+    images = torch.randn(3, 5, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    plain = Forward(network, "eager", "contiguous", "float32")(images, maps=(point,)).at(point)
+    fused = Forward(network, kernels, "channels_last", precision)
+    near = {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.05}
+    found = fused(images, maps=(point,)).at(point)
+    assert len(found.taps) == len(plain.taps) == 2 and {tap.dtype for tap in found.taps} == {torch.float32}
+    for tap, wanted in zip(found.taps, plain.taps):
+        torch.testing.assert_close(tap, wanted, **near)
+    values = []
+    for features in (fused(images, maps=(), moments=(point,)).at(point), plain):
+        pairs = features.moments and [(m.first, m.second) for m in features.moments]
+        pairs = pairs or [(tap.mean((3, 4)), tap.square().mean((3, 4))) for tap in features.taps]
+        loss = sum((first * first.detach().cos() + second * second.detach().sin()).sum() for first, second in pairs)
+        values.append([*(one for pair in pairs for one in pair), *torch.autograd.grad(loss, images)])
+    for one, other in zip(*values):
+        torch.testing.assert_close(one, other, **(near if precision == "float32" else {"rtol": 0.1, "atol": 0.1}))
+    assert (fused(images, maps=(), moments=("conv",)).at("conv").moments is not None) and point in TAP_POINTS
 
 
 @pytest.mark.parametrize("kernels", FUSED)
@@ -70,6 +95,12 @@ def test_features_and_their_gradient_equal_the_network_s_own(kernels, classes):
         {"spread": "var", "moment_channels": "sum", "alpha": 0.3},
         {"style_layers": (1,)},
         {"attention_weight": 100.0},
+        {"style_tap": "conv", "style_relative": True, "spread": "biased_std", "style_over_layers": "mean"},
+        {"style_tap": "conv", "correlation": 0.0},
+        {"style_tap": "norm", "alpha": 0.0},
+        {"style_tap": "pool"},
+        {"content_weight": 30.0, "style_diversity_weight": 10.0},
+        {"patch_weight": 10.0},
         {"network_reuse": 3},
         {"classes_at_once": 3},
     ],
@@ -161,9 +192,11 @@ def test_the_block_that_is_compiled_equals_the_layers():
     chance = torch.Generator().manual_seed(0)
     norm = torch.nn.GroupNorm(8, 8).double()
     maps = torch.randn(4, 8, 6, 6, generator=chance) * 3 + 1
-    pooled, tap, first, second = plain_block(
+    pooled, tap, first, second, mean, mean_square = plain_block(
         maps, norm.weight.float(), norm.bias.float(), norm.eps, True, torch.float32
     )
+    torch.testing.assert_close(mean, maps.mean((2, 3)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mean_square, maps.square().mean((2, 3)), rtol=1e-5, atol=1e-5)
     wanted = norm(maps.double()).relu()
     torch.testing.assert_close(tap.double(), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(pooled.double(), torch.nn.functional.avg_pool2d(wanted, 2), rtol=1e-5, atol=1e-5)

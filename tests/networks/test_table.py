@@ -11,7 +11,7 @@ from clreplay import condense
 from clreplay.condensation import METHODS
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.networks import ConvNet, ResNet18, build_network, network_names, register_network, search_space, table
-from clreplay.networks.base import Network
+from clreplay.networks.base import TAP_POINTS, Network
 from clreplay.networks.redraw import parameter_count
 from clreplay.networks.settings import NetworkSettings
 from clreplay.recipes.recipe import RecipeError, load_recipe, training_settings
@@ -35,6 +35,24 @@ def test_every_name_builds_a_network_that_says_what_it_stands_for(name):
         assert network.depth == len(taps) == int(name[8:])
 
 
+@pytest.mark.parametrize("name", network_names())
+def test_every_network_gives_as_many_maps_at_every_point_of_its_blocks_in_one_pass(name):
+    network = build_network(name, 4).eval()
+    images = torch.randn(2, 3, 32, 32)
+    embedding, at = network.features_at(images, TAP_POINTS)
+    plain, taps = network.features(images)
+    assert torch.equal(embedding, plain) and [*at] == [*TAP_POINTS]
+    assert len({len(maps) for maps in at.values()}) == 1
+    for conv, norm, act, pool, tap in zip(*at.values(), taps):
+        assert torch.equal(act, tap) and conv.shape == norm.shape
+        assert conv.shape[:2] == act.shape[:2] == pool.shape[:2]
+        assert conv.shape[2] >= act.shape[2] >= pool.shape[2]
+    if "NN" not in name and name.startswith("ConvNet") and "BN" not in name and "LN" not in name and "GN" not in name:
+        for maps in at["norm"]:  # instance norm: every image's channels have mean 0 and variance 1
+            torch.testing.assert_close(maps.mean((2, 3)), torch.zeros(maps.shape[:2]), atol=1e-4, rtol=0)
+    assert network.features_at(images, ())[1] == {}
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -49,6 +67,23 @@ def test_every_name_builds_a_network_that_says_what_it_stands_for(name):
 )
 def test_variants_of_the_convnet_have_their_layer(name, kind):
     assert any(isinstance(module, kind) for module in build_network(name, 2).modules())
+
+
+def test_a_network_of_one_s_own_that_taps_activations_only_cannot_be_read_elsewhere():
+    class Own(Network):
+        def __init__(self):
+            super().__init__(2, 3, 8)
+            self.conv, self.classifier = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def _embed(self, images, tap):
+            maps = self.conv(images).relu()
+            tap(maps)
+            return maps.mean((2, 3))
+
+    images = torch.randn(2, 3, 8, 8)
+    assert len(Own().features(images)[1]) == 1
+    with pytest.raises(ValueError, match="Own gives different numbers of maps at tap points: .*'conv': 0"):
+        Own().features_at(images, ("act", "conv"))
 
 
 def test_variants_by_norm_and_pooling_are_the_convnet_with_that_option():

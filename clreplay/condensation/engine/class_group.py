@@ -38,9 +38,14 @@ class ClassGroup:
     ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None  # draws of a later block in the making
 
     @property
-    def reads_maps(self) -> bool:
-        """Whether any term needs the feature maps themselves; a term that does not say so is taken to."""
-        return any(getattr(term, "reads_maps", True) for term in self.terms)
+    def maps_at(self) -> set[str]:
+        """Points of the network at which terms need the maps themselves; a term that does not say so is taken to."""
+        return {getattr(term, "tap", "act") for term in self.terms if getattr(term, "reads_maps", True)}
+
+    @property
+    def moments_at(self) -> set[str]:
+        """Points at which moments are enough for some term."""
+        return {getattr(term, "tap", "act") for term in self.terms} - self.maps_at
 
     def move(self, synthetic: Tensor, velocity: Tensor, done: int, values: dict[str, Tensor]) -> None:
         """Replace images and velocity, all at once: Ctrl-C comes before or after it, never in between."""

@@ -169,7 +169,7 @@ class MatchingEngine(GroupEngine):
     def _features(self, images: Tensor, group: ClassGroup, within: int) -> Features:
         """Features of (classes, n, c, h, w) images after the group's augmentation."""
         images = augment_classes(images, group.draws[within], self.strategy)
-        return self.forward(images, group.reads_maps)._replace(images=images)
+        return self.forward(images, group.maps_at, group.moments_at)._replace(images=images)
 
     @contextlib.contextmanager
     def _convolutions(self) -> Iterator[None]:

@@ -143,6 +143,8 @@ typedef struct {
     const void *pooled;  /* gradient of the pooled map, or NULL */
     const float *first;  /* gradient of its mean, n, c, or NULL */
     const float *second; /* gradient of its mean square, or NULL */
+    const float *before_first;  /* gradient of the mean of x, n, c, or NULL */
+    const float *before_second; /* gradient of the mean of its square, or NULL */
     void *out;           /* gradient of x */
     float *of_scale;     /* n, c: gradient of scale, image by image, or NULL */
     float *of_shift;     /* n, c: likewise of shift */
@@ -186,6 +188,9 @@ INLINE void backward_strip(const Backward *a, long image, long strip, int half, 
     total /= count;
     along /= count;
     const vf by = rstd * scale;
+    const vf flat = a->before_first ? load(a->before_first, image * c + strip, 0) / count : all(0.0f);
+    const vf steep = a->before_second ? load(a->before_second, image * c + strip, 0) * (2.0f / count) : all(0.0f);
+    const int before = a->before_first || a->before_second;
     for (long i = 0; i < h; i += 2)
         for (long j = 0; j < w; j += 2) {
             const vf spread = a->pooled
@@ -193,11 +198,13 @@ INLINE void backward_strip(const Backward *a, long image, long strip, int half, 
                 : first;
             for (int k = 0; k < 4; k++) {
                 const size_t at = base + (i + (k >> 1)) * row + (j + (k & 1)) * c;
-                const vf hat = (load(a->x, at, half) - mean) * rstd, z = hat * scale + shift;
+                const vf x = load(a->x, at, half), hat = (x - mean) * rstd, z = hat * scale + shift;
                 vf g = spread + second * z;
                 if (a->map) g += load(a->map, at, 0);
                 g = where_positive(z, g);
-                store(a->out, at, by * (g - total - hat * along), half);
+                vf out = by * (g - total - hat * along);
+                if (before) out += flat + steep * x;
+                store(a->out, at, out, half);
             }
         }
 }

@@ -38,6 +38,8 @@ class _Backward(ctypes.Structure):
                 "pooled",
                 "first",
                 "second",
+                "before_first",
+                "before_second",
                 "out",
                 "of_scale",
                 "of_shift",
@@ -54,18 +56,21 @@ class Block(NamedTuple):
         pooled: (n, c, h / 2, w / 2), channels-last.
         rectified: (n, c, h, w) float32, channels-last: the tap; None where it was not asked for.
         first, second: (n, c) float32: mean of the tap and of its square over the pixels.
+        mean, mean_square: (n, c) float32: the same of the map before the norm.
     """
 
     pooled: Tensor
     rectified: Tensor | None
     first: Tensor
     second: Tensor
+    mean: Tensor
+    mean_square: Tensor
 
 
 def norm_relu_pool(
     maps: Tensor, norm: nn.GroupNorm, keep_map: bool = True, pooled_dtype: torch.dtype | None = None
 ) -> Block:
-    """Instance norm with scale and shift, ReLU, 2x2 average pooling, and the moments of the rectified map.
+    """Instance norm with scale and shift, ReLU, 2x2 average pooling, and moments before the norm and after the ReLU.
 
     Differentiable once, with respect to ``maps`` and the parameters of ``norm``.
 
@@ -102,21 +107,22 @@ class _NormReluPool(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(maps, scale, shift, mean, rstd)
         ctx.pooled_dtype = pooled_dtype
-        return pooled, rectified, first.clone(), second.clone()
+        mean_square = (1 / rstd.square() - eps).clamp_min(0) + mean.square()
+        return pooled, rectified, first.clone(), second.clone(), mean.clone(), mean_square
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         maps, scale, shift, mean, rstd = ctx.saved_tensors
-        pooled, rectified, first, second = gradients
+        pooled, rectified, *moments = gradients
         if pooled is not None:
             pooled = pooled.to(ctx.pooled_dtype).contiguous(memory_format=torch.channels_last)
         if rectified is not None:
             rectified = rectified.contiguous(memory_format=torch.channels_last)
-        first, second = (None if g is None else g.contiguous() for g in (first, second))
+        moments = [None if g is None else g.contiguous() for g in moments]
         out = torch.empty_like(maps)
         values = dict(x=maps, scale=scale, shift=shift, mean=mean, rstd=rstd, map=rectified, pooled=pooled)
-        values.update(first=first, second=second, out=out)
+        values.update(zip(("first", "second", "before_first", "before_second"), moments), out=out)
         wanted = any(ctx.needs_input_grad[1:3])
         if wanted:
             values.update(zip(("of_scale", "of_shift"), mean.new_empty(2, *mean.shape)))
