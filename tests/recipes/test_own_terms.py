@@ -5,23 +5,30 @@ import pickle
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from slow_losses import REAL, SYNTHETIC, assert_equals_slow, features
 
 from clreplay import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.idm import IDMSettings
 from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.matching.terms import terms_of
 from clreplay.data import NORMALIZATIONS
+from clreplay.incremental.cli import continual_main
+from clreplay.incremental.run_folder import read_settings
 from clreplay.losses import TERMS, Term, register_term
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.overrides import parse_set, split_overrides
 from clreplay.recipes.recipe import RecipeError, load_recipe
 
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "own_term"
 CPU = torch.device("cpu")
 TINY = {"width": 4, "depth": 2, "iterations": 2, "real_batch": 8, "lr_img": 1.0}
 LEVEL = '''
@@ -83,6 +90,53 @@ def velocity(settings, pixels):
     engine = MatchingEngine(real, {0: 3, 1: 3}, settings, 0, CPU)
     values = engine.step()
     return values, torch.cat([group.velocity for group in engine.groups])
+
+
+# ---------------------------------------------------------------- the example
+
+
+def test_the_readme_shows_the_example_as_it_is():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, text = ((EXAMPLE / f"variance.{kind}").read_text(encoding="utf-8") for kind in ("py", "yaml"))
+    assert f"```python\n{code}```" in readme and f"```yaml\n{text}```" in readme
+    assert "examples/own_term/variance.yaml --set terms.variance.weight=0.5" in readme
+
+
+@pytest.mark.parametrize("power", [2.0, 1.0])
+def test_the_example_equals_a_slow_reference_in_value_and_gradient(power):
+    settings = load_recipe(EXAMPLE / "variance.yaml").settings("paper", {"variance_power": power})
+    (term,) = (term for term in terms_of(settings, SYNTHETIC) if term.name == "variance")
+
+    def slow(theirs, ours):
+        variances = [((x - x.mean(0)).square().sum(0) / (len(x) - 1)) for x in (theirs[0], ours[0])]
+        return sum(abs(a - b) ** power for a, b in zip(*variances))
+
+    assert_equals_slow(term, slow, features(REAL), features(SYNTHETIC, seed=1))
+    assert [term.name for term in terms_of(settings, 1)] == ["mean_matching"]
+
+
+def test_the_example_runs_beside_a_shipped_memory(tmp_path):
+    arguments = [
+        "--memory",
+        "dm",
+        str(EXAMPLE / "variance.yaml"),
+        "--preset",
+        "smoke",
+        "--host",
+        "none",
+        "--steps",
+        "2",
+    ]
+    tiny = ["--images-per-class", "2", "--set", "terms.variance.weight=0.5", "width=4", "iterations=2"]
+    learner = ["train.width=4", "train.updates=2"]
+    assert continual_main("digits", "", [*arguments, *tiny, *learner, "--out", str(tmp_path / "run")]) == 0
+    memories = read_settings(tmp_path / "run")["memories"]
+    assert (
+        memories["variance"]["settings"]["variance_weight"] == 0.5
+        and "variance_weight" not in memories["dm"]["settings"]
+    )
+    record = ReplayMemory.load(tmp_path / "run" / "memory-variance.safetensors").record
+    assert {"mean_matching", "variance"} <= {*record[0]} and record[0]["variance"] > 0
 
 
 # ---------------------------------------------------------------- registered in Python
