@@ -127,6 +127,27 @@ class MatchingEngine(GroupEngine):
     def _step_group(self, group: ClassGroup, number: int) -> dict[str, Tensor]:
         if group.done > self.iteration:
             return group.values  # moved before the iteration was interrupted
+        synthetic, values = self.losses(group, number)
+        loss = sum(term.weight * values[term.name].sum() for term in group.terms)
+        (gradient,) = torch.autograd.grad(loss, synthetic)
+        # New tensors, put in place at once: whenever Ctrl-C comes, a group has moved or it has not.
+        velocity = torch.add(gradient, group.velocity, alpha=self.settings.momentum_img)
+        moved = torch.sub(synthetic.detach(), velocity, alpha=self.settings.lr_img)
+        values = {name: value.detach() for name, value in values.items()}
+        group.move(moved, velocity, self.iteration + 1, values)
+        return values
+
+    def losses(self, group: ClassGroup, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The terms of a group under the network that is at hand.
+
+        Args:
+            group: one of :attr:`groups`.
+            number: of the network, by which real images and augmentation are drawn.
+
+        Returns:
+            synthetic images (classes, n, c, h, w) that gradients flow into, and the unweighted losses by name,
+            (classes,) each.
+        """
         if group.block != number // BLOCK:
             group.prepare(number // BLOCK, self.seed, self.strategy, self._helper)
         within = number % BLOCK
@@ -143,14 +164,7 @@ class MatchingEngine(GroupEngine):
             term.name: term.loss(real, term.statistics(features), features)
             for term, real in zip(group.terms, group.statistics)
         }
-        loss = sum(term.weight * values[term.name].sum() for term in group.terms)
-        (gradient,) = torch.autograd.grad(loss, synthetic)
-        # New tensors, put in place at once: whenever Ctrl-C comes, a group has moved or it has not.
-        velocity = torch.add(gradient, group.velocity, alpha=self.settings.momentum_img)
-        moved = torch.sub(synthetic.detach(), velocity, alpha=self.settings.lr_img)
-        values = {name: value.detach() for name, value in values.items()}
-        group.move(moved, velocity, self.iteration + 1, values)
-        return values
+        return synthetic, values
 
     def _halve(self, position: int) -> None:
         """Try again with less at once; nothing of the group has changed in the iteration that failed."""
