@@ -122,7 +122,7 @@ def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, exe
     failed = 0
     for grid, planned in zip(grids, plans):
         if options.status:
-            _status(grid, planned, store, device, options.jobs or 1)
+            _status(grid, planned, store, options.jobs or 1)
         else:
             failed += _table(grid, planned, store, device, options, executor, reporter)
     return 1 if failed else 0
@@ -137,11 +137,11 @@ def _show(path: Path, name: str) -> int:
     return 0
 
 
-def _status(grid: Any, planned: Any, store: Any, device: str, jobs: int) -> None:
+def _status(grid: Any, planned: Any, store: Any, jobs: int) -> None:
     from clreplay.benchmark.status import status_lines
 
     print(f"{TITLES[grid.table]}; preset {grid.preset}, protocol {grid.protocol}; {store.path}")
-    for text in status_lines(planned, store.read(), device.partition(":")[0], jobs):
+    for text in status_lines(planned, store.read(), jobs):
         print(text)
 
 
@@ -156,8 +156,7 @@ def _table(
     from clreplay.benchmark.status import status_line
     from clreplay.runtime.provenance import commit
 
-    out, device_type = Path(options.out), device.partition(":")[0]
-    page = Page(grid, planned, device_type)
+    out, page = Path(options.out), Page(grid, planned)
     if executor is not None:
         reporter.line(f"{TITLES[grid.table]}; preset {grid.preset}, protocol {grid.protocol}, device {device}")
         place = Place(device, options.data_root, str(out / "work"), commit())
@@ -175,7 +174,7 @@ def _table(
     contents = store.read()
     for path in page.write(contents, out):
         reporter.line(f"  wrote {path}")
-    failed = [line for line in lines_of(planned, contents, device_type) if line.state == FAILED]
+    failed = [line for line in lines_of(planned, contents) if line.state == FAILED]
     if failed:
         reporter.line(f"  {len(failed)} cell(s) failed; their reasons are above and below the table")
     return 0 if options.render else len(failed)

@@ -17,8 +17,8 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from clreplay.benchmark.rows import Finished
 from clreplay.benchmark.sets import Place
-from clreplay.benchmark.store import Finished
 from clreplay.benchmark.units import Unit
 from clreplay.data import data_root
 from clreplay.runtime.progress import Progress
@@ -77,7 +77,7 @@ def attempt(task: Task, progress: Progress | None = None) -> Outcome:
 
     KeyboardInterrupt and its like go through.
     """
-    with claimed(task.place.work, task.unit.keys[0]) as mine:
+    with claimed(task.place.work, task.unit.name) as mine:
         return _attempt(task, progress) if mine else Outcome(task.unit, elsewhere=True)
 
 
