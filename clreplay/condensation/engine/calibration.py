@@ -79,7 +79,7 @@ def choose_execution(
         found = _remembered(path)
         if found is None:
             compiling = work * settings.iterations * len(real.classes) > WORTH_COMPILING
-            trial = _Trial(engine, settings, execution, real, counts, device)
+            trial = Trial(engine, settings, execution, real, counts, device)
             found = {"chosen": _search(trial, compiling), "milliseconds": trial.milliseconds()}
             _remember(path, found)
         settings, execution = _with_choice(settings, execution, found["chosen"])
@@ -101,7 +101,7 @@ def _is_open(settings: Any, execution: Execution, device: torch.device) -> bool:
     return failing or settings.precision == "auto" or any(getattr(execution, name) == "auto" for name in names)
 
 
-def _search(trial: _Trial, compiling: bool) -> dict[str, Any]:
+def _search(trial: Trial, compiling: bool) -> dict[str, Any]:
     """The fastest choices: kernels with their layout and parallelism first, then the chunk, then precision."""
     best, seconds = None, math.inf
     for candidate in _ways(trial.settings, trial.execution, trial.network, trial.device, compiling):
@@ -142,8 +142,12 @@ def _ways(
     return ways
 
 
-class _Trial:
-    """Seconds a class and iteration under some choices, on the first classes of the experience."""
+class Trial:
+    """Seconds of one iteration of one class, tried on the first classes of an experience.
+
+    Args:
+        engine, settings, execution, real, counts, device: as of :func:`choose_execution`.
+    """
 
     def __init__(
         self,
@@ -161,21 +165,24 @@ class _Trial:
         self.results: list[tuple[dict[str, Any], float]] = []
         self._warned = False
 
-    def __call__(self, choice: dict[str, Any]) -> float:
-        """The best of three iterations after one to warm up; a hopeless candidate is timed by the first alone."""
-        classes = len(self.real.classes)
-        if self.device.type == "cpu":
-            classes = min(classes, torch.get_num_threads() * choice.get("classes_at_once", 1))
-        part = self.real.subset(self.real.classes[:classes])
+    def __call__(self, choice: Mapping[str, Any]) -> float:
+        """Seconds with a choice in place of settings and execution as they are.
+
+        The best of four iterations; a hopeless candidate is timed by the first alone.
+        """
         precision = "float32" if self.settings.precision == "auto" else self.settings.precision
         settings, execution = _with_choice(self.settings, self.execution, {"precision": precision, **choice})
+        classes = len(self.real.classes)
+        if self.device.type == "cpu":  # as many as it works on at a time say it; a GPU is only filled by all
+            classes = min(classes, torch.get_num_threads() * (execution.classes_at_once or 1))
+        part = self.real.subset(self.real.classes[:classes])
         try:
             counts = {label: self.counts[label] for label in part.classes}
             engine = self.engine(part, counts, settings, 0, self.device, execution)
             seconds = self._best(engine) / classes
         except Exception as error:
             # Whatever a compiler stumbles over is a reason not to use it; PyTorch's own layers must work.
-            if choice["kernels"] != "compiled":
+            if execution.kernels != "compiled":
                 raise
             if not self._warned:
                 logger.warning("kernels=compiled does not work here (%s); going on with eager", _first_line(error))
