@@ -148,7 +148,7 @@ class JoblibExecutor:
         # A process whose memory has grown, as by a data set, is replaced between two tasks: nothing is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=threads):
-            # No task ahead of time: it would be found to be done by somebody else when its turn comes.
+            # No task ahead of time: another process may have finished it when its turn comes.
             pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=self.jobs)
             yield from pool(delayed(_numbered)(number, task) for number, task in numbered)
 
@@ -207,7 +207,7 @@ def claimed(folder: str | None, name: str) -> Iterator[bool]:
     if folder is None:
         yield True
         return
-    Path(folder).mkdir(parents=True, exist_ok=True)  # condensations under way are kept there, too
+    Path(folder).mkdir(parents=True, exist_ok=True)  # interrupted condensations are saved there, too
     path = Path(folder) / f"{name}.lock"
     lock = FileLock(path, timeout=0)
     try:

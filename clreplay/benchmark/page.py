@@ -1,4 +1,4 @@
-"""The files of a rendered table: what stands in them, whichever run measured it, and what they are called."""
+"""The files of a rendered table: their names, and the cells in them, whichever run measured these."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from clreplay.runtime.files import write_text
 class Page:
     """One table under one preset, protocol, way of holding images, seed and set of changed settings.
 
-    It shows the cells that are asked for and, beside them, all others of the table that the store has something
-    measured for: runs over parts of a table add to its page. Memories of one's own, and data or numbers of images
-    that the table does not print, are there only when they are asked for.
+    It shows the requested cells and, beside them, all others of the table for which the store has results: runs over
+    parts of a table add to its page. The user's own memories, and data or numbers of images that the table does not
+    print, are shown only if they are requested.
 
     Args:
-        grid: what is asked for.
+        grid: the requested table, or part of it.
         planned: the plan of it.
     """
 
@@ -79,13 +79,13 @@ class Page:
 
     @cached_property
     def _layout(self) -> list[Cell]:
-        """The table's cells, then those that it has for the data and numbers of images that are asked for."""
+        """The table's cells, then those that it has for the requested data and numbers of images."""
         grid = self.grid
         more = select(grid.table, grid.datasets, grid.images_per_class, known_datasets=tuple(DATASETS))
         return list(dict.fromkeys([*published_cells(grid.table), *more]))
 
     def _beside(self, contents: Contents) -> list[PlannedCell]:
-        """The cells that are not asked for, where the store may have something for them."""
+        """The cells that are not requested, where the store may have results for them."""
         mine, measured = {one.cell for one in self.planned}, _measured(contents)
         changed = {key.rpartition(".")[2] for key in self.grid.overrides if not key.startswith("train.")}
         cells = [
@@ -102,11 +102,11 @@ class Page:
         return self._planned([one.cell for one in probed if all(spec.key in contents.sets for spec in one.specs)])
 
     def _planned(self, cells: Sequence[Cell], **changes: int) -> list[PlannedCell]:
-        """The plan of cells that are not asked for, without those that cannot be measured; each is made once."""
+        """The plan of cells that are not requested, without those that cannot be measured; each is made once."""
         key = tuple(sorted(changes.items()))
         missing = [cell for cell in cells if (key, cell) not in self._plans]
         if missing:
-            # A changed setting may belong to a memory that only the cells asked for have.
+            # A changed setting may belong to a memory that only the requested cells have.
             mine = [one.cell for one in self.planned] if self.grid.overrides else []
             for one in plan(replace(self.grid, **changes), [*mine, *missing]):
                 self._plans[key, one.cell] = one
@@ -114,6 +114,6 @@ class Page:
 
 
 def _measured(contents: Contents) -> set[tuple[str, int | None]]:
-    """Data sets and images a class that anything was measured for; None stands for all real images."""
+    """Data sets and images a class that anything was measured for; None means all real images."""
     sets = {(row.dataset, row.images_per_class) for row in contents.sets.values()}
     return sets | {(row.dataset, None) for row in contents.networks.values() if row.condensed_set is None}

@@ -45,9 +45,11 @@ class PlannedNetworks:
         )
 
     def alike(self, contents: Contents) -> list[NetworkRow]:
-        """What a store has of networks of this kind, whichever sets and draws were asked for."""
+        """The networks of this kind in a store, whichever sets and draws were requested."""
         condensed = None if self.spec is None else self.spec.condensed_key
-        return contents.alike.get((self.dataset, condensed, self.unit.training_key, self.unit.held, self.grid.seed), [])
+        return contents.alike.get(
+            (self.dataset, condensed, self.unit.training_key, self.unit.stored_as, self.grid.seed), []
+        )
 
 
 @dataclass(frozen=True, eq=False)

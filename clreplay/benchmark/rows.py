@@ -1,4 +1,4 @@
-"""Rows of the store: what a finished piece of work is, and the hash of settings under which it stands."""
+"""Rows of the store: finished pieces of work, and the hash of settings that identifies them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NetworkRow:
         dataset: name of the data.
         condensed_set: key of the set that it was trained on; None for all real images.
         training: hash of the learner's settings.
-        store: how condensed images were held before training; None for real images.
+        store: how condensed images were stored before training; None for real images.
         seed: of all chance.
         draw: number of the set, and of the network on it.
         accuracy: in percent of all test images, after the last epoch.
@@ -64,7 +64,7 @@ class SetRow:
     Attributes:
         key: hash of all that decides its outcome, to float rounding.
         condensed: hash of the same without the seed.
-        dataset, images_per_class, seed: as asked for.
+        dataset, images_per_class, seed: as requested.
         images, images_decoded: number of images as they are stored, and as a learner gets them.
         seconds: of work, summed over the classes.
         devices, commits: where and with what, each once.
@@ -119,7 +119,7 @@ class Finished:
         networks: trained networks.
         images: of a condensed set.
         choice: what was chosen by measurement: hash of what was open, kind of device, and what was chosen.
-        settings: by hash, the settings that the hashes in the rows stand for.
+        settings: by hash, the settings behind the hashes in the rows.
     """
 
     dataset: str
@@ -159,7 +159,7 @@ class Contents:
     def alike(self) -> dict[tuple[Any, ...], list[NetworkRow]]:
         """Networks that differ in their draw only, in its order: what a cell of a table averages over.
 
-        They stand under (dataset, hash of the condensed sets' settings or None, hash of the training, store, seed).
+        The keys are (dataset, hash of the condensed sets' settings or None, hash of the training, store, seed).
         """
         found: dict[tuple[Any, ...], list[NetworkRow]] = {}
         for row in sorted(self.networks.values(), key=lambda row: row.draw):

@@ -171,7 +171,7 @@ def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
 
 
 def from_bytes(images: Mapping[int, bytes], data: Dataset, store: str) -> ReplayMemory:
-    """The memory that a learner gets, its condensed images held as ``store`` names: ``float32`` or ``uint8``."""
+    """The memory that a learner gets, its condensed images stored as ``store`` names: ``float32`` or ``uint8``."""
     from safetensors.torch import load
 
     tensors = {label: load(blob)["images"] for label, blob in images.items()}

@@ -1,8 +1,8 @@
 """Condensed sets made in several places at once, each making some of the classes.
 
 The losses of most methods separate over classes, and chance is keyed by class, so a class comes out the same whatever
-stands beside it (on a GPU to float rounding). What is finished is stored class by class, so a run that is stopped, or
-loses a machine, goes on with the classes that are left, in whatever shards.
+other classes are condensed with it (on a GPU to float rounding). What is finished is stored class by class, so a run
+that is stopped, or loses a machine, continues with the classes that are left, in whatever shards.
 """
 
 from __future__ import annotations

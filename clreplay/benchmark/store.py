@@ -127,7 +127,7 @@ class Store:
                 )
 
     def describe(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep the settings that hashes stand for.
+        """Store the settings behind hashes.
 
         Args:
             settings: by hash.

@@ -96,7 +96,7 @@ class ChoiceUnit(Unit):
         return {self.spec.execution_key: {**self.spec.condensed, "kind": self.kind}}
 
     def left(self, store: Store) -> Unit | None:
-        """See :class:`Unit`; another kind of device may have chosen, so what is there does not tell."""
+        """See :class:`Unit`; always to be done: what is stored may be for another kind of device."""
         return self
 
     def summary(self) -> str:
@@ -197,7 +197,7 @@ class NetworksUnit(Unit):
         dataset: name of the data.
         needs: key of the condensed set; None trains on all real images.
         training: how.
-        store: how condensed images are held before training, ``float32`` or ``uint8``.
+        store: how condensed images are stored before training, ``float32`` or ``uint8``.
         seed: of all chance.
         draws: of every network, the pair (number of the set, number of the network).
         title: what the images are called.
@@ -228,15 +228,15 @@ class NetworksUnit(Unit):
             "dataset": self.dataset,
             "set": self.needs,
             "training": plain(self.training.as_plain()),
-            "store": self.held,
+            "store": self.stored_as,
             "seed": self.seed,
         }
         every = ({**common, "draw": list(draw)} for draw in self.draws)
         return {key_of(one): one for one in every}
 
     @property
-    def held(self) -> str | None:
-        """How condensed images are held before training; None for real ones, which are pixels."""
+    def stored_as(self) -> str | None:
+        """How condensed images are stored before training; None for real ones, which are pixels."""
         return self.store if self.needs else None
 
     def summary(self) -> str:
@@ -256,9 +256,18 @@ class NetworksUnit(Unit):
         measured = self._measured(data.set, x.to(device), y.to(device), normalization, place, progress)
         rows = [
             NetworkRow(
-                key, self.dataset, self.needs, self.training_key, self.held, self.seed, draw, *result, len(x), made
+                key,
+                self.dataset,
+                self.needs,
+                self.training_key,
+                self.stored_as,
+                self.seed,
+                draw,
+                *result,
+                len(x),
+                where,
             )
-            for key, draw, (*result, made) in zip(self.keys, self.draws, measured)
+            for key, draw, (*result, where) in zip(self.keys, self.draws, measured)
         ]
         return data.finished(networks=rows, settings={self.training_key: plain(self.training.as_plain())})
 
@@ -279,9 +288,9 @@ class NetworksUnit(Unit):
         start = time.perf_counter()
         if should_stack(device, len(networks)) and self.training.loop == "dm":
             train_together(networks, images, labels, settings, keys, normalization, epochs)
-            made = origin((time.perf_counter() - start) / len(networks), place)
+            where = origin((time.perf_counter() - start) / len(networks), place)
             values = accuracies_together(networks, data.test, data.normalization, device)
-            return [(value, False, made) for value in values]
+            return [(value, False, where) for value in values]
         measured = []
         for network, key in zip(networks, keys):
             start, diverged = time.perf_counter(), False
@@ -291,8 +300,8 @@ class NetworksUnit(Unit):
                 if not self.may_diverge:
                     raise
                 diverged = True
-            made = origin(time.perf_counter() - start, place)
-            measured.append((accuracy(network, data.test, data.normalization, device), diverged, made))
+            where = origin(time.perf_counter() - start, place)
+            measured.append((accuracy(network, data.test, data.normalization, device), diverged, where))
         return measured
 
     def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:

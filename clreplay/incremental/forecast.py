@@ -33,7 +33,7 @@ class Forecast:
         condensing: of condensing all classes once, by memory.
         training: of training and testing all networks under one class order, by memory.
         orders: class orders.
-        unknown: memories that no trial stands for; they count as nothing until their first iterations are timed.
+        unknown: memories that cannot be tried; they count as nothing until their first iterations are timed.
     """
 
     condensing: dict[str, float]

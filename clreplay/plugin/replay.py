@@ -63,7 +63,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
             image. ``auto`` is the paper's evaluation, which does not mirror digits; None turns it off.
         dataset: name of the data (``cifar10``, ``mnist``, ...), for a recipe's settings for some data sets and for
-            ``augment``; an Avalanche benchmark does not tell it. Without it what holds for all data applies.
+            ``augment``; an Avalanche benchmark does not know it. Without it the settings for all data apply.
         reinitialize: called with the model to draw it anew in place. Without it every module's
             ``reset_parameters`` is called: pre-trained weights and initialisations that the model's own
             constructor makes are lost, and a module that has parameters and no such method is refused.
@@ -72,11 +72,11 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             together: quotas shrink for all of them as soon as the first one moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
-        keep: gives, for the number of an experience (from 0), the file in which its condensation is kept while it
+        keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
-        real_images: gives the images of an experience to condense, for whoever has them at hand as pixel codes;
+        real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
             None reads them from the experience.
-        cache: folder where condensed classes are kept for other runs and class orders; None keeps none.
+        cache: folder where condensed classes are stored for other runs and class orders; None stores none.
         store: ``uint8``, the default, or ``float32`` for condensed images at four times the bytes.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
@@ -176,13 +176,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start model, optimizer and schedulers anew; make the memory the training set."""
         # The draw comes after Avalanche has grown dynamic modules: new outputs would else keep weights that
-        # hang on the global generator. And after condensing: if that fails, the last model is still there.
+        # depend on the global generator. And after condensing: if that fails, the last model is still there.
         draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize)
         self._restart(strategy)
         self._serve(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Count the experience; until here, training that was interrupted can be asked for again."""
+        """Count the experience; until here, training that was interrupted can be repeated."""
         self.unfinished = []
         self.experiences += 1
 

@@ -12,7 +12,7 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
 ``base`` names a file of ``strategies/base`` whose method, settings, cases and presets a recipe builds on; ``terms``
 are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for some data sets or
 numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe, that registers a
-method of one's own (:mod:`.own_code`).
+method in the user's own file (:mod:`.own_code`).
 
 Unknown keys and wrong types are errors that name the file, the key and what is allowed.
 """
@@ -43,7 +43,7 @@ PRESETS = ("paper", "cpu", "smoke")
 _MERGED = ("settings", TERMS, "cases", "presets")
 _INHERITED = "inherited cases"  # how many of the cases are the base's; no key of a recipe has this name
 TRAINING_FILE = "training"
-"""Recipe of the learner; it stands beside the memories' recipes and is not one of them."""
+"""Recipe of the learner; it is in the folder of the memories' recipes and is not one of them."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """A shipped recipe by name, or a recipe of one's own by the path of its ``.yaml`` file.
+    """A shipped recipe by name, or the user's own recipe by the path of its ``.yaml`` file.
 
     Raises:
         RecipeError: there is no such recipe, or the file is malformed.
@@ -270,7 +270,7 @@ def _merged(
 
 
 def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values told apart by name, each of its type: settings of the method, and how to compute."""
+    """Values sorted by name into two groups, each with its type: settings of the method, and how to compute."""
     values = flattened(values, where)
     how = {key: value for key, value in values.items() if key in method.execution}
     rest = {key: value for key, value in values.items() if key not in how}

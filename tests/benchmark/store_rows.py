@@ -40,6 +40,6 @@ def set_row(spec, **changes):
 def network_rows(trained, **changes):
     """The trained networks of a plan."""
     unit = trained.unit
-    same = {"dataset": unit.dataset, "condensed_set": unit.needs, "training": unit.training_key, "store": unit.held}
+    same = {"dataset": unit.dataset, "condensed_set": unit.needs, "training": unit.training_key, "store": unit.stored_as}
     pairs = zip(unit.keys, unit.draws)
     return [network(key, draw=draw, seed=unit.seed, **same, **changes) for key, draw in pairs]

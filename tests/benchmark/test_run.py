@@ -320,7 +320,7 @@ def test_cells_that_fail_are_listed_and_the_others_are_measured(tmp_path, capsys
         (["--table", "1", "--jobs", "0"], "jobs must be at least 1"),
         (["--table", "7", "--architectures", "800"], "architectures must be at most 720, got 800"),
         (["--table", "4", "--method", "whole"], "--method whole: table 4 prints no whole row"),
-        (["--table", "4", "6", "--dataset", "cifar100"], "none of the tables 4, 6 has what is asked for"),
+        (["--table", "4", "6", "--dataset", "cifar100"], "none of the tables 4, 6 has any of what is requested"),
         (["--merge", "nowhere.sqlite"], "no store at nowhere.sqlite"),
     ],
 )

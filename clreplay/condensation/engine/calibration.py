@@ -214,7 +214,7 @@ class Trial:
             torch.cuda.synchronize(self.device)
 
     def milliseconds(self) -> list[dict[str, Any]]:
-        """What was tried and how long an iteration of one class took, for whoever looks."""
+        """What was tried and how long an iteration of one class took, to be read by people."""
         rows = [(choice, seconds) for choice, seconds in self.results if math.isfinite(seconds)]
         return [{**choice, "milliseconds_a_class": round(1000 * seconds, 3)} for choice, seconds in rows]
 

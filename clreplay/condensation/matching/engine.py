@@ -41,15 +41,15 @@ class MatchingEngine(GroupEngine):
     images, their velocity, the iteration, the record and what the networks know beyond their draw.
 
     Args:
-        real, counts, seed, device: see :class:`Engine`.
+        real, counts, seed, device: see :class:`~clreplay.condensation.engine.base.Engine`.
         settings: see :class:`MatchingSettings`.
-        execution: what is ``auto`` in it is plain here, see :func:`.calibration.choose_execution`.
+        execution: see there; what is still ``auto`` is plain here.
     """
 
     settings: MatchingSettings
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         super().set_up()
         self.settings = settings = self.settings.plain(self.device)
         self.execution = how = self.execution.plain(self.device, settings.norm)
@@ -276,6 +276,6 @@ class MatchingEngine(GroupEngine):
         if self.device.type != "cuda":
             return classes
         free, _ = torch.cuda.mem_get_info(self.device)
-        # Maps kept for the backward pass: about eight a block of the network, the first being the largest.
+        # Maps saved for the backward pass: about eight for each block of the network, the first being the largest.
         map_bytes = 4 * self.settings.width * self.real.shape[1] ** 2
         return max(1, min(classes, int(0.5 * free / (map_bytes * (4 * batch + 12 * count)))))

@@ -91,7 +91,8 @@ class IDM(MatchingEngine):
         counts: stored images of every class.
 
     Raises:
-        ValueError: the images cannot be split into quadrants, or a class has fewer real images than are asked of it.
+        ValueError: the images cannot be split into quadrants, or a class has fewer real images than are to
+            be made of it.
     """
 
     settings: IDMSettings
@@ -99,7 +100,7 @@ class IDM(MatchingEngine):
     decoding = DECODING
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         check_quadrants(self.settings, self.counts, self.real.shape)
         self.tiles = decoder(DECODING)
         super().set_up()
