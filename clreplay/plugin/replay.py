@@ -1,4 +1,4 @@
-"""The door to Avalanche: train any supervised strategy from scratch on a condensed memory.
+"""The Avalanche plugin: train any supervised strategy from scratch on a condensed memory.
 
 Importing this module imports Avalanche, which takes seconds; nothing else of clreplay does.
 """
@@ -46,8 +46,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     """Replace every experience by a condensed memory of all classes so far, and start the model anew.
 
     For each experience the plugin reads its images once through the evaluation transforms, condenses its
-    classes into the memory, re-initialises the model in place (weights, normalisation statistics) with a
-    fresh draw, restores the optimizer's settings (its state is dropped) and restarts the schedulers, and
+    classes into the memory, re-initialises the model in place (weights, normalisation statistics) with new
+    random values, restores the optimizer's settings (its state is dropped) and restarts the schedulers, and
     lets the strategy train on the memory alone (the GDumb principle; the DDM paper's section 4.3).
     List it before other plugins that look at the weights when an experience begins.
 
@@ -142,7 +142,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.task_labels: dict[int, int] = {}
         self.experiences = 0
         self.condense_seconds = 0.0
-        self.unfinished: list[int] = []  # classes of the experience that training is not through with
+        self.unfinished: list[int] = []  # classes of an experience whose training has not ended
         self._optimizer_start: list[dict[str, Any]] | None = None
         self._scheduler_start: list[dict[str, Any]] | None = None
 
@@ -165,7 +165,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self._scheduler_start = [copy.deepcopy(s.state_dict()) for s in _schedulers(strategy)]
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a model that cannot be drawn anew, before hours of condensing."""
+        """Refuse a model that cannot be re-initialised, before hours of condensing."""
         if self.reinitialize is None:
             check_redrawable(strategy.model)
 
@@ -248,7 +248,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             raise
 
     def _check(self, real: RealImages, experience: int) -> None:
-        """Tell what the condenser cannot do by the memory's name, which only the plugin knows."""
+        """Refuse what the condenser cannot do, naming the memory, whose name only the plugin knows."""
         quotas = self.memory.quotas_with(real.classes)
         counts = {label: quotas[label] for label in real.classes}
         self.configured.check(counts, real.shape, f"memory {self.name} at experience {experience}")
@@ -352,6 +352,6 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedulers(strategy: Any) -> list[Any]:
-    """Schedulers that plugins of the strategy hold, such as Avalanche's ``LRSchedulerPlugin``."""
-    pixels = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
-    return [s for s in pixels if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
+    """Schedulers in plugins of the strategy, such as Avalanche's ``LRSchedulerPlugin``."""
+    schedulers = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
+    return [s for s in schedulers if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
