@@ -7,7 +7,8 @@ from clreplay.losses.diversity import IntraClassDiversity, intra_class_diversity
 from clreplay.losses.gradient_distance import gradient_distance, row_cosine, squared_difference, whole_cosine
 from clreplay.losses.layer_alignment import LayerAlignment, layer_alignment
 from clreplay.losses.mean_matching import MeanMatching, mean_matching
-from clreplay.losses.style import CorrelationMatching, MomentMatching, channel_moments, gram
+from clreplay.losses.style import CorrelationMatching, MomentMatching, StyleMatching, channel_moments, gram
+from clreplay.losses.term import TERMS, Term, register_term, setting
 
 __all__ = [
     "AttentionMatching",
@@ -16,6 +17,9 @@ __all__ = [
     "LayerAlignment",
     "MeanMatching",
     "MomentMatching",
+    "StyleMatching",
+    "TERMS",
+    "Term",
     "TrustedCrossEntropy",
     "attention_maps",
     "channel_moments",
@@ -27,7 +31,9 @@ __all__ = [
     "layer_alignment",
     "mean_matching",
     "neighbour_count",
+    "register_term",
     "row_cosine",
+    "setting",
     "squared_difference",
     "whole_cosine",
 ]

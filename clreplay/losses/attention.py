@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clreplay.losses.style import chosen_taps
+from clreplay.losses.layers import check_named, chosen_taps
+from clreplay.losses.term import Term, register_term
 from clreplay.networks.features import Features
 
 
@@ -30,23 +31,19 @@ def attention_maps(maps: Tensor, power: float = 4.0) -> Tensor:
 
     Source: DataDAM; p = 4 in the paper's table of settings, 1 in the authors' code.
     """
-    check_power(power)
+    _check_power(power)
     size = maps if power % 2 == 0 else maps.abs()
     return normalize((size if power == 1 else size.pow(power)).sum(-3).flatten(-2), dim=-1)
 
 
-def check_power(power: float, name: str = "power") -> None:
-    """The exponent of attention must be at least 1.
-
-    Raises:
-        ValueError: naming the setting and its value.
-    """
+def _check_power(power: float) -> None:
     if not power >= 1:
-        raise ValueError(f"{name} must be at least 1, got {power}")
+        raise ValueError(f"power must be at least 1, got {power}")
 
 
+@register_term("attention")
 @dataclass(frozen=True)
-class AttentionMatching:
+class AttentionMatching(Term):
     """Squared distance of set-averaged attention maps, summed over positions and layers (DataDAM).
 
     The authors' total is 100 (L_att + lambda L_out) with lambda = 0.01, so the weight is 100 beside mean
@@ -58,11 +55,15 @@ class AttentionMatching:
         layers: indices of the taps used; ``None`` takes all but the last (the paper's intermediate layers).
     """
 
-    weight: float = 100.0
+    weight: float = 0.0
     power: float = 4.0
     layers: tuple[int, ...] | None = None
-    name = "attention_matching"
-    reads_maps = True
+    name, place = "attention_matching", 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_power(self.power)
+        check_named(self.layers)
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """The mean attention of every layer, (classes, h * w) each.
@@ -82,6 +83,6 @@ class AttentionMatching:
         if len(features.taps) < 2:
             raise ValueError(
                 f"attention matching takes all layers but the last, and this network has {len(features.taps)}; "
-                "name attention_layers, e.g. [0]"
+                "set terms.attention.layers (attention_layers), e.g. [0]"
             )
         return features.taps[:-1]

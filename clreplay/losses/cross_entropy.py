@@ -8,6 +8,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from clreplay.losses.term import Term
 from clreplay.networks import Network
 from clreplay.networks.features import Features
 
@@ -34,7 +35,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class TrustedCrossEntropy:
+class TrustedCrossEntropy(Term):
     """The accuracy of a network in percent, times its cross-entropy on a class's synthetic images, one value a class.
 
     Args:
@@ -51,10 +52,6 @@ class TrustedCrossEntropy:
     judge: Judge
     name = "cross_entropy"
     reads_maps = False
-
-    def statistics(self, features: Features) -> tuple[Tensor, ...]:
-        """Nothing: real images have no part in it."""
-        return ()
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clreplay.losses.term import Term, register_term, setting
 from clreplay.networks.features import Features
 from clreplay.runtime.checks import check_choice
 
@@ -56,26 +57,33 @@ def intra_class_diversity(
     return -(divergence.mean(1) if reduction == "mean" else divergence.sum(1))
 
 
+@register_term("diversity")
 @dataclass(frozen=True)
-class IntraClassDiversity:
+class IntraClassDiversity(Term):
     """``weight`` (beta) times :func:`intra_class_diversity`; has no real side.
 
     Args:
-        weight: beta in the DDM objective.
+        weight: beta in the DDM objective, 10 there.
         neighbours: k as a fraction of the images a class, see :func:`neighbour_count`.
         reduction, detach_neighbours: see :func:`intra_class_diversity`.
     """
 
-    weight: float = 10.0
-    neighbours: float = 0.2
+    weight: float = 0.0
+    neighbours: float = setting(0.2, "neighbours")
     reduction: str = "mean"
-    detach_neighbours: bool = False
-    name = "diversity"
+    detach_neighbours: bool = setting(False, "detach_neighbours")
+    place = 2
     reads_maps = False
 
-    def statistics(self, features: Features) -> tuple[Tensor, ...]:
-        """Nothing: the term reads the synthetic embedding itself."""
-        return ()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("reduction", self.reduction, ("mean", "sum"))
+        if not 0 < self.neighbours <= 1:
+            raise ValueError(f"neighbours must be a fraction within (0, 1], got {self.neighbours}")
+
+    def parts(self, images_per_class: int) -> list[Term]:
+        """None at one image a class, where the term does not apply (DDM, section 4.2)."""
+        return [] if images_per_class == 1 else [self]
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,); exactly zero at one image a class."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clreplay.losses.term import Term
 from clreplay.networks.features import Features
 
 
@@ -15,7 +16,7 @@ def layer_alignment(real: Tensor, synthetic: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LayerAlignment:
+class LayerAlignment(Term):
     """Class-mean maps of every layer and the mean embedding, aligned with weights a layer.
 
     Args:
@@ -33,7 +34,6 @@ class LayerAlignment:
     last: float = 1.0
     embedding: float = 2.0
     name = "layer_alignment"
-    reads_maps = True
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """The mean map of every tap, (classes, channels, h, w), then the mean embedding, (classes, d)."""

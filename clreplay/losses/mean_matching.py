@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clreplay.losses.term import Term, register_term
 from clreplay.networks.features import Features
 
 
@@ -14,15 +15,16 @@ def mean_matching(real_mean: Tensor, synthetic_mean: Tensor) -> Tensor:
     return (real_mean - synthetic_mean).square().sum(1)
 
 
+@register_term("mean")
 @dataclass(frozen=True)
-class MeanMatching:
+class MeanMatching(Term):
     """``weight`` times the squared distance of the mean embeddings, one value a class.
 
     Source: DM, eq. 4; a sum over the embedding entries, not a mean.
     """
 
     weight: float = 1.0
-    name = "mean_matching"
+    name, place = "mean_matching", 0
     reads_maps = False
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:

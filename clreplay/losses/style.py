@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clreplay.losses.layers import check_layers, check_named, chosen_taps
+from clreplay.losses.term import Term, register_term, setting
 from clreplay.networks.features import Features
-from clreplay.runtime.checks import check_choice
+from clreplay.runtime.checks import check_choice, check_not_negative
 
 EPSILON = 1e-5
 """Added to the variance before the root, as in AdaIN."""
@@ -106,7 +108,7 @@ def _gram_tall(maps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MomentMatching:
+class MomentMatching(Term):
     """Half the squared difference of channel means plus half that of spreads, over layers (DDM, eq. 4).
 
     Args:
@@ -116,17 +118,23 @@ class MomentMatching:
         layers: indices of the taps used; ``None`` takes all (Table 8 chooses among them).
     """
 
-    weight: float = 5000.0
+    weight: float = 0.0
     sigma_of: str = "image"
     spread: str = "std"
     channels: str = "mean"
     layers: tuple[int, ...] | None = None
     name = "moment_matching"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("sigma_of", self.sigma_of, ("image", "mean_map"))
+        check_choice("spread", self.spread, ("std", "var"))
+        check_choice("channels", self.channels, ("mean", "sum"))
+        check_named(self.layers)
+
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """Mean and spread of every layer, flattened: (mean_1, sigma_1, mean_2, ...), (classes, channels) each."""
         if features.moments is not None and not self.reads_maps:
-            check_choice("spread", self.spread, ("std", "var"))
             layers = check_layers(self.layers, len(features.moments))
             moments = [_set_moments(*features.moments[i], self.spread) for i in layers]
         else:
@@ -140,7 +148,6 @@ class MomentMatching:
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
-        check_choice("channels", self.channels, ("mean", "sum"))
         total = 0.0
         for target, value in zip(real, synthetic):
             squared = (target - value).square()
@@ -149,7 +156,7 @@ class MomentMatching:
 
 
 @dataclass(frozen=True)
-class CorrelationMatching:
+class CorrelationMatching(Term):
     """Squared Frobenius distance of set-averaged Gram matrices, summed over layers (DDM, eq. 6).
 
     Args:
@@ -158,7 +165,7 @@ class CorrelationMatching:
         layers: indices of the taps used; ``None`` takes all.
     """
 
-    weight: float = 5000.0
+    weight: float = 0.0
     quarter: bool = False
     layers: tuple[int, ...] | None = None
     name = "correlation_matching"
@@ -173,24 +180,40 @@ class CorrelationMatching:
         return total / 4 if self.quarter else total
 
 
-def chosen_taps(features: Features, layers: tuple[int, ...] | None) -> list[Tensor]:
-    """The taps at ``layers`` (all for ``None``).
+@register_term("style")
+@dataclass(frozen=True)
+class StyleMatching(Term):
+    """``weight`` times (``moments`` times moment matching plus ``correlation`` times correlation matching).
 
-    Raises:
-        ValueError: the network has no such layer.
+    Args:
+        weight: lambda in the DDM objective, 5000 there.
+        moments: alpha, the share of :class:`MomentMatching`.
+        correlation: the share of :class:`CorrelationMatching`, 1 in the paper.
+        sigma_of, spread, channels: see :class:`MomentMatching`.
+        quarter: see :class:`CorrelationMatching`.
+        layers: indices of the taps used by both; ``None`` takes all.
+
+    Source: DDM, eq. 7.
     """
-    return [features.taps[layer] for layer in check_layers(layers, len(features.taps))]
 
+    weight: float = 0.0
+    moments: float = setting(1.0, "alpha")
+    correlation: float = setting(1.0, "correlation")
+    sigma_of: str = setting("image", "sigma_of")
+    spread: str = setting("std", "spread")
+    channels: str = setting("mean", "moment_channels")
+    quarter: bool = setting(False, "gram_quarter")
+    layers: tuple[int, ...] | None = None
+    place = 1
 
-def check_layers(layers: tuple[int, ...] | None, count: int) -> list[int]:
-    """Indices of layers of a network with ``count`` taps (all for ``None``).
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_negative(self, "moments", "correlation")
+        self.parts(1)  # they check the rest
 
-    Raises:
-        ValueError: the network has no such layer.
-    """
-    if layers is None:
-        return list(range(count))
-    for layer in layers:
-        if not 0 <= layer < count:
-            raise ValueError(f"layers must be within 0..{count - 1} for this network, got {layer}")
-    return list(layers)
+    def parts(self, images_per_class: int) -> list[Term]:
+        """Moment matching and correlation matching."""
+        return [
+            MomentMatching(self.weight * self.moments, self.sigma_of, self.spread, self.channels, self.layers),
+            CorrelationMatching(self.weight * self.correlation, self.quarter, self.layers),
+        ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from clreplay.losses.term import TERMS
 from clreplay.recipes.recipe import Recipe
 from clreplay.recipes.terms import flat_key
 from clreplay.recipes.typed_settings import RecipeError, did_you_mean
@@ -47,7 +48,10 @@ def split_overrides(
     recipes = list(recipes)
     learner: dict[str, Any] = {}
     by_recipe: dict[str, dict[str, Any]] = {recipe.name: {} for recipe in recipes}
-    overrides = {flat_key(key): value for key, value in overrides.items()}
+    known = dict(TERMS)
+    for recipe in recipes:
+        known.update(recipe.terms)
+    overrides = {flat_key(key, known): value for key, value in overrides.items()}
     bare = {key: value for key, value in overrides.items() if "." not in key}
     for key, value in bare.items():
         takers = [recipe for recipe in recipes if key in recipe.keys()]

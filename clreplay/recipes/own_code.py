@@ -1,4 +1,4 @@
-"""The user's own methods: the Python file that a recipe names under ``code``."""
+"""The user's own methods and terms: the Python file that a recipe names under ``code``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import types
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clreplay.condensation import METHODS
+from clreplay.condensation.matching.terms import TermSettings, with_terms
 from clreplay.condensation.registry import OWN_METHODS, Method, entering
+from clreplay.losses.term import Term, entering_terms
 from clreplay.memory.decoders import DECODERS
 
 
@@ -24,11 +27,11 @@ _READ: dict[str, _Read] = {}
 
 
 def own_methods(path: Path) -> dict[str, Method]:
-    """The methods that a Python file registers, by name.
+    """The methods that a Python file registers, by name; with terms, also the matching methods that know them.
 
-    The file is run once, as a module under a private name; again only if its content has changed. Its methods'
-    names count for recipes that name this file alone, so they cannot clash with anybody else's. What it imports
-    must be importable from where Python runs: the file's own folder is not searched.
+    The file is run once, as a module under a private name; again only if its content has changed. Names of its
+    methods and terms count for recipes that name this file alone, so they cannot clash with those of another file.
+    What it imports must be importable from where Python runs: the file's own folder is not searched.
 
     Raises:
         ValueError: there is no such file, or it fails; it registers nothing then.
@@ -56,11 +59,16 @@ def _run(source: bytes, place: str) -> tuple[types.ModuleType, dict[str, Method]
     module = types.ModuleType(name)
     module.__file__ = place
     methods: dict[str, Method] = {}
+    terms: dict[str, type[Term]] = {}
     before, decoders = sys.modules.pop(name, None), dict(DECODERS)
     sys.modules[name] = module  # dataclasses look their module up there
     try:
-        with entering(methods):
+        with entering(methods), entering_terms(terms):
             exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
+        for known_as, method in {**METHODS, **methods}.items() if terms else ():
+            if issubclass(method.settings, TermSettings):
+                settings = with_terms(method.settings, tuple(terms.items()), is_traced=True)
+                methods[known_as] = replace(method, settings=settings)
     except BaseException as error:
         sys.modules.pop(name, None)
         sys.modules.update({} if before is None else {name: before})

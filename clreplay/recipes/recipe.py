@@ -9,10 +9,10 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
       cpu: {iterations: 300}
       smoke: {iterations: 5}
 
-``base`` names a file of ``strategies/base`` whose method, settings, cases and presets a recipe builds on; ``terms``
-are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for some data sets or
-numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe, that registers a
-method in the user's own file (:mod:`.own_code`).
+``base`` names a shipped recipe, or a file of ``strategies/base``, whose method, settings, cases and presets a recipe
+builds on; ``terms`` are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for
+some data sets or numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe,
+that registers the user's own methods or terms (:mod:`.own_code`).
 
 Unknown keys and wrong types are errors that name the file, the key and what is allowed.
 """
@@ -23,27 +23,21 @@ import difflib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from clreplay.condensation import METHODS
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine.execution import Execution
+from clreplay.condensation.matching.terms import with_registered
 from clreplay.condensation.registry import Method
-from clreplay.recipes.cases import Case, read_cases
+from clreplay.recipes.cases import Case
+from clreplay.recipes.content import PRESETS, TRAINING_FILE, flat, on_top, read, with_bases
 from clreplay.recipes.own_code import own_methods
-from clreplay.recipes.terms import TERMS, flattened
+from clreplay.recipes.terms import Known, flattened, known_terms
 from clreplay.recipes.typed_settings import RecipeError, build, checked_values
 from clreplay.training.settings import TrainingSettings
-
-PRESETS = ("paper", "cpu", "smoke")
-_MERGED = ("settings", TERMS, "cases", "presets")
-_INHERITED = "inherited cases"  # how many of the cases are the base's; no key of a recipe has this name
-TRAINING_FILE = "training"
-"""Recipe of the learner; it is in the folder of the memories' recipes and is not one of them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,12 @@ class Recipe:
     @property
     def cases(self) -> list[Case]:
         """Settings for some data sets or numbers of images a class only."""
-        return read_cases(self.content.get("cases"), str(self.path))
+        return [case for _, case in self.content["cases"]]
+
+    @property
+    def terms(self) -> Known:
+        """The terms of a matching loss that it may name."""
+        return known_terms(self.method)
 
     def settings(
         self,
@@ -97,7 +96,8 @@ class Recipe:
     ) -> ConfiguredMethod:
         """The method with its settings and how to compute; arguments and errors are those of :meth:`settings`."""
         cases = _applying(self.cases, dataset, images_per_class)
-        values = _merged(self.content, preset, overrides or {}, str(self.path), cases)
+        overrides = flattened(overrides or {}, str(self.path), self.terms)
+        values = _merged(self.content, preset, overrides, str(self.path), cases)
         return _configured(self.method, values, str(self.path), self.name)
 
     def rebuilt(self, values: Mapping[str, Any]) -> ConfiguredMethod:
@@ -106,7 +106,7 @@ class Recipe:
 
     def keys(self) -> list[str]:
         """Every setting the recipe accepts."""
-        return [*(field.name for field in fields(self.method.settings)), *self.method.execution]
+        return [*(field.name for field in fields(with_registered(self.method.settings))), *self.method.execution]
 
     def check(self) -> None:
         """Try every preset, and every case where it applies.
@@ -147,8 +147,13 @@ def load_recipe(name: str | Path) -> Recipe:
                 f"unknown memory {str(name)!r}{hint} Known: {', '.join(recipe_names())}; "
                 "or give the path of a .yaml recipe"
             )
-    content = _with_base(_read(path, {"base", "method", "code", "label", "source", *_MERGED}), path)
-    recipe = Recipe(path.stem, content.get("label", path.stem), _method(content, path), path, content)
+    chain = with_bases(path, strategies_dir())
+    methods = [content["method"] for _, content in chain if "method" in content]
+    method = _method({**chain[0][1], "method": methods[0] if methods else None}, path)
+    known = known_terms(method)
+    # From the lowest base up, by flat names: either spelling of a term's setting may stand in either file.
+    content = reduce(on_top, [flat(content, where, known) for where, content in reversed(chain)])
+    recipe = Recipe(path.stem, content.get("label", path.stem), method, path, {**content, "method": methods[0]})
     recipe.check()
     return recipe
 
@@ -165,45 +170,10 @@ def training_settings(
         RecipeError: unknown preset or key, or a value of the wrong type.
     """
     path = strategies_dir() / f"{TRAINING_FILE}.yaml"
-    content = _read(path, {"source", "settings", "cases", "presets"})
+    content = flat(read(path, {"source", "settings", "cases", "presets"}), str(path), {})
     _check(partial(build, TrainingSettings), partial(checked_values, TrainingSettings), content, str(path))
-    cases = _applying(read_cases(content.get("cases"), str(path)), dataset, images_per_class)
+    cases = _applying([case for _, case in content["cases"]], dataset, images_per_class)
     return build(TrainingSettings, _merged(content, preset, overrides or {}, str(path), cases), str(path))
-
-
-def _with_base(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A recipe on top of what its ``base`` shares out: settings, terms and presets by key, the base's cases first."""
-    if "base" not in content:
-        return content
-    folder, name = strategies_dir() / "base", content["base"]
-    known = sorted(file.stem for file in folder.glob("*.yaml"))
-    if name not in known:
-        raise RecipeError(f"{path}: base must be one of {', '.join(known)}, got {name!r}")
-    below = _read(folder / f"{name}.yaml", {"method", *_MERGED})
-    merged = {**below, **content}
-    # By flat names, so that a term's single settings are merged, in whichever spelling either file has them.
-    merged["settings"] = {**_own_settings(below, str(path)), **_own_settings(content, str(path))}
-    merged[TERMS] = {}
-    read_cases(content.get("cases"), str(path))  # before the base's entries shift the numbers in messages
-    merged["cases"] = [*below.get("cases", []), *(content.get("cases") or [])]
-    merged[_INHERITED] = len(below.get("cases", []))
-    presets = [_mapping(one.get("presets"), f"{path}: presets") for one in (below, content)]
-    merged["presets"] = {
-        preset: {
-            key: value
-            for part in presets
-            for key, value in flattened(_mapping(part.get(preset), f"{path}: presets"), f"{path}: presets").items()
-        }
-        for preset in dict.fromkeys([*presets[0], *presets[1]])
-    }
-    return merged
-
-
-def _own_settings(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The settings of one file with its terms, by flat names."""
-    terms = _mapping(content.get(TERMS), f"{where}: {TERMS}")
-    settings = _mapping(content.get("settings"), f"{where}: settings")
-    return {**flattened(settings, where), **flattened({TERMS: terms}, where)}
 
 
 def _method(content: Mapping[str, Any], path: Path) -> Method:
@@ -239,12 +209,10 @@ def _check(make: _Reading, check: _Reading, content: Mapping[str, Any], path: st
     """Make something of every preset, and of every case where it applies; check the types of a case alone."""
     for preset in PRESETS:
         make(_merged(content, preset, {}, path), path)
-    cases, inherited = read_cases(content.get("cases"), path), content.get(_INHERITED, 0)
-    places = [f"{path}: base: cases: entry {number + 1}" for number in range(inherited)]
-    places += [f"{path}: cases: entry {number + 1}" for number in range(len(cases) - inherited)]
-    for where, case in zip(places, cases, strict=True):  # alone first: together, a wrong entry is blamed on another
+    for where, case in content["cases"]:  # alone first: together, a wrong entry is blamed on another
         check(case.settings, where)
-    for where, case in zip(places, cases, strict=True):
+    cases = [case for _, case in content["cases"]]
+    for where, case in content["cases"]:
         for preset, example in itertools.product(PRESETS, case.examples()):
             make(_merged(content, preset, {}, where, _applying(cases, *example)), where)
 
@@ -259,48 +227,23 @@ def _merged(
     """Values by key: the settings, then cases, the preset, and overrides last."""
     if preset not in PRESETS:
         raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-    presets = _mapping(content.get("presets"), f"{where}: presets")
-    unknown = [str(name) for name in presets if name not in PRESETS]
-    if unknown:
-        raise RecipeError(f"{where}: presets must be among {', '.join(PRESETS)}, got {', '.join(sorted(unknown))}")
-    values = _own_settings(content, where)
-    for part in (*cases, _mapping(presets.get(preset), f"{where}: presets: {preset}"), overrides):
-        values.update(flattened(part, where))
+    values = dict(content["settings"])
+    for part in (*cases, content["presets"].get(preset, {}), overrides):
+        values.update(part)
     return values
 
 
-def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values sorted by name into two groups, each with its type: settings of the method, and how to compute."""
-    values = flattened(values, where)
+def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Values sorted by name, each of its type: what makes the method's settings, and how to compute."""
     how = {key: value for key, value in values.items() if key in method.execution}
     rest = {key: value for key, value in values.items() if key not in how}
-    return checked_values(method.settings, rest, where, method.execution), checked_values(Execution, how, where)
+    cls = with_registered(method.settings, rest)
+    return partial(cls, **checked_values(cls, rest, where, method.execution)), checked_values(Execution, how, where)
 
 
 def _configured(method: Method, values: Mapping[str, Any], where: str, name: str = "") -> ConfiguredMethod:
     settings, how = _typed(method, values, where)
     try:
-        return ConfiguredMethod(method, method.settings(**settings), Execution(**how), name)
+        return ConfiguredMethod(method, settings(), Execution(**how), name)
     except (TypeError, ValueError) as error:  # TypeError: a setting without a default that nobody gives
         raise RecipeError(f"{where}: {error}") from error
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise RecipeError(f"{where} must be a mapping of keys to values, got {value!r}")
-    return value or {}
-
-
-def _read(path: Path, allowed: set[str]) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"no recipe at {path}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path} must hold a mapping with the keys {', '.join(sorted(allowed))}")
-    for key in content:
-        if key not in allowed:
-            raise RecipeError(f"{path}: unknown key {key!r}. Allowed: {', '.join(sorted(allowed))}")
-    return content

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clreplay.condensation.matching.terms import FLAT_NAMES
+from clreplay.condensation.registry import Method
+from clreplay.losses.term import TERMS as REGISTERED
+from clreplay.losses.term import Term, flat_names
 from clreplay.recipes.typed_settings import RecipeError, did_you_mean
 
 TERMS = "terms"
+Known = Mapping[str, type[Term]]
 
 
-def flattened(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def known_terms(method: Method) -> Known:
+    """The terms that a recipe of the method may name: all that are registered, and those of its own Python file."""
+    return {**REGISTERED, **getattr(method.settings, "term_classes", {})}
+
+
+def flattened(values: Mapping[str, Any], where: str, known: Known) -> dict[str, Any]:
     """Settings whose ``terms`` are written out under their flat names, in place.
 
     A value of ``terms`` that is no mapping stays: it may be a setting of that name of somebody's own method, and is
@@ -23,11 +31,11 @@ def flattened(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         nested = key == TERMS and isinstance(value, Mapping)
-        flat.update(_flat_terms(value, f"{where}: {TERMS}") if nested else {key: value})
+        flat.update(_flat_terms(value, f"{where}: {TERMS}", known) if nested else {key: value})
     return flat
 
 
-def flat_key(key: str) -> str:
+def flat_key(key: str, known: Known) -> str:
     """``terms.style.weight`` as ``style_weight``, also behind a memory's name; any other key as it is.
 
     Raises:
@@ -37,28 +45,22 @@ def flat_key(key: str) -> str:
     if not dot or (owner and not owner.endswith(".")):
         return key
     term, _, setting = name.partition(".")
-    (flat,) = _flat_terms({term: {setting: None}}, f"--set {key}")
+    (flat,) = _flat_terms({term: {setting: None}}, f"--set {key}", known)
     return owner + flat
 
 
-def _flat_terms(terms: Any, where: str) -> dict[str, Any]:
+def _flat_terms(terms: Mapping[str, Any], where: str, known: Known) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for term, settings in _mapping(terms, where).items():
-        if term not in FLAT_NAMES:
-            raise RecipeError(
-                f"{where}: unknown term {term!r}{did_you_mean(term, FLAT_NAMES)} Known: {', '.join(FLAT_NAMES)}"
-            )
-        names = FLAT_NAMES[term]
-        for name, value in _mapping(settings, f"{where}: {term}").items():
+    for term, settings in terms.items():
+        if term not in known:
+            raise RecipeError(f"{where}: unknown term {term!r}{did_you_mean(term, known)} Known: {', '.join(known)}")
+        if not isinstance(settings, Mapping):
+            raise RecipeError(f"{where}: {term} must be a mapping of keys to values, got {settings!r}")
+        names = flat_names(term, known[term])
+        for name, value in settings.items():
             if name not in names:
                 raise RecipeError(
                     f"{where}: {term}: unknown key {name!r}{did_you_mean(name, names)} Allowed: {', '.join(names)}"
                 )
             flat[names[name]] = value
     return flat
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise RecipeError(f"{where} must be a mapping of keys to values, got {value!r}")
-    return value

@@ -37,13 +37,13 @@ def checked_values(cls: type, values: Mapping[str, Any], where: str, more: Itera
     ``more`` are keys that are read elsewhere: an error's message names them among those that are allowed.
     """
     types_of = _types_of(cls)
-    names = [field.name for field in fields(cls)]
+    labels = {field.name: field.metadata.get("label", field.name) for field in fields(cls)}
     checked = {}
     for key, value in values.items():
-        if key not in names:
-            allowed = [*names, *more]
+        if key not in labels:
+            allowed = [*labels, *more]
             raise RecipeError(f"{where}: unknown key {key!r}{did_you_mean(key, allowed)} Allowed: {', '.join(allowed)}")
-        checked[key] = _typed(value, types_of[key], f"{where}: {key}")
+        checked[key] = _typed(value, types_of[key], f"{where}: {labels[key]}")
     return checked
 
 

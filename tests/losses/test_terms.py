@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from slow_losses import CLASSES, REAL, SYNTHETIC, fast_loss, features, value_and_gradients
 
 from clreplay.losses import (
+    TERMS,
     AttentionMatching,
     CorrelationMatching,
     IntraClassDiversity,
@@ -27,6 +28,9 @@ MATCHING = [
     LayerAlignment(),
 ]
 ALL = [*MATCHING, IntraClassDiversity(neighbours=0.5), IntraClassDiversity(reduction="sum", detach_neighbours=True)]
+# A term that is registered and not named above is tested with its defaults.
+PARTS = [part for term in TERMS.values() for part in term(weight=1.0).parts(SYNTHETIC)]
+ALL += [part for part in PARTS if type(part) not in {type(term) for term in ALL}]
 
 
 @pytest.mark.parametrize("term", MATCHING, ids=repr)

@@ -6,17 +6,16 @@ from functools import partial
 
 from clreplay.condensation.engine.calibration import choose_execution
 from clreplay.condensation.matching.engine import MatchingEngine
-from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.matching.settings import MatchingSettings, is_separable
 from clreplay.condensation.registry import register
 
 MATCHING_EXECUTION = ("classes_at_once", "kernels", "layout", "parallel")
 """What the matching engine heeds of an execution."""
 
-# Batch statistics mix the classes; everything else of a matching loss separates over them.
 register(
     "matching",
     MatchingSettings,
-    separable=lambda settings: settings.norm != "batch",
+    separable=is_separable,
     choose_execution=partial(choose_execution, MatchingEngine),
     execution=MATCHING_EXECUTION,
     engine=True,

@@ -24,6 +24,7 @@ from clreplay.condensation.engine.start import equal_groups, initial_images
 from clreplay.condensation.matching.fresh_networks import FreshNetworks
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
+from clreplay.losses import Term
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
 from clreplay.runtime.seeding import BLOCK
@@ -73,7 +74,7 @@ class MatchingEngine(GroupEngine):
         network = self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
         return FreshNetworks(network, self.seed)
 
-    def terms(self, labels: list[int], count: int) -> list[Any]:
+    def terms(self, labels: list[int], count: int) -> list[Term]:
         """The terms of the loss for some classes with ``count`` synthetic images each."""
         return terms_of(self.settings, count)
 
