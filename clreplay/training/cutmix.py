@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clreplay.data import Normalization
-from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS
-from clreplay.training.loop import check_finite, fit, sgd
+from clreplay.training.loop import check_finite, fit_by_settings
 from clreplay.training.settings import TrainingSettings
 
 FIRST = ("flip", "color")
@@ -39,6 +39,8 @@ class CutMixSettings(TrainingSettings):
     batch_size: int = 64
     augment: str | None = "color_crop_flip_scale_rotate"
     mix: float = 0.5
+
+    drop_resets_momentum: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,9 +82,6 @@ def train_with_cutmix(
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
     """
-    epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
-    if images.device.type == "cpu":
-        keep_freed_memory()
 
     def loss(mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
         batch, targets, others, share = mixed
@@ -93,13 +92,7 @@ def train_with_cutmix(
     def mixed_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
         return batches(images, labels, settings, (*key, "epoch", epoch), normalization)
 
-    def after_epoch(epoch: int, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        if epoch in drops:
-            for group in optimizer.param_groups:
-                group["lr"] *= settings.lr_drop
-        return optimizer
-
-    last = fit(network, epochs, mixed_batches, sgd(network, settings, settings.lr), loss, after_epoch, progress)
+    last = fit_by_settings(network, network.parameters(), images, mixed_batches, loss, settings, progress)
     check_finite(last, settings)
 
 

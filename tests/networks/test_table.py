@@ -1,21 +1,12 @@
 """Networks by name: the table, the settings that name one, and the space of 720 ConvNets."""
 
-from dataclasses import asdict, fields, replace
-from itertools import product
-
 import pytest
 import torch
 from torch import nn
 
-from clreplay import condense
-from clreplay.condensation import METHODS
-from clreplay.condensation.matching.settings import MatchingSettings
-from clreplay.networks import ConvNet, ResNet18, build_network, network_names, register_network, search_space, table
+from clreplay.networks import ConvNet, ResNet18, build_network, network_names, register_network, table
 from clreplay.networks.base import Network
-from clreplay.networks.redraw import parameter_count
 from clreplay.networks.settings import NetworkSettings
-from clreplay.recipes.recipe import RecipeError, load_recipe, training_settings
-from clreplay.training.settings import TrainingSettings
 
 # ---------------------------------------------------------------- names
 
@@ -135,126 +126,3 @@ def test_a_name_that_is_taken_and_an_option_that_is_not_there_are_refused(a_tabl
     with pytest.raises(ValueError, match="Mean has no option 'width'"):
         register_network("Mean", width=3)(Mean)
     assert "Mean" not in network_names()
-
-
-# ---------------------------------------------------------------- settings
-
-
-def test_the_defaults_of_the_settings_are_those_of_the_convnet():
-    """An option at its default is left to the network: here both must mean the same."""
-    settings = NetworkSettings()
-    assert str(settings.build(4, 3, 32)) == str(ConvNet(4))
-    assert [field.name for field in fields(NetworkSettings)][0] == "network"
-    assert settings.network == "convnet"
-
-
-@pytest.mark.parametrize("name", network_names())
-def test_every_name_is_a_setting(name):
-    settings = TrainingSettings(network=name)
-    assert settings.network == name.lower()
-    network, expected = settings.build(4, 3, 32), build_network(name, 4)
-    assert str(network) == str(expected) and parameter_count(network) == parameter_count(expected)
-    assert TrainingSettings(**asdict(settings)) == settings == replace(settings)
-
-
-@pytest.mark.parametrize(
-    "name", ["ConvNetBN", "AlexNetBN", "VGG11BN", "ResNet18BN", "ResNet18BN_AP", "ConvNetASwishBN"]
-)
-def test_batch_norm_in_the_name_is_batch_norm_in_the_settings(name):
-    """The engine and the cache ask ``norm`` whether the images of a batch see each other."""
-    settings = MatchingSettings(network=name)
-    assert settings.norm == "batch"
-    assert not METHODS["matching"].separable(settings)
-
-
-@pytest.mark.parametrize("name", ["AlexNet", "VGG11", "ResNet18", "MLP", "LeNet", "AlexCifarNet"])
-def test_without_batch_norm_classes_stay_apart(name):
-    settings = MatchingSettings(network=name)
-    assert METHODS["matching"].separable(settings)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in settings.build(2, 3, 32).modules())
-
-
-@pytest.mark.parametrize("name", ["AlexNet", "VGG11", "ResNet18"])
-def test_norm_chooses_the_batch_norm_version_too(name):
-    chosen = NetworkSettings(network=name, norm="batch").build(2, 3, 32)
-    assert str(chosen) == str(build_network(f"{name}BN", 2))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"network": "resnet"}, "unknown network 'resnet'; did you mean 'ResNet18'"),
-        (
-            {"network": "alexnet", "width": 64},
-            "width must stay at 128 with network AlexNet, which has no width; got 64",
-        ),
-        ({"network": "resnet18", "depth": 3}, "depth must stay at None with network ResNet18"),
-        ({"network": "vgg11", "pooling": "max"}, "pooling must stay at 'avg' with network VGG11"),
-        ({"network": "resnet18", "activation": "swish"}, "activation must stay at 'relu' with network ResNet18"),
-        ({"network": "mlp", "norm": "batch"}, "norm must stay at 'instance' with network MLP"),
-        ({"network": "vgg11", "norm": "none"}, "norm of VGG11 must be one of instance, batch, got 'none'"),
-        ({"network": "convnetd4", "depth": 3}, "ConvNetD4 stands for depth 4, got 3"),
-        ({"network": "convnetw64", "width": 32}, "ConvNetW64 stands for width 64, got 32"),
-    ],
-)
-def test_a_setting_that_the_network_does_not_have_is_refused_at_once(options, message):
-    with pytest.raises(ValueError, match=message):
-        NetworkSettings(**options)
-
-
-def test_settings_say_in_words_what_they_build():
-    assert NetworkSettings(width=32).summary() == "ConvNet of width 32"
-    assert NetworkSettings(network="convnetw64").summary() == "ConvNetW64 of width 64"
-    assert NetworkSettings(network="resnet18bn").summary() == "ResNet18BN"
-
-
-def test_building_leaves_the_global_chance_alone(global_chance_untouched):
-    with global_chance_untouched():
-        NetworkSettings(network="alexnet").build(3, 3, 16)
-
-
-def test_recipes_take_a_network_and_say_what_a_small_preset_asks_of_it():
-    assert training_settings("paper", {"network": "ResNet18"}).network == "resnet18"
-    assert load_recipe("ddm").settings("paper", {"network": "vgg-11"}).network == "vgg11"
-    with pytest.raises(RecipeError, match="training.yaml: width must stay at 128 with network ResNet18.* got 32"):
-        training_settings("cpu", {"network": "resnet18"})
-    assert training_settings("cpu", {"network": "resnet18", "width": 128}).updates == training_settings("cpu").updates
-    with pytest.raises(RecipeError, match="dm.yaml: unknown network 'vg11'; did you mean 'VGG11'"):
-        load_recipe("dm").settings("paper", {"network": "vg11"})
-
-
-def test_condense_takes_a_network(pixels):
-    images, labels = pixels(2, 6, size=16)
-    kwargs = {"images_per_class": 2, "preset": "smoke", "iterations": 2, "width": 128}
-    memory = condense(images, labels, method="dm", network="LeNet", **kwargs)
-    other = condense(images, labels, method="dm", network="AlexCifarNet", **kwargs)
-    assert memory.images.shape == (4, 3, 16, 16)
-    assert not torch.equal(memory.images, other.images)
-    herded = condense(images, labels, "herding", 2, preset="smoke", network="mlp", width=128, updates=2)
-    assert len(herded.images) == 4
-
-
-# ---------------------------------------------------------------- the space of 720
-
-
-def test_the_search_space_is_the_grid_of_720():
-    members = list(search_space())
-    assert len(members) == 720
-    assert {tuple(member.items()) for member in members} == {
-        (("width", w), ("depth", d), ("norm", n), ("activation", a), ("pooling", p))
-        for w, d, n, a, p in product(
-            (32, 64, 128, 256),
-            (1, 2, 3, 4),
-            ("none", "batch", "layer", "instance", "group"),
-            ("sigmoid", "relu", "leakyrelu"),
-            ("none", "max", "avg"),
-        )
-    }
-    assert list(search_space()) == members
-
-
-def test_every_member_of_the_search_space_is_a_network_of_its_own():
-    with torch.device("meta"):
-        built = {str(build_network("ConvNet", 10, **options)) for options in search_space()}
-    assert len(built) == 720
-    assert len({TrainingSettings(**options) for options in search_space()}) == 720
