@@ -1,4 +1,4 @@
-"""Networks by name: the table, the settings that name one, and the space of 720 ConvNets."""
+"""Networks by name: what the table holds and refuses; sizes and shapes that the literature gives."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import nn
 
 from clreplay.networks import ConvNet, ResNet18, build_network, network_names, register_network, table
 from clreplay.networks.base import Network
+from clreplay.networks.redraw import parameter_count
 from clreplay.networks.settings import NetworkSettings
 
 # ---------------------------------------------------------------- names
@@ -106,7 +107,7 @@ class Mean(Network):
 
 @pytest.fixture
 def a_table_of_its_own(monkeypatch):
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    monkeypatch.setattr(table, "NETWORKS", dict(table.NETWORKS))
 
 
 def test_a_network_of_one_s_own_is_found_by_its_names(a_table_of_its_own):
@@ -126,3 +127,111 @@ def test_a_name_that_is_taken_and_an_option_that_is_not_there_are_refused(a_tabl
     with pytest.raises(ValueError, match="Mean has no option 'width'"):
         register_network("Mean", width=3)(Mean)
     assert "Mean" not in network_names()
+
+
+# ---------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "image_size", "count"),
+    [
+        ("ResNet18", 3, 32, 11_173_962),
+        ("ResNet18BN", 3, 32, 11_173_962),
+        ("ResNet18", 3, 64, 11_173_962 + 10 * (2048 - 512)),
+        ("ResNet18", 3, 128, 11_173_962 + 10 * (8192 - 512)),
+        ("ResNet18", 1, 28, 11_173_962 - 2 * 64 * 9),
+        ("ResNet18_AP", 3, 32, 11_173_962 + 10 * (512 * 16 - 512)),
+        ("ResNet18BN_AP", 3, 32, 11_173_962 + 10 * (512 * 16 - 512)),
+        ("ResNet18_AP", 1, 28, 11_173_962 - 2 * 64 * 9 + 10 * (512 * 9 - 512)),
+        ("VGG11", 3, 32, 9_231_114),
+        ("VGG11BN", 3, 32, 9_231_114),
+        ("VGG11", 3, 64, 9_231_114 + 10 * (2048 - 512)),
+        ("VGG11", 3, 128, 9_231_114 + 10 * (8192 - 512)),
+        ("VGG11", 1, 28, 9_231_114 - 2 * 64 * 9),
+        ("AlexNet", 3, 32, 1_872_202),
+        ("AlexNetBN", 3, 32, 1_872_202 + 2 * (128 + 192 + 256 + 192 + 192)),
+        ("AlexNet", 3, 64, 1_872_202 + 10 * 192 * (64 - 16)),
+        ("AlexNet", 1, 28, 1_872_202 - 2 * 128 * 25),
+        ("AlexNet", 1, 8, 1_872_202 - 2 * 128 * 25 - 10 * 192 * 15),
+        ("LeNet", 3, 32, 62_006),
+        ("LeNet", 1, 28, 61_706),
+        ("MLP", 3, 32, 411_146),
+        ("MLP", 1, 28, 118_282),
+        ("MLP", 1, 8, 118_282 - 128 * (784 - 64)),
+        ("AlexCifarNet", 3, 32, 1_756_426),
+        ("ConvNet", 3, 32, 320_010),
+        ("ConvNet", 3, 64, 320_010 + 128 * 128 * 9 + 3 * 128),
+        ("ConvNet", 3, 128, 320_010 + 2 * (128 * 128 * 9 + 3 * 128)),
+        ("ConvNet", 1, 28, 320_010 - 2 * 128 * 9),
+        ("ConvNet", 1, 8, 320_010 - 2 * 128 * 9 - 10 * 128 * 15),
+    ],
+)
+def test_parameter_counts_are_the_known_ones(name, channels, image_size, count):
+    with torch.device("meta"):
+        assert parameter_count(build_network(name, 10, channels, image_size)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "embedding", "taps"),
+    [
+        ("AlexNet", 32, 3072, [(128, 16), (192, 8)]),
+        ("AlexNet", 28, 3072, [(128, 16), (192, 8)]),
+        ("VGG11", 32, 512, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)]),
+        ("VGG11", 28, 512, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)]),
+        ("VGG11", 64, 2048, [(64, 64), (128, 32), (256, 16), (256, 16), (512, 8), (512, 8), (512, 4), (512, 4)]),
+        ("ResNet18", 32, 512, [(64, 32), (64, 32), (128, 16)]),
+        ("ResNet18", 64, 2048, [(64, 64), (64, 64), (128, 32)]),
+        ("ResNet18BN_AP", 32, 8192, [(64, 32), (64, 32), (128, 16)]),
+        ("LeNet", 32, 84, [(6, 28), (16, 10)]),
+        ("LeNet", 28, 84, [(6, 28), (16, 10)]),
+        ("AlexCifarNet", 32, 192, [(64, 32), (64, 16)]),
+        ("AlexCifarNet", 28, 192, [(64, 32), (64, 16)]),
+        ("MLP", 28, 128, [(128, 1), (128, 1)]),
+        ("ConvNet", 32, 2048, [(128, 32), (128, 16), (128, 8)]),
+        ("ConvNet", 28, 2048, [(128, 32), (128, 16), (128, 8)]),
+    ],
+)
+def test_taps_and_embeddings_have_the_shapes_of_the_literature(name, image_size, embedding, taps):
+    with torch.device("meta"):
+        found, maps = build_network(name, 10, image_size=image_size).features(torch.empty(1, 3, image_size, image_size))
+    assert found.shape == (1, embedding)
+    assert [tuple(tap.shape[1:]) for tap in maps] == [(width, size, size) for width, size in taps]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("AlexNet", {"image_size": 7}, "AlexNet needs images of at least 8 pixels, got 7"),
+        ("VGG11", {"image_size": 31}, "VGG11 needs images of at least 32 pixels, or of 28, .*got 31"),
+        ("VGG11BN", {"image_size": 8}, "VGG11 needs images of at least 32 pixels.*got 8"),
+        ("ResNet18", {"image_size": 24}, "ResNet18 with instance norm needs images of at least 25 pixels, got 24"),
+        ("ResNet18_AP", {"image_size": 15}, "instance norm and average pooling needs .* at least 16 pixels, got 15"),
+        ("ResNet18BN_AP", {"image_size": 7}, "batch norm and average pooling needs .* at least 8 pixels, got 7"),
+        ("LeNet", {"image_size": 15}, "LeNet needs images of at least 16 pixels, got 15"),
+        ("MLP", {"image_size": 0}, "image_size must be at least 1, got 0"),
+        ("MLP", {"channels": 0}, "channels must be at least 1, got 0"),
+        ("AlexCifarNet", {"classes": 0}, "num_classes must be at least 1, got 0"),
+        ("AlexNet", {"norm": "instance"}, "norm of AlexNet must be one of none, batch, got 'instance'"),
+        ("VGG11", {"norm": "none"}, "norm of VGG11 must be one of instance, batch, got 'none'"),
+        ("ResNet18", {"norm": "layer"}, "norm of ResNet18 must be one of instance, batch, got 'layer'"),
+        ("ResNet18", {"tapped_stages": 5}, r"tapped_stages must be within 0\.\.4, got 5"),
+    ],
+)
+def test_a_network_that_cannot_work_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(name, **{"classes": 2, **options})
+
+
+SMALLEST = {"MLP": 1, "AlexCifarNet": 1, "LeNet": 16, "AlexNet": 8, "AlexNetBN": 8, "VGG11": 32, "VGG11BN": 32}
+SMALLEST |= {"ResNet18": 25, "ResNet18BN": 25, "ResNet18_AP": 16, "ResNet18BN_AP": 8, "ConvNet": 8}
+
+
+@pytest.mark.parametrize(("name", "size"), SMALLEST.items())
+def test_the_smallest_image_that_is_allowed_works(name, size):
+    """One pixel less is refused, but for the networks that take any size; and no image is mapped to a constant."""
+    network = build_network(name, 3, image_size=size).double()
+    logits = network(torch.randn(4, 3, size, size, dtype=torch.float64))
+    assert logits.std(0).min() > 1e-6
+    if size > 1:
+        with pytest.raises(ValueError, match=f"got {size - 1}"):
+            build_network(name, 3, image_size=size - 1)

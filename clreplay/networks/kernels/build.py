@@ -36,10 +36,10 @@ def library() -> ctypes.CDLL:
     Raises:
         BuildError: there is no C compiler, or it refuses the source.
     """
-    compiler = _compiler()
-    path = user_cache() / "native" / f"block-{_fingerprint(compiler)}.so"
+    compiler = find_compiler()
+    path = user_cache() / "native" / f"block-{fingerprint(compiler)}.so"
     if not path.is_file():
-        _build(compiler, path)
+        compile_library(compiler, path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -57,7 +57,7 @@ def failure() -> str | None:
     return None
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         found = name and shutil.which(name)
         if found:
@@ -65,14 +65,14 @@ def _compiler() -> str:
     raise BuildError("no C compiler (cc, gcc or clang, or $CC) was found")
 
 
-def _fingerprint(compiler: str) -> str:
+def fingerprint(compiler: str) -> str:
     """Hash of all that decides what the library is; home folders are shared by unlike machines."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     parts = [SOURCE.read_text(encoding="utf-8"), " ".join(FLAGS), version, platform.platform(), processor()]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=10).hexdigest()
 
 
-def _build(compiler: str, path: Path) -> None:
+def compile_library(compiler: str, path: Path) -> None:
     """Compile to a name of one's own and rename: processes that build at once do not disturb each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
