@@ -1,4 +1,4 @@
-"""What is kept: class-balanced slots under a budget, codes, decoders and files, and the cache of condensed classes."""
+"""The replay memory: slots under a budget, codes, decoders and files; and the cache of condensed classes."""
 
 from clreplay.memory.budget import class_quotas
 from clreplay.memory.class_cache import ClassCache

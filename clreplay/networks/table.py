@@ -79,7 +79,7 @@ def network_names() -> list[str]:
 
 
 def find_network(name: str) -> Entry:
-    """The entry of a name, whatever its case, hyphens and underscores.
+    """The entry of a name; case, hyphens and underscores do not matter.
 
     Raises:
         ValueError: there is none; the message has the closest name and all others.

@@ -16,7 +16,7 @@ from clreplay.training.augmentation import augment_images, draw, parse_strategy
 class BatchSource:
     """Shuffled, augmented mini-batches of a fixed set, on its device; an epoch's chance is keyed by its number.
 
-    Iterating never touches the global generator, so whatever else a program draws cannot change training.
+    Iterating never touches the global generator, so other random draws of a program cannot change training.
 
     Args:
         images: (n, c, h, w), normalised floats, or uint8 with ``normalization``.
@@ -43,7 +43,12 @@ class BatchSource:
         return math.ceil(len(self.images) / self.batch_size)
 
     def rows(self, epoch: int) -> list[tuple[Tensor, float, Tensor]]:
-        """Of every batch of an epoch: rows, the operator's choice, and parameters an image."""
+        """What is drawn for every batch of an epoch.
+
+        Returns:
+            a batch each: rows (b,), the number in [0, 1) that chooses the operator, and the parameters of every
+            image (b, draw_size - 1), on the images' device but for the number.
+        """
         chance = generator(*self.key, "epoch", epoch)
         n, device = len(self.images), self.images.device
         order = torch.randperm(n, generator=chance)

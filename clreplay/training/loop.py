@@ -137,7 +137,7 @@ def train_further(
         normalization: of uint8 images.
 
     Returns:
-        share of the images that were classified right as they went by, each before its step: a scalar tensor.
+        share of the images that were classified right, each just before its step: a scalar tensor.
 
     Raises:
         ValueError: not exactly one of ``epochs`` and ``steps`` is given, or it is below 1.
@@ -177,7 +177,7 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> None:
-    """Train ``network`` in place by cross-entropy, all the way; no test data, no early stopping.
+    """Train ``network`` in place by cross-entropy from start to end; no test data, no early stopping.
 
     Args:
         network: on the images' device.
@@ -187,7 +187,7 @@ def train(
         key: what shuffling and augmentation are keyed by, e.g. ``(seed, "train", order, step, network)``.
         normalization: for uint8 images.
         progress: called with epochs done and epochs in all.
-        watch: called with every batch as it is presented: rows, labels and the logits before its update.
+        watch: called with every batch: rows (b,), labels (b,) and the logits (b, classes) before its update.
 
     Raises:
         FloatingPointError: the loss is no longer finite at the end.

@@ -13,7 +13,7 @@ MAX_TOGETHER = 20
 
 
 class NetworkStack:
-    """The stacked weights of networks that :func:`check_stack` accepts; those of the networks stay as they are.
+    """The stacked weights of networks that :func:`check_stack` accepts; the networks' own weights do not change.
 
     Args:
         networks: N of them, all in training mode or all in evaluation mode.
@@ -67,10 +67,10 @@ def check_stack(networks: Sequence[nn.Module], max_together: int) -> None:
     parts = [_parts(network) for network in networks]
     for number, other in enumerate(parts):
         for name in {**parts[0], **other}:
-            ours, theirs = parts[0].get(name, "nothing"), other.get(name, "nothing")
-            if ours != theirs:
+            first, second = parts[0].get(name, "nothing"), other.get(name, "nothing")
+            if first != second:
                 raise ValueError(
-                    f"networks must be of one architecture, but {name} is {theirs} in network {number} and {ours} "
+                    f"networks must be of one architecture, but {name} is {second} in network {number} and {first} "
                     "in network 0; train it on its own"
                 )
 

@@ -16,8 +16,8 @@ class TrainingSettings(NetworkSettings):
     """How a network is trained on a memory; the defaults are DM's evaluation protocol.
 
     Attributes:
-        epochs: epochs asked for; as in the authors' script one more runs. Ignored when ``updates`` is set.
-        updates: length in optimiser steps instead of epochs, the same whatever the memory's size
+        epochs: length in epochs; one more is run, as in the authors' script. Ignored when ``updates`` is set.
+        updates: length in optimiser steps instead of epochs, the same for every size of the memory
             (scaled presets); rounded up to whole epochs.
         lr, momentum, weight_decay: of SGD.
         lr_drop: factor on the learning rate after half of the epochs; momentum starts anew there, because

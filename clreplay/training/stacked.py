@@ -43,7 +43,7 @@ def train_together(
     """Train all ``networks`` in place as ``train(network, images, labels, settings, key)`` does each with its key.
 
     Args:
-        networks: of one architecture, on the images' device; buffers (batch norm's statistics) are kept apart too.
+        networks: of one architecture, on the images' device; each keeps its own buffers (batch norm's statistics).
         images: (n, c, h, w) normalised floats, or uint8 with ``normalization``.
         labels: (n,) integers.
         settings: length, optimiser, augmentation.
@@ -111,7 +111,7 @@ def _over_all(
 
 
 def _check_trainable(networks: Sequence[nn.Module]) -> None:
-    """Refuse layers whose chance or statistics cannot be kept apart in a stack."""
+    """Refuse layers whose random draws or statistics cannot be separate for each network of a stack."""
     for name, module in networks[0].named_modules() if networks else ():
         dropout = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
         # Without a momentum the average's weight is 1 / steps so far, read as a Python number.

@@ -22,7 +22,8 @@ class AllSettings(TrainingSettings):
 
 
 def network_of(seed=0, classes=3, dtype=torch.float32, **options):
-    network = ConvNet(classes, image_size=8, **{"width": 4, "depth": 2, **options})
+    with torch.random.fork_rng():
+        network = ConvNet(classes, image_size=8, **{"width": 4, "depth": 2, **options})
     reinitialize(network, seed)
     return network.to(dtype)
 

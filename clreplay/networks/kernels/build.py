@@ -1,4 +1,4 @@
-"""Compile the C source on the spot, once a machine, with whatever C compiler there is.
+"""Compile the C source when it is first needed, once a machine, with the C compiler that is found.
 
 A plain shared library behind ``ctypes``: no headers of Python or PyTorch, so it compiles in under a second,
 and calls release the interpreter's lock. Without a compiler nothing is lost but speed.
@@ -31,7 +31,7 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled functions, built when first asked for and kept in the user's cache folder.
+    """The compiled functions, built when first needed and stored in the user's cache folder.
 
     Raises:
         BuildError: there is no C compiler, or it refuses the source.
@@ -73,7 +73,7 @@ def fingerprint(compiler: str) -> str:
 
 
 def compile_library(compiler: str, path: Path) -> None:
-    """Compile to a name of one's own and rename: processes that build at once do not disturb each other."""
+    """Compile to a temporary name and rename: processes that build at once do not disturb each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         target = Path(folder) / "block.so"
