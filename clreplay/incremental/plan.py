@@ -15,8 +15,9 @@ from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
 from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
+from clreplay.memory.budget import class_quotas
 from clreplay.memory.class_cache import ClassCache
-from clreplay.memory.replay_memory import ReplayMemory, class_quotas
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
 from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, load_recipe, training_settings

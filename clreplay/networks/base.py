@@ -1,4 +1,4 @@
-"""What every network of the house gives: an embedding, style taps, both in one pass, and logits."""
+"""What every network of this library gives: an embedding, style taps, both in one pass, and logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 Tap = Callable[[Tensor], None]
-"""Told every map that style losses read, as the forward pass comes by."""
+"""Called in the forward pass with every map that style losses read."""
 
 
 class Network(nn.Module):

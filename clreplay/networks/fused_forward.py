@@ -1,7 +1,7 @@
-"""From images to features: one forward pass, by PyTorch's own layers or by blocks that fuse what lies between
+"""From images to features: one forward pass, by PyTorch's own layers or by blocks that fuse all layers between
 two convolutions.
 
-The ways differ in speed and in float rounding, not in what they compute:
+The kernels differ in speed and in float rounding, not in what they compute:
 
 - ``eager`` runs the network's own layers, for every network and device.
 - ``native`` runs :mod:`clreplay.networks.kernels` on a CPU: instance norm, ReLU, moments and pooling in one pass over a
@@ -65,7 +65,7 @@ class Forward:
         device = next(network.parameters()).device
         if (why := fusible(network, kernels, device)) is not None:
             raise ValueError(f"kernels={kernels!r} cannot run this network: {why}; use kernels='auto'")
-        self._block: _Block | None = {"eager": None, "native": _native_block, "compiled": _compiled_block}[kernels]
+        self._block: _Block | None = {"eager": None, "native": norm_relu_pool, "compiled": _compiled_block}[kernels]
 
     def __call__(self, images: Tensor, maps: bool = True) -> Features:
         """Features of (classes, n, c, h, w) images.
@@ -75,7 +75,7 @@ class Forward:
             maps: whether any term reads the taps; without, fused blocks do not write them out.
         """
         flat = images.flatten(0, 1)
-        if self.layout == "channels_last" or self._block is _native_block:
+        if self.layout == "channels_last" or self._block is norm_relu_pool:
             flat = flat.contiguous(memory_format=torch.channels_last)
         if self._block is None:
             return self._by_layers(len(images), flat)
@@ -88,34 +88,28 @@ class Forward:
             embedding, taps = embedding.float(), [tap.float() for tap in taps]
         return Features.of(classes, embedding, taps)
 
-    def _by_blocks(self, classes: int, images: Tensor, fused: _Block, wanted: bool) -> Features:
+    def _by_blocks(self, classes: int, images: Tensor, fused: _Block, keep_maps: bool) -> Features:
         dtype = torch.bfloat16 if self.low else torch.float32
         maps, taps, moments = images.to(dtype), [], []
         for block in self.network.blocks:
             conv = block.conv
             out = F.conv2d(maps, conv.weight.to(dtype), conv.bias.to(dtype), padding=conv.padding)
             last = block is self.network.blocks[-1]
-            maps, tap, first, second = fused(out, block.norm, wanted, torch.float32 if last else dtype)
+            maps, tap, first, second = fused(out, block.norm, keep_maps, torch.float32 if last else dtype)
             taps.append(tap)
             moments.append(Moments(first, second, out.shape[2] * out.shape[3]))
-        return Features.of(classes, maps.flatten(1), taps if wanted else [], moments)
-
-
-def _native_block(
-    out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    return norm_relu_pool(out, norm, wanted, dtype)
+        return Features.of(classes, maps.flatten(1), taps if keep_maps else [], moments)
 
 
 def plain_block(
-    out: Tensor, scale: Tensor, shift: Tensor, eps: float, wanted: bool, dtype: torch.dtype
+    out: Tensor, scale: Tensor, shift: Tensor, eps: float, keep_map: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Instance norm, ReLU, 2x2 average pooling and moments, in elementary operations a compiler can fuse.
 
     Args:
         out: (n, c, h, w), what the convolution gave; everything is computed in single precision.
         scale, shift, eps: of the norm, (c,).
-        wanted: whether to give the rectified map.
+        keep_map: whether to return the rectified map.
         dtype: of the pooled map.
 
     Returns:
@@ -126,7 +120,7 @@ def plain_block(
     deviation = (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
     tap = (centred * deviation * scale[:, None, None] + shift[:, None, None]).relu()
     pooled = F.avg_pool2d(tap, 2).to(dtype)
-    return pooled, tap if wanted else None, tap.mean((2, 3)), tap.square().mean((2, 3))
+    return pooled, tap if keep_map else None, tap.mean((2, 3)), tap.square().mean((2, 3))
 
 
 @functools.cache
@@ -138,6 +132,6 @@ def _compiler() -> Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor]]:
 
 
 def _compiled_block(
-    out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype
+    out: Tensor, norm: nn.GroupNorm, keep_map: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    return _compiler()(out, norm.weight, norm.bias, norm.eps, wanted, dtype)
+    return _compiler()(out, norm.weight, norm.bias, norm.eps, keep_map, dtype)
