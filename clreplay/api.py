@@ -55,7 +55,7 @@ def condense(
         ``.labels``, and ``.record``, the loss terms by iteration.
 
     Raises:
-        ValueError: images or labels are unusable, a class is smaller than asked, a setting is unknown.
+        ValueError: images or labels are unusable, a class is smaller than requested, a setting is unknown.
 
     Example:
         >>> memory = condense(images, labels, method="ddm", images_per_class=10, preset="smoke")

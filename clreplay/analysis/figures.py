@@ -32,7 +32,7 @@ OKABE_ITO = {
     "reddish purple": "#CC79A7",
     "sky blue": "#56B4E9",
 }
-"""Colours that colour-blind readers tell apart (Okabe & Ito 2008); their yellow is left out: too pale on white."""
+"""Colours that colour-blind readers can distinguish (Okabe & Ito 2008); their yellow is left out: too pale on white."""
 
 STYLES = {
     "ddm": ("vermillion", "o"),

@@ -31,7 +31,7 @@ def architectures(count: int | None) -> list[dict[str, Any]]:
     """The whole space, or the first ``count`` networks of one shuffled order: fewer are a part of more.
 
     Raises:
-        ValueError: more are asked for than there are.
+        ValueError: more are requested than there are.
     """
     space = list(search_space())
     if count is None or count == len(space):

@@ -37,11 +37,11 @@ class Cell:
         method: as the paper calls it.
         recipe: name (or file) of the memory's recipe, or :data:`WHOLE`.
         train_network, test_network: what condenses, and what is trained on the outcome.
-        overrides: settings of the recipe that the cell stands for.
+        overrides: settings of the recipe that define the cell.
         variant: what else tells it from its neighbours, as columns of the rendered table.
         metric: what is measured; the search has several.
         published, published_spread: as printed; empty where the paper has no number.
-        source: where the published number stands.
+        source: of the published number.
     """
 
     table: str
@@ -187,7 +187,7 @@ _VARIANTS: dict[str, Callable[[dict[str, str]], _Variant]] = {
 }
 
 
-# ---------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------- the requested cells
 
 
 def _unpublished(cell: Cell, **changes: Any) -> Cell:
@@ -239,7 +239,7 @@ def _of_own_method(cells: list[Cell], table: str, name: str) -> list[Cell]:
         raise ValueError(f"--method of table {table} must be among {', '.join(theirs)}, got {name!r}")
     from clreplay.recipes.recipe import load_recipe
 
-    recipe = load_recipe(name)  # a typo is told now
+    recipe = load_recipe(name)  # a typo is an error now
     model = next(recipe for recipe in ("ddm", *theirs) if recipe in theirs and recipe != WHOLE)
     own = {"recipe": name, "method": recipe.label, "overrides": ()}
     return [_unpublished(cell, **own) for cell in cells if cell.recipe == model]

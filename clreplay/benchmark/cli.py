@@ -28,13 +28,13 @@ SECONDS_BETWEEN_TABLES = 60.0
 
 def parser() -> argparse.ArgumentParser:
     """Flags of ``runs/static_tables.py``."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="static_tables",
         description=DESCRIPTION,
         epilog="tables:\n" + "\n".join(f"  {name:<6} {title}" for name, title in TITLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = made.add_argument
+    add = arguments.add_argument
     add("--table", nargs="+", metavar="NAME", default=[], help=f"{', '.join(TITLES)}, or all")
     add("--dataset", nargs="+", default=[], metavar="NAME", help="only these; others than the table's have no number")
     add("--ipc", nargs="+", type=int, default=[], metavar="N", help="only these numbers of images a class")
@@ -64,14 +64,14 @@ def parser() -> argparse.ArgumentParser:
     add("--status", action="store_true", help="only say what is done, missing and failed; needs no data")
     add("--render", action="store_true", help="only render what is there; needs no data")
     add("--show", metavar="HASH", help="only say which settings a hash in a rendered table stands for")
-    return made
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run.
 
     Returns:
-        0; 1 if cells failed (their reasons are listed); 2 for a user's error, told in one line; 130 for Ctrl-C.
+        0; 1 if cells failed (their reasons are listed); 2 for a user's error, printed in one line; 130 for Ctrl-C.
     """
     options = parser().parse_args(argv)
     return exit_code(lambda: _run(options))
@@ -114,7 +114,7 @@ def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, exe
     from clreplay.benchmark.plan import plan
     from clreplay.benchmark.store import Store
 
-    grids = [_grid(options, asked, device) for asked in _asked(tables, options, reporter)]
+    grids = [_grid(options, request, device) for request in _requests(tables, options, reporter)]
     plans = [plan(grid) for grid in grids]
     store = Store(Path(options.out) / "store.sqlite")
     for other in options.merge:
@@ -122,7 +122,7 @@ def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, exe
     failed = 0
     for grid, planned in zip(grids, plans):
         if options.status:
-            _status(grid, planned, store, device, options.jobs or 1)
+            _status(grid, planned, store, options.jobs or 1)
         else:
             failed += _table(grid, planned, store, device, options, executor, reporter)
     return 1 if failed else 0
@@ -137,18 +137,18 @@ def _show(path: Path, name: str) -> int:
     return 0
 
 
-def _status(grid: Any, planned: Any, store: Any, device: str, jobs: int) -> None:
+def _status(grid: Any, planned: Any, store: Any, jobs: int) -> None:
     from clreplay.benchmark.status import status_lines
 
     print(f"{TITLES[grid.table]}; preset {grid.preset}, protocol {grid.protocol}; {store.path}")
-    for text in status_lines(planned, store.read(), device.partition(":")[0], jobs):
+    for text in status_lines(planned, store.read(), jobs):
         print(text)
 
 
 def _table(
     grid: Any, planned: Any, store: Any, device: str, options: argparse.Namespace, executor: Any, reporter: Any
 ) -> int:
-    """Measure (unless only rendering is asked for) and render one table; the number of cells that failed."""
+    """Measure (unless only rendering is requested) and render one table; the number of cells that failed."""
     from clreplay.benchmark.page import Page
     from clreplay.benchmark.results import FAILED, lines_of
     from clreplay.benchmark.run import BenchmarkRun
@@ -156,8 +156,7 @@ def _table(
     from clreplay.benchmark.status import status_line
     from clreplay.runtime.provenance import commit
 
-    out, device_type = Path(options.out), device.partition(":")[0]
-    page = Page(grid, planned, device_type)
+    out, page = Path(options.out), Page(grid, planned)
     if executor is not None:
         reporter.line(f"{TITLES[grid.table]}; preset {grid.preset}, protocol {grid.protocol}, device {device}")
         place = Place(device, options.data_root, str(out / "work"), commit())
@@ -175,7 +174,7 @@ def _table(
     contents = store.read()
     for path in page.write(contents, out):
         reporter.line(f"  wrote {path}")
-    failed = [line for line in lines_of(planned, contents, device_type) if line.state == FAILED]
+    failed = [line for line in lines_of(planned, contents) if line.state == FAILED]
     if failed:
         reporter.line(f"  {len(failed)} cell(s) failed; their reasons are above and below the table")
     return 0 if options.render else len(failed)
@@ -187,8 +186,8 @@ def _progress(reporter: Any, unit: Any):
         yield task
 
 
-def _asked(tables: Sequence[str], options: argparse.Namespace, reporter: Any) -> list[Any]:
-    """What is asked for of every table that has something of it."""
+def _requests(tables: Sequence[str], options: argparse.Namespace, reporter: Any) -> list[Any]:
+    """The request of every table that has a part of it."""
     from clreplay.benchmark.request import CellFilter, split_request
     from clreplay.data import DATASETS
 
@@ -198,14 +197,14 @@ def _asked(tables: Sequence[str], options: argparse.Namespace, reporter: Any) ->
     if not tables:
         return []
     names = (options.dataset, options.method, options.train_network, options.test_network)
-    asked = [CellFilter(table, *map(tuple, names)) for table in tables]
-    taken, said = split_request(asked, options.protocol, tuple(DATASETS))
-    for text in said:
+    requests = [CellFilter(table, *map(tuple, names)) for table in tables]
+    taken, skipped = split_request(requests, options.protocol, tuple(DATASETS))
+    for text in skipped:
         reporter.line(text)
     return taken
 
 
-def _grid(options: argparse.Namespace, asked: Any, device: str) -> Any:
+def _grid(options: argparse.Namespace, request: Any, device: str) -> Any:
     from clreplay.benchmark.cells import SEARCH
     from clreplay.benchmark.request import TableRequest
     from clreplay.recipes.overrides import parse_set
@@ -214,7 +213,7 @@ def _grid(options: argparse.Namespace, asked: Any, device: str) -> Any:
     if preset == "auto":
         preset = "paper" if device.startswith("cuda") else "cpu"
     return TableRequest(
-        **vars(asked),
+        **vars(request),
         images_per_class=tuple(options.ipc),
         sets=options.sets,
         networks=options.networks,
@@ -223,7 +222,7 @@ def _grid(options: argparse.Namespace, asked: Any, device: str) -> Any:
         protocol=options.protocol,
         store=options.store,
         seed=options.seed,
-        architectures=options.architectures if asked.table == SEARCH else None,
+        architectures=options.architectures if request.table == SEARCH else None,
     )
 
 

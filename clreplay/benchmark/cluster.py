@@ -81,13 +81,13 @@ class RayExecutor:
         """The outcome of every task; when it ends early, what is running is cancelled and saves itself."""
         import ray
 
-        tasks, running, held = iter(tasks), {}, _Held()
+        tasks, running, shared = iter(tasks), {}, _SharedImages()
         blocked: list[Task] = []
         patient_until = None
         try:
             while True:
                 while len(running) < self.jobs and (task := next(tasks, None)) is not None:
-                    running[self._begin(task, held.reference(task))] = task
+                    running[self._begin(task, shared.reference(task))] = task
                 if running:
                     (ready, *_), _ = ray.wait(list(running), num_returns=1)
                     outcome = _outcome(ready, task := running.pop(ready))
@@ -117,8 +117,8 @@ class RayExecutor:
         return remote.remote(_anywhere(task), images, code_digest(), self.share.cpus)
 
 
-class _Held:
-    """The condensed set that tasks train on, put into the cluster's memory once and not with every task."""
+class _SharedImages:
+    """The condensed set that tasks train on, put into the cluster's memory once instead of with every task."""
 
     def __init__(self) -> None:
         self._key, self._reference = None, None
@@ -136,7 +136,7 @@ class _Held:
 def _anywhere(task: Task) -> Task:
     """The task without its images, its paths as every machine understands them."""
     place = task.place
-    # Named here, by flag or environment, it counts everywhere; else every machine looks where it is told to.
+    # Named here, by flag or environment, it counts everywhere; else every machine uses its own setting.
     root = place.data_root or os.environ.get("CLREPLAY_DATA")
     root = None if root is None else str(Path(root).expanduser().absolute())
     work = None if place.work is None else str(Path(place.work).absolute())
@@ -225,7 +225,7 @@ def share_of(machines: list[dict[str, float]], device_type: str, jobs: int | Non
         jobs: units at a time; None takes one a GPU, or one a core.
 
     Raises:
-        ClusterError: there is no GPU where one is asked for, or there are no cores.
+        ClusterError: a GPU is requested and there is none, or there are no cores.
         ValueError: less than one job.
     """
     if jobs is not None and jobs < 1:

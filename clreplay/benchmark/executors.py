@@ -10,21 +10,18 @@ import gc
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock, Timeout
+
+from clreplay.benchmark.rows import Finished
 from clreplay.benchmark.sets import Place
-from clreplay.benchmark.store import Finished
 from clreplay.benchmark.units import Unit
 from clreplay.data import data_root
 from clreplay.runtime.progress import Progress
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes on one store then may do the same work twice
-    fcntl = None
 
 ATTEMPTS = 2
 """Of units that fail for a reason that may pass, such as memory that others hold."""
@@ -80,7 +77,7 @@ def attempt(task: Task, progress: Progress | None = None) -> Outcome:
 
     KeyboardInterrupt and its like go through.
     """
-    with claimed(task.place.work, task.unit.keys[0]) as mine:
+    with claimed(task.place.work, task.unit.name) as mine:
         return _attempt(task, progress) if mine else Outcome(task.unit, elsewhere=True)
 
 
@@ -151,7 +148,7 @@ class JoblibExecutor:
         # A process whose memory has grown, as by a data set, is replaced between two tasks: nothing is lost by it.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=threads):
-            # No task ahead of time: it would be found to be done by somebody else when its turn comes.
+            # No task ahead of time: another process may have finished it when its turn comes.
             pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=self.jobs)
             yield from pool(delayed(_numbered)(number, task) for number, task in numbered)
 
@@ -205,24 +202,23 @@ def _reason(error: BaseException, place: Place) -> str:
 def claimed(folder: str | None, name: str) -> Iterator[bool]:
     """Whether this process may do a piece of work; within the block no other one of the machine may.
 
-    The lock is the system's, so it ends with the process, however that ends.
+    The lock is the operating system's, so it ends with the process, however that ends.
     """
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)  # condensations under way are kept there, too
-    if folder is None or fcntl is None:
+    if folder is None:
         yield True
         return
+    Path(folder).mkdir(parents=True, exist_ok=True)  # interrupted condensations are saved there, too
     path = Path(folder) / f"{name}.lock"
-    with open(path, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        if not path.exists() or os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
-            yield False  # whoever had it is through with it since the file was opened
-            return
-        try:
-            yield True
-        finally:
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # Whoever opened the file just now may get a lock on nothing: then work is done twice, with the same outcome.
+        with suppress(PermissionError):  # Windows does not remove an open file
             path.unlink(missing_ok=True)
+        lock.release()

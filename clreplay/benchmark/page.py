@@ -1,4 +1,4 @@
-"""The files of a rendered table: what stands in them, whichever run measured it, and what they are called."""
+"""The files of a rendered table: their names, and the cells in them, whichever run measured these."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from clreplay.benchmark.plan import plan
 from clreplay.benchmark.planned import PlannedCell
 from clreplay.benchmark.protocols import PROTOCOLS
 from clreplay.benchmark.render import Caption, latex, markdown, table_csv
-from clreplay.benchmark.request import REPEATS, TableRequest
+from clreplay.benchmark.request import TableRequest
 from clreplay.benchmark.results import TableRow, lines_of
-from clreplay.benchmark.store import Contents, key_of
+from clreplay.benchmark.rows import Contents, key_of
 from clreplay.data import DATASETS
 from clreplay.runtime.files import write_text
 
@@ -22,19 +22,18 @@ from clreplay.runtime.files import write_text
 class Page:
     """One table under one preset, protocol, way of holding images, seed and set of changed settings.
 
-    It shows the cells that are asked for and, beside them, all others of the table that the store has something
-    measured for: runs over parts of a table add to its page. Memories of one's own, and data or numbers of images
-    that the table does not print, are there only when they are asked for.
+    It shows the requested cells and, beside them, all others of the table for which the store has results: runs over
+    parts of a table add to its page. The user's own memories, and data or numbers of images that the table does not
+    print, are shown only if they are requested.
 
     Args:
-        grid: what is asked for.
+        grid: the requested table, or part of it.
         planned: the plan of it.
-        device_type: ``cuda`` or ``cpu``.
     """
 
-    def __init__(self, grid: TableRequest, planned: Sequence[PlannedCell], device_type: str) -> None:
-        self.grid, self.planned, self.device_type = grid, list(planned), device_type
-        self._plans: dict[tuple[tuple[tuple[str, int | None], ...], Cell], PlannedCell] = {}
+    def __init__(self, grid: TableRequest, planned: Sequence[PlannedCell]) -> None:
+        self.grid, self.planned = grid, list(planned)
+        self._plans: dict[tuple[tuple[tuple[str, int], ...], Cell], PlannedCell] = {}
 
     @property
     def name(self) -> str:
@@ -57,10 +56,11 @@ class Page:
         )
 
     def lines(self, contents: Contents) -> list[TableRow]:
-        """Of all its cells, in the paper's order; what the paper does not print comes last."""
+        """The rows of all its cells, in the paper's order; what the paper does not print comes last."""
         order = {cell: place for place, cell in enumerate(self._layout)}
-        planned = sorted([*self.planned, *self._beside(contents)], key=lambda one: order.get(one.cell, len(order)))
-        return lines_of(planned, contents, self.device_type)
+        beside = lines_of(self._beside(contents), contents, all_draws=True)
+        lines = [*lines_of(self.planned, contents), *(line for line in beside if line.done)]
+        return sorted(lines, key=lambda line: order.get(line.cell, len(order)))
 
     def write(self, contents: Contents, out: Path) -> list[Path]:
         """Markdown, LaTeX and CSV.
@@ -79,61 +79,41 @@ class Page:
 
     @cached_property
     def _layout(self) -> list[Cell]:
-        """The table's cells, then those that it gives the data and numbers of images that are asked for."""
+        """The table's cells, then those that it has for the requested data and numbers of images."""
         grid = self.grid
-        asked = select(grid.table, grid.datasets, grid.images_per_class, known_datasets=tuple(DATASETS))
-        return list(dict.fromkeys([*published_cells(grid.table), *asked]))
+        more = select(grid.table, grid.datasets, grid.images_per_class, known_datasets=tuple(DATASETS))
+        return list(dict.fromkeys([*published_cells(grid.table), *more]))
 
     def _beside(self, contents: Contents) -> list[PlannedCell]:
-        """Of the cells that are not asked for, those with something measured."""
-        asked, held = {one.cell for one in self.planned}, _held(contents)
+        """The cells that are not requested, where the store may have results for them."""
+        mine, measured = {one.cell for one in self.planned}, _measured(contents)
         changed = {key.rpartition(".")[2] for key in self.grid.overrides if not key.startswith("train.")}
         cells = [
             cell
             for cell in self._layout
-            if cell not in asked
-            and (cell.dataset, cell.images_per_class) in held
+            if cell not in mine
+            and (cell.dataset, cell.images_per_class) in measured
             and not changed & {name for name, _ in cell.overrides}
         ]
-        if self.grid.table == SEARCH:
-            # Its networks are hundreds: one of them tells whether there are images to train them on.
-            probed = self._planned(cells, architectures=1)
-            cells = [one.cell for one in probed if self._has_sets(one, contents)]
-        plans = zip(*(self._planned(cells, sets=sets, networks=networks) for sets, networks in self._repeats()))
-        fullest = [max(alike, key=lambda one: self._done(one, contents)) for alike in plans]
-        return [one for one in fullest if self._done(one, contents)[0]]
+        if self.grid.table != SEARCH:
+            return self._planned(cells, sets=1, networks=1)
+        # A search plans hundreds of networks: that of one tells whether there are images to train them on.
+        probed = self._planned(cells, architectures=1)
+        return self._planned([one.cell for one in probed if all(spec.key in contents.sets for spec in one.specs)])
 
-    def _repeats(self) -> list[tuple[int | None, int | None]]:
-        """Sets and networks of the cells beside: as few as now are asked for, or as many as others measured."""
-        if self.grid.table == SEARCH:
-            return [(self.grid.sets, self.grid.networks)]
-        return list(dict.fromkeys([(self.grid.sets, self.grid.networks), (None, None), REPEATS["paper"]]))
-
-    def _planned(self, cells: Sequence[Cell], **changes: int | None) -> list[PlannedCell]:
-        """The plan of cells that are not asked for; each is made once."""
+    def _planned(self, cells: Sequence[Cell], **changes: int) -> list[PlannedCell]:
+        """The plan of cells that are not requested, without those that cannot be measured; each is made once."""
         key = tuple(sorted(changes.items()))
         missing = [cell for cell in cells if (key, cell) not in self._plans]
         if missing:
-            # A changed setting may belong to a memory that only the cells asked for have.
-            asked = [one.cell for one in self.planned] if self.grid.overrides else []
-            for one in plan(replace(self.grid, **changes), [*asked, *missing]):
+            # A changed setting may belong to a memory that only the requested cells have.
+            mine = [one.cell for one in self.planned] if self.grid.overrides else []
+            for one in plan(replace(self.grid, **changes), [*mine, *missing]):
                 self._plans[key, one.cell] = one
-        return [self._plans[key, cell] for cell in cells]
-
-    def _has_sets(self, planned: PlannedCell, contents: Contents) -> bool:
-        settled = [spec.with_execution(contents, self.device_type) for spec in planned.specs]
-        return not planned.problem and all(spec is not None and spec.key in contents.units for spec in settled)
-
-    def _done(self, planned: PlannedCell, contents: Contents) -> tuple[int, int]:
-        """How many networks are trained; of as many, the plan that wants no more comes first."""
-        line = lines_of([planned], contents, self.device_type)[0]
-        return line.done, -line.wanted
+        return [one for one in (self._plans[key, cell] for cell in cells) if not one.problem]
 
 
-def _held(contents: Contents) -> set[tuple[str, int | None]]:
-    """Data sets and images a class that anything was measured for; None stands for all real images."""
-    sets = {(row.settings["dataset"], row.settings["images_per_class"]) for row in contents.units.values()
-            if row.kind == "set"}  # fmt: skip
-    whole = {(row.settings["dataset"], None) for row in contents.units.values()
-             if row.kind == "network" and row.settings["set"] is None}  # fmt: skip
-    return sets | whole
+def _measured(contents: Contents) -> set[tuple[str, int | None]]:
+    """Data sets and images a class that anything was measured for; None means all real images."""
+    sets = {(row.dataset, row.images_per_class) for row in contents.sets.values()}
+    return sets | {(row.dataset, None) for row in contents.networks.values() if row.condensed_set is None}

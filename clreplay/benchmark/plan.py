@@ -23,7 +23,7 @@ def plan(grid: TableRequest, cells: Sequence[Cell] | None = None) -> list[Planne
     """Every cell of a grid with what has to be done for it; what cannot be done says why.
 
     Args:
-        grid: the table as it is asked for.
+        grid: the requested table.
         cells: others of the table than those that the grid asks for.
 
     Raises:
@@ -34,7 +34,9 @@ def plan(grid: TableRequest, cells: Sequence[Cell] | None = None) -> list[Planne
         cells = select(grid.table, *chosen, tuple(DATASETS))
     recipes, absent = _recipes(cells)
     learner, by_recipe = split_overrides(grid.overrides, recipes.values())
-    training_of(grid.protocol, "ddm", "ConvNet", grid.preset, learner)  # a wrong setting is told now, not once a cell
+    training_of(
+        grid.protocol, "ddm", "ConvNet", grid.preset, learner
+    )  # a wrong setting is an error now, not once for each cell
     stood_for = {name for cell in cells for name, _ in cell.overrides}
     architecture = set(next(search_space())) if grid.table == SEARCH else set()
     for key in grid.overrides:

@@ -3,7 +3,7 @@
 ``common`` is the same for every method (DM's protocol: ``strategies/training.yaml``). ``authors`` trains on each
 method's images as its authors do, ``idc`` on everybody's as IDC's authors do. In all of them the last epoch of every
 network counts: authors who report the best of several test accuracies are not followed in that. Numbers of two
-protocols never stand in one column.
+protocols are never in one column.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SEARCH_LENGTH: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Length of the architecture search's trainings, on condensed and on all real images, by preset (the paper's: 200)."""
 WHOLE_NETWORKS = 5
-"""Networks trained on all real images at most, unless told otherwise: there is no condensed set to repeat."""
+"""Networks trained on all real images at most, by default: there is no condensed set to repeat."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def search_trainings(
 
 
 def lasting(settings: TrainingSettings) -> str:
-    """Length of a training in words: DM's loop runs one epoch more than it is asked for."""
+    """Length of a training in words: DM's loop runs one epoch more than its setting says."""
     if settings.updates is not None:
         return f"{settings.updates} updates"
     return f"{settings.epochs} epochs ({settings.epochs + 1}, as DM's authors count)"

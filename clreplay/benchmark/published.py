@@ -1,4 +1,4 @@
-"""The numbers that the DDM paper prints, as rows of text: digits are kept as printed, a dash is an empty cell."""
+"""The numbers that the DDM paper prints, as rows of text: digits as they are printed, an empty cell for a dash."""
 
 from __future__ import annotations
 

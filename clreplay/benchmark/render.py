@@ -32,9 +32,9 @@ class Caption:
 
     Attributes:
         table: its name.
-        preset, protocol: of all cells; two protocols never stand in one table.
+        preset, protocol: of all cells; a table never mixes two protocols.
         protocol_text: the protocol in words.
-        store: how condensed images were held before training.
+        store: how condensed images were stored before training.
         changed: the flags that change settings or chance, as they were given.
     """
 
@@ -180,7 +180,7 @@ def _named(lines: Sequence[TableRow]) -> int:
     return 4 + len(_variants(lines)) + _several_metrics(lines)
 
 
-# ---------------------------------------------------------------- what stands around the table
+# ---------------------------------------------------------------- the text around the table
 
 
 def _paragraphs(lines: Sequence[TableRow], caption: Caption, bold: str = "**") -> list[str]:

@@ -1,4 +1,4 @@
-"""Several tables asked for at once: each takes what it prints of what is asked for, and says what it leaves out.
+"""Requests for several tables at once: each takes the part that it prints, and reports what it leaves out.
 
 Alone, a table measures other data and memories in its layout; of ``--table all --dataset cifar10`` nobody expects
 CIFAR-10 in the layout of the table at 128 x 128 pixels.
@@ -20,7 +20,7 @@ from clreplay.runtime.checks import check_counts
 
 @dataclass(frozen=True)
 class CellFilter:
-    """The cells that are asked for of one table, see :func:`clreplay.benchmark.cells.select`.
+    """The requested cells of one table, see :func:`clreplay.benchmark.cells.select`.
 
     Attributes:
         table: its name.
@@ -35,63 +35,63 @@ class CellFilter:
 
 
 def split_request(
-    asked: Sequence[CellFilter], protocol: str, known_datasets: Sequence[str]
+    requests: Sequence[CellFilter], protocol: str, known_datasets: Sequence[str]
 ) -> tuple[list[CellFilter], list[str]]:
-    """What each of several tables takes of what is asked for.
+    """The part of a request that each of several tables takes.
 
     A data set, memory or network that some table of the paper prints is measured in those that print it; data and
-    memories that none prints, in every table whose layout suits them. A table that is asked for alone takes all.
+    memories that none prints, in every table whose layout suits them. A single table takes all.
 
     Args:
-        asked: the same of every table.
+        requests: the same for every table.
         protocol: by which networks are trained.
         known_datasets: data sets beside the tables' own.
 
     Returns:
-        what is left for each table that has something, and a sentence on everything that is left out.
+        the request of each table that has a part of it, and a sentence on everything that is left out.
 
     Raises:
-        ValueError: no table is left, or nothing has such a name.
+        ValueError: no table has a part of it, or a name is unknown.
     """
-    if len(asked) == 1:
-        return list(asked), []
-    taken, said = [], []
-    for one in asked:
+    if len(requests) == 1:
+        return list(requests), []
+    taken, skipped = [], []
+    for one in requests:
         if one.table == SEARCH and protocol != "common":
-            said.append(f"table {SEARCH} has a protocol of its own, not {protocol}: skipped")
+            skipped.append(f"table {SEARCH} has a protocol of its own, not {protocol}: skipped")
             continue
         mine, absent = _of_table(one, known_datasets)
         if absent:
             what = "skipped" if mine is None else "left out there"
-            said.append(f"table {one.table} has no {', '.join(absent)}: {what}")
+            skipped.append(f"table {one.table} has no {', '.join(absent)}: {what}")
         if mine is not None:
             taken.append(mine)
     if not taken:
-        tables = ", ".join(one.table for one in asked)
-        raise ValueError(f"none of the tables {tables} has what is asked for, name others: {'; '.join(said)}")
-    return taken, said
+        tables = ", ".join(one.table for one in requests)
+        raise ValueError(f"none of the tables {tables} has any of what is requested, name others: {'; '.join(skipped)}")
+    return taken, skipped
 
 
-def _of_table(asked: CellFilter, known: Sequence[str]) -> tuple[CellFilter | None, list[str]]:
-    """What a table takes, None if that is nothing, and the names of what it has not."""
-    absent, cells, chosen = [], list(published_cells(asked.table)), CellFilter(asked.table)
+def _of_table(request: CellFilter, known: Sequence[str]) -> tuple[CellFilter | None, list[str]]:
+    """The part that a table takes (None if it is empty), and the names that it does not have."""
+    absent, cells, chosen = [], list(published_cells(request.table)), CellFilter(request.table)
     spelled: dict[str, Callable[[str], str]] = {
         "datasets": lambda name: dataset_name(name, known),
         "methods": str.lower,
     }
     for kind, names_of in _NAMES.items():
-        wanted = getattr(asked, kind)
+        wanted = getattr(request, kind)
         theirs = {name for cell in cells for name in names_of(cell)}
         # What no table prints is a person's own, or a slip that select tells.
         printed = {name for table in TITLES for cell in published_cells(table) for name in names_of(cell)}
-        if kind == "methods" and asked.table not in OPEN:
+        if kind == "methods" and request.table not in OPEN:
             printed.update(spelled[kind](name) for name in wanted)
         plain = {name: spelled.get(kind, plain_name)(name) for name in wanted}
-        kept = tuple(name for name in wanted if plain[name] in theirs or plain[name] not in printed)
-        absent += [name for name in wanted if name not in kept]
-        if wanted and not kept:
+        printed_here = tuple(name for name in wanted if plain[name] in theirs or plain[name] not in printed)
+        absent += [name for name in wanted if name not in printed_here]
+        if wanted and not printed_here:
             return None, absent
-        chosen = replace(chosen, **{kind: kept})
+        chosen = replace(chosen, **{kind: printed_here})
         cells = select(chosen.table, chosen.datasets, (), chosen.methods, known_datasets=known)
     return chosen, absent
 
@@ -125,7 +125,7 @@ class TableRequest:
         preset: ``paper``, ``cpu`` or ``smoke``.
         overrides: single settings, see :func:`clreplay.recipes.overrides.split_overrides`.
         protocol: a key of :data:`clreplay.benchmark.protocols.PROTOCOLS`.
-        store: how condensed images are held before training: ``float32`` as the authors hold them, or ``uint8`` as
+        store: how condensed images are stored before training: ``float32`` as the authors hold them, or ``uint8`` as
             a replay memory does.
         seed: of all chance.
         architectures: how many of the 720 networks of Table 7; None takes all, or as many as the preset does.

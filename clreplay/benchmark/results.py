@@ -1,4 +1,4 @@
-"""What a store says about planned cells: measured numbers beside published ones, or why there is none."""
+"""The rows of a table: measured numbers from the store beside published ones, or why there is none."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from clreplay.benchmark.architecture_ranking import TOPS, correlation, how_many, selected
 from clreplay.benchmark.cells import Cell
 from clreplay.benchmark.planned import PlannedCell, PlannedNetworks
-from clreplay.benchmark.store import Contents, Row
+from clreplay.benchmark.rows import Contents, NetworkRow, SetRow
 
 MEASURED, PARTLY, MISSING, FAILED = "measured", "partly measured", "not measured", "failed"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a rendered table.
+    """One row of a rendered table.
 
     Attributes:
         cell: what is measured.
@@ -30,8 +30,8 @@ class TableRow:
         settings: hash of the settings.
         state: measured, partly measured, not measured or failed.
         reason: why it failed.
-        variant: what tells the line from its neighbours; a search adds to the cell's.
-        reduced: in what the settings fall short of the paper's.
+        variant: what distinguishes the row from its neighbours; a search adds to the cell's.
+        reduced: how the settings fall short of the paper's.
         notes: what the paper leaves open and was decided here.
     """
 
@@ -53,40 +53,51 @@ class TableRow:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the published number, where there are both; minutes of fewer architectures are another thing."""
+        """Ours minus the published number, if there are both and they mean the same: not minutes of fewer networks."""
         if self.cell.metric == "time_cost" and self.reduced:
             return None
         return None if self.ours is None or not self.cell.published else self.ours - float(self.cell.published)
 
 
-def lines_of(planned: Iterable[PlannedCell], contents: Contents, device_type: str) -> list[TableRow]:
-    """The lines of a table; Spearman's correlation has one for every length of the ranking."""
+def lines_of(planned: Iterable[PlannedCell], contents: Contents, all_draws: bool = False) -> list[TableRow]:
+    """The rows of a table; Spearman's correlation has one for every length of the ranking.
+
+    Args:
+        planned: the cells.
+        contents: of the store.
+        all_draws: whether a cell averages over all sets and networks that the store has of its kind, whatever the
+            plan asks for.
+    """
     found = []
     for one in planned:
         if one.problem:
             found.append(TableRow(one.cell, state=FAILED, reason=one.problem, variant=one.cell.variant))
         elif one.real:
-            found += _search_lines(one, contents, device_type)
+            found += _search_lines(one, contents)
         else:
-            found.append(_line(one, contents, device_type))
+            found.append(_line(one, contents, all_draws))
     return found
 
 
-def _line(planned: PlannedCell, contents: Contents, device_type: str) -> TableRow:
-    rows = [row for row in _rows(planned.trained, contents, device_type) if row is not None]
-    common = _common(planned, contents, device_type, rows)
+def _line(planned: PlannedCell, contents: Contents, all_draws: bool) -> TableRow:
+    if all_draws:
+        rows = planned.trained[0].alike(contents)
+        common = {**_common(planned, contents, rows), "wanted": len(rows), "state": MEASURED if rows else MISSING}
+    else:
+        rows = [row for row in _rows(planned.trained, contents) if row is not None]
+        common = _common(planned, contents, rows)
     if not rows:
         return TableRow(planned.cell, **common)
-    values = np.array([row.result["accuracy"] for row in rows])
+    values = np.array([row.accuracy for row in rows])
     spread = float(values.std()) if len(values) > 1 else None
     return TableRow(planned.cell, ours=float(values.mean()), spread=spread, **common)
 
 
-def _search_lines(planned: PlannedCell, contents: Contents, device_type: str) -> list[TableRow]:
+def _search_lines(planned: PlannedCell, contents: Contents) -> list[TableRow]:
     cell = planned.cell
-    proxy, real = (_rows(part, contents, device_type) for part in (planned.trained, planned.real))
+    proxy, real = (_rows(part, contents) for part in (planned.trained, planned.real))
     both = list({row.key: row for pair in (proxy, real) for row in pair if row is not None}.values())
-    common = {**_common(planned, contents, device_type, both), "wanted": len(proxy)}
+    common = {**_common(planned, contents, both), "wanted": len(proxy)}
     common["done"] = sum(first is not None and second is not None for first, second in zip(proxy, real))
     tops = TOPS if cell.metric == "spearman_correlation" else (None,)
     lines = []
@@ -94,8 +105,7 @@ def _search_lines(planned: PlannedCell, contents: Contents, device_type: str) ->
         variant = cell.variant if top is None else (*cell.variant, ("top", top))
         changes: dict[str, Any] = {"variant": variant}
         if common["state"] == MEASURED:  # a ranking of some would be another number
-            made = _sets(planned, contents, device_type)
-            changes["ours"] = _metric(cell.metric, proxy, real, made, top)
+            changes["ours"] = _metric(cell.metric, proxy, real, _sets(both, planned, contents), top)
             if changes["ours"] is None:
                 changes["reason"] = f"no correlation over {how_many(top or 'all', len(proxy))} of {len(proxy)}"
         lines.append(TableRow(cell, **{**common, **changes}))
@@ -103,32 +113,34 @@ def _search_lines(planned: PlannedCell, contents: Contents, device_type: str) ->
 
 
 def _metric(
-    metric: str, proxy: Sequence[Row], real: Sequence[Row], sets: Sequence[Row], top: str | None
+    metric: str, proxy: Sequence[NetworkRow], real: Sequence[NetworkRow], sets: Sequence[SetRow], top: str | None
 ) -> float | None:
-    first, second = ([row.result["accuracy"] for row in rows] for rows in (proxy, real))
+    first, second = ([row.accuracy for row in rows] for rows in (proxy, real))
     if metric == "accuracy":
         return selected(first, second)
     if metric == "time_cost":
-        return sum(row.seconds for row in proxy) / 60
+        return sum(row.origin.seconds for row in proxy) / 60
     if metric == "storage":
-        return float((sets or proxy)[0].result["images"])  # stored ones; all real images are what they are
+        return float((sets or proxy)[0].images)  # of a set as stored; of all real images their number
     return correlation(first, second, top or "all")
 
 
-def _common(planned: PlannedCell, contents: Contents, device_type: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """What every kind of line has."""
-    wanted = [key for one in (*planned.trained, *planned.real) for key in _keys(one, contents, device_type)]
-    done, sets = len(rows), _sets(planned, contents, device_type)
-    reasons = _reasons(planned, contents, device_type)
-    complete = done == len(dict.fromkeys(wanted)) and None not in wanted
+def _common(planned: PlannedCell, contents: Contents, rows: Sequence[NetworkRow]) -> dict[str, Any]:
+    """What every kind of row has."""
+    wanted = dict.fromkeys(key for one in (*planned.trained, *planned.real) for key in one.unit.keys)
+    done, sets = len(rows), _sets(rows, planned, contents)
+    reasons = _reasons(planned, wanted, contents)
+    complete = done == len(wanted)
     state = MEASURED if complete else PARTLY if done else FAILED if reasons else MISSING
+    devices = {device for row in sets for device in row.devices} | {row.origin.device for row in rows}
+    commits = {commit for row in sets for commit in row.commits} | {row.origin.commit for row in rows}
     return {
         "done": done,
         "wanted": sum(len(one.draws) for one in planned.trained),
         "condense_seconds": sum(row.seconds for row in sets),
-        "train_seconds": sum(row.seconds for row in rows),
-        "devices": tuple(sorted({row.device for row in (*sets, *rows)})),
-        "commits": tuple(sorted({row.commit for row in (*sets, *rows)})),
+        "train_seconds": sum(row.origin.seconds for row in rows),
+        "devices": tuple(sorted(devices)),
+        "commits": tuple(sorted(commits)),
         "settings": planned.settings_key,
         "state": state,
         "reason": "" if complete else "; ".join(reasons),
@@ -138,34 +150,25 @@ def _common(planned: PlannedCell, contents: Contents, device_type: str, rows: Se
     }
 
 
-def _diverged(planned: PlannedCell, rows: Sequence[Row]) -> list[str]:
-    count = sum(row.result.get("diverged", False) for row in rows)
+def _diverged(planned: PlannedCell, rows: Sequence[NetworkRow]) -> list[str]:
+    count = sum(row.diverged for row in rows)
     if not count:
         return []
     return [f"{planned.cell.method}: the training of {count} network(s) diverged; they count with what they then know."]
 
 
-def _keys(one: PlannedNetworks, contents: Contents, device_type: str) -> list[str | None]:
-    unit = one.unit(contents, device_type)
-    return [None] * len(one.draws) if unit is None else list(unit.keys)
+def _rows(trained: Iterable[PlannedNetworks], contents: Contents) -> list[NetworkRow | None]:
+    return [contents.networks.get(key) for one in trained for key in one.unit.keys]
 
 
-def _rows(trained: Iterable[PlannedNetworks], contents: Contents, device_type: str) -> list[Row | None]:
-    keys = (key for one in trained for key in _keys(one, contents, device_type))
-    return [contents.units.get(key) if key else None for key in keys]
+def _sets(rows: Sequence[NetworkRow], planned: PlannedCell, contents: Contents) -> list[SetRow]:
+    """The finished sets of a cell: those that the plan asks for, and those that its networks were trained on."""
+    keys = dict.fromkeys([*(spec.key for spec in planned.specs), *(row.condensed_set for row in rows)])
+    return [contents.sets[key] for key in keys if key in contents.sets]
 
 
-def _sets(planned: PlannedCell, contents: Contents, device_type: str) -> list[Row]:
-    settled = (spec.with_execution(contents, device_type) for spec in planned.specs)
-    return [contents.units[spec.key] for spec in settled if spec is not None and spec.key in contents.units]
-
-
-def _reasons(planned: PlannedCell, contents: Contents, device_type: str) -> list[str]:
+def _reasons(planned: PlannedCell, networks: Iterable[str], contents: Contents) -> list[str]:
     """Why what is missing failed, each reason once."""
-    keys: list[str | None] = []
-    for spec in planned.specs:
-        settled = spec.with_execution(contents, device_type)
-        keys += [spec.asked_key] if settled is None else [settled.key]
-    keys += [key for one in (*planned.trained, *planned.real) for key in _keys(one, contents, device_type)]
-    failures = (contents.failures[key] for key in dict.fromkeys(keys) if key in contents.failures)
+    keys = [key for spec in planned.specs for key in (spec.execution_key, spec.key)]
+    failures = (contents.failures[key] for key in dict.fromkeys([*keys, *networks]) if key in contents.failures)
     return list(dict.fromkeys(f"{one.reason} (attempts: {one.attempts})" for one in failures))

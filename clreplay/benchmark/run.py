@@ -1,4 +1,4 @@
-"""Measure what is missing of a plan: cell by cell, as many units at a time as the executor takes."""
+"""Measuring what is missing of a plan: block by block of cells, as many units at a time as the executor takes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from clreplay.benchmark.executors import Executor, Outcome, Task
 from clreplay.benchmark.planned import PlannedCell
 from clreplay.benchmark.results import TableRow, lines_of
-from clreplay.benchmark.sets import Place, SetSpec
-from clreplay.benchmark.shards import ShardUnit, even_parts, joined, shards_of
-from clreplay.benchmark.store import Contents, Finished, OtherDataError, Store
+from clreplay.benchmark.sets import Place
+from clreplay.benchmark.shards import even_parts, shards_of
+from clreplay.benchmark.store import OtherDataError, Store
 from clreplay.benchmark.units import NetworksUnit, Unit
 from clreplay.runtime.progress import Reporter
 
@@ -23,29 +23,29 @@ STAGES = {
     "set_units": "condensing",
     "network_units": "training",
 }
-"""In this order: a choice is what sets are condensed with, a set is what networks are trained on."""
+"""The order of the work: sets need the choice of their execution, networks need the set they are trained on."""
 
 
 @dataclass
 class Tally:
-    """What a run has done."""
+    """What a run has done: units finished and failed, keys left to other processes, failures reported."""
 
     finished: int = 0
     failed: int = 0
     elsewhere: set[str] = field(default_factory=set)
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
 
 class BenchmarkRun:
-    """A run over a plan; only here are results written.
+    """A run over a plan. Results are written here only, not where units run.
 
     Args:
         planned: the cells.
-        store: takes what is finished, at once.
+        store: results are added to it as soon as they are there.
         executor: runs units.
         place: where they run.
-        reporter: is told what comes out.
-        shards: of every set that can be condensed class by class; None makes as many as keep all jobs busy.
+        reporter: prints what comes out.
+        shards: number of shards of every set that can be condensed class by class; None keeps all jobs busy.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class BenchmarkRun:
         self.device_type = torch.device(place.device).type
 
     def run(self) -> Iterator[list[TableRow]]:
-        """Block by block, the lines of its cells once they are as complete as they get."""
+        """Measure block after block; yields the table's rows of each when all of its units were tried."""
         for block in self._blocks():
             for stage in STAGES:
                 self._stage(block, stage)
             if self.store.path.exists():
                 self.store.describe({one.settings_key: one.settings for one in block if not one.problem})
-            yield lines_of(block, self.store.read(), self.device_type)
+            yield lines_of(block, self.store.read())
 
     def _blocks(self) -> Iterator[list[PlannedCell]]:
-        """Cells in the order of the table; so many together that every job has something to do."""
+        """Cells in the order of the table, enough of them together that every job has something to do."""
         block: list[PlannedCell] = []
         width = 1 if self.executor.jobs == 1 else 4 * self.executor.jobs
         for one in self.planned:
@@ -94,12 +94,11 @@ class BenchmarkRun:
             for unit in getattr(planned, stage)(contents, self.device_type):
                 found.setdefault(unit.keys, unit)
         units = list(found.values())
-        if stage == "set_units":  # a run may have been stopped when the last shard was there and the row was not
-            units = [unit for unit in units if not self._join(unit.spec, contents)]
-            units = shards_of(units, contents, self.executor.jobs, self.shards)
+        if stage == "set_units":
+            units = shards_of(units, self.executor.jobs, self.shards)
         elif stage == "network_units":
             units = _spread(units, self.executor.jobs)
-        # One job tells of its unit as it goes on; of several, what is finished is counted.
+        # One job shows the progress of its unit; for several jobs the finished units are counted.
         several = self.executor.jobs > 1 and len(units) > 1
         with self.reporter.task(STAGES[stage]) if several else nullcontext() as tell:
             for done, outcome in enumerate(self.executor.run(self._tasks(units)), 1):
@@ -108,18 +107,10 @@ class BenchmarkRun:
                     tell(done, len(units), "units")
 
     def _tasks(self, units: Sequence[Unit]) -> Iterator[Task]:
-        """Tasks as there is room for them; what somebody else has finished meanwhile is left out."""
+        """Tasks as there is room for them; what another process has finished meanwhile is left out."""
         for unit in units:
-            if not self.store.has(unit.keys):
-                yield Task(unit, self.place, None if unit.needs is None else self.store.images(unit.needs))
-
-    def _join(self, spec: SetSpec, contents: Contents) -> bool:
-        """Whether a set is finished now, since all of its shards are."""
-        row = joined(spec, contents)
-        if row is None:
-            return False
-        self.store.add(Finished(spec.dataset, self.store.fingerprint(spec.dataset), (row,)))
-        return True
+            if (left := unit.left(self.store)) is not None:
+                yield Task(left, self.place, None if left.needs is None else self.store.images(left.needs))
 
     def _take(self, outcome: Outcome) -> None:
         unit = outcome.unit
@@ -131,17 +122,15 @@ class BenchmarkRun:
             try:
                 self.store.add(outcome.finished)
                 self.tally.finished += 1
-                if isinstance(unit, ShardUnit):
-                    self._join(unit.spec, self.store.read())
                 return
             except OtherDataError as error:  # a file that cannot be written ends the run: the rest is lost too
                 reason = str(error)
         self.tally.failed += 1
-        self.store.fail(unit.kind, unit.failing, reason, outcome.attempts)
-        told = f"  failed: {unit.summary()}: {reason}"
-        if told not in self.tally.told:  # five sets that fail alike are one line
-            self.tally.told.add(told)
-            self.reporter.line(told)
+        self.store.fail(unit.kind, unit.identities, reason, outcome.attempts)
+        line = f"  failed: {unit.summary()}: {reason}"
+        if line not in self.tally.reported:  # five sets that fail alike are one line
+            self.tally.reported.add(line)
+            self.reporter.line(line)
 
 
 def _spread(units: Sequence[NetworksUnit], jobs: int) -> list[NetworksUnit]:

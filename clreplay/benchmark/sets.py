@@ -1,17 +1,17 @@
-"""The condensed sets of a cell, and in what settings fall short of the paper's."""
+"""Condensed sets: what decides them, how they differ from the paper's, and their images as bytes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from clreplay.benchmark.cells import Cell
 from clreplay.benchmark.protocols import network_settings
 from clreplay.benchmark.request import TableRequest
-from clreplay.benchmark.store import Contents, key_of
+from clreplay.benchmark.rows import key_of
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset
 from clreplay.memory.class_cache import ARITHMETIC
@@ -23,24 +23,25 @@ from clreplay.runtime.seeding import key_seed
 def sets_of(
     grid: TableRequest, cell: Cell, recipe: Recipe, overrides: Mapping[str, Any], sets: int
 ) -> tuple[list[SetSpec], list[str]]:
-    """The condensed sets of a cell, and in what their settings fall short of the paper's.
+    """The condensed sets of a cell, and how their settings differ from the paper's.
 
     Raises:
-        ValueError: settings do not fit.
+        ValueError: a setting is unknown or has a wrong value.
     """
     mine = dict(cell.overrides)
     if "network" in recipe.keys():
         mine = {**network_settings(cell.train_network), **mine}
     where = (cell.dataset, cell.images_per_class)
     chosen = recipe.configured(grid.preset, {**overrides, **mine}, *where)
-    paper = recipe.settings("paper", mine, *where)
+    paper, values = recipe.settings("paper", mine, *where), chosen.values()
     specs = [
         SetSpec(
             dataset=cell.dataset,
             recipe=cell.recipe,
             method=recipe.method.name,
             code=recipe.method.code,
-            settings=chosen.values(),
+            settings={name: value for name, value in values.items() if name not in chosen.method.execution},
+            execution={name: values[name] for name in chosen.method.execution},
             images_per_class=int(cell.images_per_class or 0),
             seed=key_seed(grid.seed, "static", "set", number),
         )
@@ -50,7 +51,7 @@ def sets_of(
 
 
 def differences(what: str, settings: Any, paper: Any) -> list[str]:
-    """``DM: iterations 120 (paper 20000), ...``: what differs between settings; empty where nothing does."""
+    """``DM: iterations 120 (paper 20000), ...``: what differs between settings; empty if nothing does."""
     names = [one.name for one in fields(settings)]
     changed = []
     if {"epochs", "updates"} <= set(names) and _length(settings) != _length(paper):
@@ -72,13 +73,13 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a unit runs; nothing of it decides what comes out, but for float rounding.
+    """Where a unit runs; outcomes do not depend on it, but for float rounding.
 
     Attributes:
         device: where to compute.
         data_root: where data is looked for.
-        work: folder for condensations under way and for locks; None keeps neither.
-        commit: of the code, written beside every result.
+        work: folder for interrupted condensations and for locks; None keeps neither.
+        commit: of the code, recorded with every result.
     """
 
     device: str
@@ -94,9 +95,10 @@ class SetSpec:
     Attributes:
         dataset: name of the data.
         recipe: name or file of the recipe, by which the method is found.
-        method: the registered condenser; ``code`` is the hash of its file where it is one's own.
+        method: name of the registered method; ``code`` is the hash of its file if it is the user's own.
         settings: of the method, as plain values.
-        images_per_class: what is stored.
+        execution: how to compute, as far as the method heeds it; not part of the key.
+        images_per_class: number of stored images.
         seed: of all chance.
     """
 
@@ -105,12 +107,13 @@ class SetSpec:
     method: str
     code: str
     settings: Mapping[str, Any]
+    execution: Mapping[str, Any]
     images_per_class: int
     seed: int
 
     @cached_property
-    def asked(self) -> dict[str, Any]:
-        """All that decides the outcome, but for the seed."""
+    def condensed(self) -> dict[str, Any]:
+        """The settings that decide the outcome, but for the seed."""
         code = {"code": self.code} if self.code else {}
         return {
             "kind": "set",
@@ -123,14 +126,19 @@ class SetSpec:
         }
 
     @cached_property
-    def asked_key(self) -> str:
-        """Hash of :attr:`asked`; choices made on the spot are kept under it, the same for all seeds."""
-        return key_of(self.asked)
+    def condensed_key(self) -> str:
+        """Hash of :attr:`condensed`, the same for all seeds."""
+        return key_of(self.condensed)
+
+    @cached_property
+    def execution_key(self) -> str:
+        """Hash under which the store keeps what was chosen on the spot, the same for all seeds."""
+        return key_of({**self.condensed, "kind": "choice", "execution": plain(self.execution)})
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides the outcome."""
-        return {**self.asked, "seed": self.seed}
+        """All that decides the outcome, to float rounding."""
+        return {**self.condensed, "seed": self.seed}
 
     @cached_property
     def key(self) -> str:
@@ -138,35 +146,22 @@ class SetSpec:
         return key_of(self.identity)
 
     @property
-    def open(self) -> bool:
-        """Whether settings leave something to be measured."""
-        return "auto" in self.settings.values()
+    def is_open(self) -> bool:
+        """Whether how to compute is left to be measured on the machine."""
+        return "auto" in (*self.settings.values(), *self.execution.values())
 
-    def with_execution(self, contents: Contents, device_type: str) -> SetSpec | None:
-        """The same with what was chosen on the spot; None if that is still to be measured.
-
-        A set that is finished counts, whichever kind of machine it was made on; a new one keeps to the choice that
-        was made for its kind of device.
-        """
-        if not self.open:
-            return self
-        choices = contents.choices.get(self.asked_key, [])
-        made = [(kind, replace(self, settings={**self.settings, **chosen})) for kind, chosen in choices]
-        finished = (spec for _, spec in made if spec.key in contents.units)
-        return next(finished, next((spec for kind, spec in made if kind == device_type), None))
-
-    def built(self) -> ConfiguredMethod:
+    def configured(self) -> ConfiguredMethod:
         """The method with its settings."""
-        return load_recipe(self.recipe).rebuilt(self.settings)
+        return load_recipe(self.recipe).rebuilt({**self.settings, **self.execution})
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back: tuples are lists."""
+    """Settings as JSON returns them: tuples are lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
-    """Every class as safetensors bytes: a blob a class, since SQLite's have a limit."""
+    """Every class as safetensors bytes; one blob for each class, since SQLite limits their size."""
     from safetensors.torch import save
 
     return {
@@ -176,7 +171,7 @@ def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
 
 
 def from_bytes(images: Mapping[int, bytes], data: Dataset, store: str) -> ReplayMemory:
-    """The memory that a learner gets, its condensed images held as ``store`` says."""
+    """The memory that a learner gets, its condensed images stored as ``store`` names: ``float32`` or ``uint8``."""
     from safetensors.torch import load
 
     tensors = {label: load(blob)["images"] for label, blob in images.items()}

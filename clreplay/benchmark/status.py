@@ -1,4 +1,4 @@
-"""Where a grid stands: done, missing, failed and why, and how long the rest may take. Needs no data."""
+"""The state of a table: done, missing, failed and why, and how long the rest may take. Needs no data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from clreplay.benchmark.planned import PlannedCell
 from clreplay.benchmark.results import FAILED, MEASURED, PARTLY, TableRow, lines_of
-from clreplay.benchmark.store import Contents, key_of
+from clreplay.benchmark.rows import Contents
 from clreplay.runtime.progress import duration
 
 
 def status_line(line: TableRow) -> str:
-    """One line of a table as a sentence."""
+    """One row of a table as a sentence."""
     cell = line.cell
     count = "all real images" if cell.images_per_class is None else f"IPC {cell.images_per_class}"
     networks = (
@@ -32,68 +32,44 @@ def status_line(line: TableRow) -> str:
     return f"{what}: {line.ours:.2f}{spread}{published}{missing}"
 
 
-def status_lines(planned: Sequence[PlannedCell], contents: Contents, device_type: str, jobs: int) -> list[str]:
-    """The state of every cell and of the whole, without touching data."""
-    lines = lines_of(planned, contents, device_type)
+def status_lines(planned: Sequence[PlannedCell], contents: Contents, jobs: int) -> list[str]:
+    """The state of every cell and of the whole, in lines of text; reads no data set."""
+    lines = lines_of(planned, contents)
     texts = [f"  {line.done:>5} of {line.wanted:<5}{status_line(line)}" for line in lines]
     states = [line.state for line in lines]
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     texts.append(", ".join(f"{count} {state}" for state, count in counts.items()) + f" of {len(lines)} cells")
     left = [line for line in lines if line.state not in (MEASURED, FAILED)]
     if left:
-        texts.append(_remaining(planned, contents, device_type, jobs))
+        texts.append(_remaining(planned, contents, jobs))
     return texts
 
 
-def _remaining(planned: Sequence[PlannedCell], contents: Contents, device_type: str, jobs: int) -> str:
+def _remaining(planned: Sequence[PlannedCell], contents: Contents, jobs: int) -> str:
     """Expected time of what is missing, from the time that the same took before."""
-    known, unknown = 0.0, 0
-    sets, networks = _mean_seconds(contents)
-    seen: set[str] = set()
+    missing: dict[str, tuple[Any, ...]] = {}  # by key, what takes equally long
     for one in planned:
-        for spec in one.specs:
-            settled = spec.with_execution(contents, device_type)
-            key = spec.key if settled is None else settled.key
-            if key in contents.units or key in seen:
-                continue
-            seen.add(key)
-            seconds = sets.get((spec if settled is None else settled).asked_key)
-            known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
+        missing.update({spec.key: ("set", spec.condensed_key) for spec in one.specs if spec.key not in contents.sets})
         for trained in (*one.trained, *one.real):
-            unit = trained.unit(contents, device_type)
-            if unit is None:
-                unknown += len(trained.draws)
-                continue
-            for key, identity in unit.identities.items():
-                if key in contents.units or key in seen:
-                    continue
-                seen.add(key)
-                seconds = networks.get(_like(identity, trained.spec is not None and trained.spec.images_per_class))
-                known, unknown = known + (seconds or 0.0), unknown + (seconds is None)
+            count = None if trained.spec is None else trained.spec.images_per_class
+            like = ("network", trained.dataset, trained.unit.training_key, count)
+            missing.update({key: like for key in trained.unit.keys if key not in contents.networks})
+    means = _mean_seconds(contents)
+    known = sum(means.get(like, 0.0) for like in missing.values())
+    unknown = sum(like not in means for like in missing.values())
     if not known:
         return f"left: {unknown} unit(s), none of a kind that was timed yet"
     more = f", and {unknown} unit(s) of a kind that was not timed yet" if unknown else ""
     return f"left: about {duration(known / jobs)} with {jobs} job(s){more}"
 
 
-def _mean_seconds(contents: Contents) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean seconds of sets by what was asked, and of networks by training, data and images a class."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in contents.units.values():
-        if row.kind == "set":
-            name = key_of({name: value for name, value in row.settings.items() if name != "seed"})
-        elif row.kind == "network":
-            made = contents.units.get(row.settings["set"] or "")
-            name = _like(row.settings, made is not None and made.settings["images_per_class"])
-        else:
-            continue  # a shard: its set counts when it is whole
-        found.setdefault((row.kind, name), []).append(row.seconds)
-    means = {key: sum(seconds) / len(seconds) for key, seconds in found.items()}
-    return tuple(
-        {name: mean for (kind, name), mean in means.items() if kind == wanted} for wanted in ("set", "network")
-    )
-
-
-def _like(identity: dict[str, Any], images_per_class: int | bool) -> str:
-    same = {name: identity[name] for name in ("dataset", "training")}
-    return key_of({**same, "images_per_class": int(images_per_class)})
+def _mean_seconds(contents: Contents) -> dict[tuple[Any, ...], float]:
+    """Mean seconds of sets by their settings, and of networks by data, training and images a class."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for row in contents.sets.values():
+        found.setdefault(("set", row.condensed), []).append(row.seconds)
+    for row in contents.networks.values():
+        on = contents.sets.get(row.condensed_set) if row.condensed_set else None
+        like = ("network", row.dataset, row.training, None if on is None else on.images_per_class)
+        found.setdefault(like, []).append(row.origin.seconds)
+    return {like: sum(seconds) / len(seconds) for like, seconds in found.items()}

@@ -1,4 +1,4 @@
-"""How the store's file is opened: to look, or to write in one transaction; what goes wrong is said in one line."""
+"""The store's SQLite file: its tables, and connections to read it or to write in one transaction."""
 
 from __future__ import annotations
 
@@ -7,23 +7,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 SECONDS_TO_WAIT = 120.0
 """How long a writer waits for others to finish theirs."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS units (
-    key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL,
-    device TEXT NOT NULL, "commit" TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, classes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS settings (hash TEXT PRIMARY KEY, settings TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sets (
+    key TEXT PRIMARY KEY, condensed TEXT NOT NULL, dataset TEXT NOT NULL, images_per_class INTEGER NOT NULL,
+    seed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
-    key TEXT NOT NULL, label INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (key, label));
+    key TEXT NOT NULL, label INTEGER NOT NULL, stored INTEGER NOT NULL, decoded INTEGER NOT NULL,
+    execution TEXT NOT NULL, last_record TEXT NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL,
+    "commit" TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (key, label));
+CREATE TABLE IF NOT EXISTS networks (
+    key TEXT PRIMARY KEY, dataset TEXT NOT NULL, condensed_set TEXT, training TEXT NOT NULL, store TEXT,
+    seed INTEGER NOT NULL, set_number INTEGER NOT NULL, network_number INTEGER NOT NULL, accuracy REAL NOT NULL,
+    diverged INTEGER NOT NULL, images INTEGER NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL,
+    "commit" TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS choices (
-    asked TEXT NOT NULL, device TEXT NOT NULL, chosen TEXT NOT NULL, PRIMARY KEY (asked, device, chosen));
+    execution TEXT NOT NULL, device TEXT NOT NULL, chosen TEXT NOT NULL, PRIMARY KEY (execution, device));
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
     created TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS cells (hash TEXT PRIMARY KEY, settings TEXT NOT NULL);
+CREATE VIEW IF NOT EXISTS finished_sets AS
+    SELECT sets.* FROM sets JOIN datasets ON datasets.name = sets.dataset
+    WHERE datasets.classes = (SELECT COUNT(*) FROM images WHERE images.key = sets.key);
 """
 _CURES = {
     "disk is full": "make room there, or choose another --out",
@@ -34,12 +45,12 @@ _CURES = {
 
 
 class StoreError(ValueError):
-    """A file is no store or cannot be written, is of a later format, or holds results from other data."""
+    """A file is no store or cannot be written, is of another format, or holds results from other data."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to look with.
+    """A connection to read with.
 
     Raises:
         StoreError: SQLite cannot read the file.
@@ -53,11 +64,11 @@ def writing(path: Path, attached: Path | None = None) -> Iterator[sqlite3.Connec
     """One transaction: all of the block's changes, or none.
 
     Args:
-        path: the file; it is made, with its tables, where there is none.
-        attached: another store, within the block the data base ``other``.
+        path: the file; it is created, with its tables, if there is none.
+        attached: another store, called ``other`` in the statements of the block.
 
     Raises:
-        StoreError: SQLite cannot write the file, for want of room say; it is as it was before then.
+        StoreError: SQLite cannot write the file, for example because the disk is full; the file is unchanged then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fails = (f"{path} cannot be written", "choose another --out")
@@ -81,29 +92,24 @@ def writing(path: Path, attached: Path | None = None) -> Iterator[sqlite3.Connec
 
 
 def is_initialised(connection: sqlite3.Connection) -> bool:
-    """Whether there is anything: a writer may have been killed before its first transaction was through."""
+    """Whether the file has any table: a writer may have been killed before its first transaction ended."""
     return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
 
 
-def has_table(connection: sqlite3.Connection, name: str, database: str = "main") -> bool:
-    """Whether there is such a table; stores of earlier versions lack the later ones."""
-    query = f"SELECT 1 FROM {database}.sqlite_master WHERE type = 'table' AND name = ?"
-    return connection.execute(query, (name,)).fetchone() is not None
-
-
 def check(connection: sqlite3.Connection, path: Path) -> None:
-    """What is there is a store that this code can read.
+    """The file is a store that this code can read, or empty.
 
     Raises:
-        StoreError: it is something else, or of a later format.
+        StoreError: it is something else, or of another format.
     """
     if not is_initialised(connection):
         return
-    if not has_table(connection, "format"):
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format'").fetchone() is None:
         raise StoreError(f"{path} is an SQLite file but not a store; choose another --out")
     version = connection.execute("SELECT version FROM format").fetchone()[0]
-    if version > FORMAT:
-        raise StoreError(f"{path} is of format {version}, this clreplay knows {FORMAT}; update clreplay")
+    if version != FORMAT:
+        cure = "update clreplay" if version > FORMAT else "choose another --out, or use the clreplay that wrote it"
+        raise StoreError(f"{path} is of format {version}, this clreplay knows {FORMAT}; {cure}")
 
 
 @contextmanager

@@ -1,28 +1,30 @@
 """Units of work: pure functions from a picklable specification to finished rows, run anywhere.
 
-There are three kinds. *Choice*: what settings leave to the machine is measured once, so that every set of a cell is
-condensed in the same way. *Set*: one condensed (or selected) set; :mod:`.shards` cuts it into some classes each.
-*Networks*: some networks trained on a set, or on all real images, and tested. A unit knows its keys without any data;
-it loads what it needs where it runs.
+There are three kinds. *Choice*: what a set's execution leaves to the machine is measured once, so that all sets of a
+cell are condensed in the same way. *Set*: a condensed (or selected) set, or some of its classes. *Networks*: some
+networks trained on a set, or on all real images, and tested. A unit knows its keys without any data; it loads what it
+needs where it runs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from clreplay.benchmark.datasets import Loaded, load_cached
+from clreplay.benchmark.datasets import load_cached
 from clreplay.benchmark.protocols import Training
+from clreplay.benchmark.rows import Finished, FinishedImages, NetworkRow, Origin, key_of
 from clreplay.benchmark.sets import Place, SetSpec, from_bytes, plain, to_bytes
-from clreplay.benchmark.store import Finished, Row, key_of
-from clreplay.condensation import RealImages, condense_experience
+from clreplay.benchmark.store import Store
+from clreplay.condensation import condense_experience
 from clreplay.data import Dataset, Normalization
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
@@ -42,8 +44,8 @@ class Unit:
     """One piece of work.
 
     Attributes:
-        kind: ``choice``, ``set``, ``shard`` or ``network``.
-        needs: key of the condensed set that :meth:`run` is to be given; None for none.
+        kind: ``choice``, ``set`` or ``network``.
+        needs: key of the condensed set whose images :meth:`run` is given; None for none.
         identities: by key, all that decides the outcome of what the unit finishes.
     """
 
@@ -53,13 +55,17 @@ class Unit:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of what the unit finishes."""
+        """Keys of what the unit finishes, or helps to finish."""
         return tuple(self.identities)
 
     @property
-    def failing(self) -> dict[str, dict[str, Any]]:
-        """By key, what is noted as failed if this fails."""
-        return self.identities
+    def name(self) -> str:
+        """Names the unit's lock: one process of a machine does it at a time."""
+        return self.keys[0]
+
+    def left(self, store: Store) -> Unit | None:
+        """What is still to be done by now; None if all of it is in the store."""
+        return None if store.has(self.keys) else self
 
     def summary(self) -> str:
         """In words."""
@@ -71,14 +77,14 @@ class Unit:
         Args:
             place: where.
             images: of the set that it :attr:`needs`.
-            progress: told as the work goes on.
+            progress: called as the work goes on.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
 class ChoiceUnit(Unit):
-    """Measure what the settings of a set leave to the machine."""
+    """Measure what the execution of a set leaves to the machine."""
 
     spec: SetSpec
     kind = "choice"
@@ -87,7 +93,11 @@ class ChoiceUnit(Unit):
     @cached_property
     def identities(self) -> dict[str, dict[str, Any]]:
         """See :class:`Unit`."""
-        return {self.spec.asked_key: self.spec.asked}
+        return {self.spec.execution_key: {**self.spec.condensed, "kind": self.kind}}
+
+    def left(self, store: Store) -> Unit | None:
+        """See :class:`Unit`; always to be done: what is stored may be for another kind of device."""
+        return self
 
     def summary(self) -> str:
         """See :class:`Unit`."""
@@ -96,19 +106,29 @@ class ChoiceUnit(Unit):
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """The choice, for the kind of device that the place has."""
         spec, data = self.spec, load_cached(self.spec.dataset, place.data_root)
-        device, method = default_device(place.device), spec.built()
+        device, configured = default_device(place.device), spec.configured()
         counts = dict.fromkeys(data.real.classes, spec.images_per_class)
         data.real.check_counts(counts)
-        fixed = method.with_execution(lambda: (data.real, counts), device)
-        chosen = plain(fixed.chosen_since(method))
-        return Finished(spec.dataset, data.fingerprint, choice=(spec.asked_key, device.type, chosen))
+        chosen = configured.with_execution(lambda: (data.real, counts), device).chosen_since(configured)
+        return data.finished(choice=(spec.execution_key, device.type, plain(chosen)))
 
 
 @dataclass(frozen=True, eq=False)
 class SetUnit(Unit):
-    """Condense one set; a condensation that was stopped goes on where it saved itself last."""
+    """Condense one set or some of its classes; a condensation that was interrupted goes on where it saved itself.
+
+    Attributes:
+        spec: the set.
+        chosen: what is open in its execution, as it was chosen.
+        number, of: which of how many nearly equal parts of the classes, from 0.
+        finished: classes of this part that are left out, because they are finished.
+    """
 
     spec: SetSpec
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    of: int = 1
+    finished: frozenset[int] = frozenset()
     kind = "set"
     needs = None
 
@@ -117,40 +137,56 @@ class SetUnit(Unit):
         """See :class:`Unit`."""
         return {self.spec.key: self.spec.identity}
 
+    @property
+    def name(self) -> str:
+        """See :class:`Unit`; it also names the file of an interrupted condensation."""
+        return self.spec.key if self.of == 1 else f"{self.spec.key}-{self.number}-of-{self.of}"
+
+    def left(self, store: Store) -> Unit | None:
+        """See :class:`Unit`."""
+        return None if store.has(self.keys) else replace(self, finished=frozenset(store.labels(self.spec.key)))
+
     def summary(self) -> str:
         """See :class:`Unit`."""
-        spec = self.spec
-        return f"{Path(spec.recipe).stem} on {spec.dataset}, IPC {spec.images_per_class}, condensing"
+        spec, part = self.spec, "" if self.of == 1 else f" shard {self.number + 1} of {self.of}"
+        return f"{Path(spec.recipe).stem} on {spec.dataset}, IPC {spec.images_per_class}, condensing{part}"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
-        """The set, condensed images as floats: coding them is the learner's choice."""
-        data = load_cached(self.spec.dataset, place.data_root)
-        return self._condense(data, data.real, place, progress)
+        """The classes of this part that are not finished, as floats: coding them is the learner's choice.
 
-    def _condense(self, data: Loaded, real: RealImages, place: Place, progress: Progress | None) -> Finished:
-        """The classes of ``real``, as the one row that this unit finishes; their images under the key of the set."""
-        spec, ((key, identity),) = self.spec, self.identities.items()
-        configured = spec.built()
+        Of more parts than classes some have none.
+        """
+        spec, data = self.spec, load_cached(self.spec.dataset, place.data_root)
+        labels = set(np.array_split(data.classes, self.of)[self.number].tolist()) - self.finished
+        if not labels:
+            return data.finished()
+        configured, device = spec.configured(), default_device(place.device)
         if configured.method.code != spec.code:
             raise ValueError(f"{spec.recipe} names other code here than where the run was started; copy its files")
         memory = ReplayMemory(spec.images_per_class, normalization=data.set.normalization, store="float32")
         seconds = condense_experience(
             memory,
-            real,
-            configured,
+            data.of_classes(labels),
+            configured.resume(self.chosen, device),
             seed=spec.seed,
-            device=default_device(place.device),
+            device=device,
             progress=progress,
-            keep=None if place.work is None else Path(place.work) / f"{key}.progress",
+            keep=None if place.work is None else Path(place.work) / f"{self.name}.progress",
         )
-        result = {
-            "images": len(memory),
-            "images_decoded": len(memory.labels),
-            "last_record": memory.record[-1] if memory.record else {},
-            "chosen": plain(memory.info.get("chosen", {})),
-        }
-        row = finished_row(key, self.kind, identity, result, seconds, place)
-        return Finished(spec.dataset, data.fingerprint, (row,), (spec.key, to_bytes(memory)))
+        stored = {label: len(slot.codes) for label, slot in memory.slots.items()}
+        finished = FinishedImages(
+            spec.key,
+            spec.condensed_key,
+            spec.images_per_class,
+            spec.seed,
+            data=to_bytes(memory),
+            stored=stored,
+            decoded=dict(zip(*(part.tolist() for part in memory.labels.unique(return_counts=True)))),
+            execution=plain(memory.info.get("chosen", {})),
+            last_record=memory.record[-1] if memory.record else {},
+            origin=origin(seconds, place),
+        )
+        return data.finished(images=finished, settings={spec.condensed_key: spec.condensed})
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +197,7 @@ class NetworksUnit(Unit):
         dataset: name of the data.
         needs: key of the condensed set; None trains on all real images.
         training: how.
-        store: how condensed images are held before training, ``float32`` or ``uint8``.
+        store: how condensed images are stored before training, ``float32`` or ``uint8``.
         seed: of all chance.
         draws: of every network, the pair (number of the set, number of the network).
         title: what the images are called.
@@ -179,19 +215,29 @@ class NetworksUnit(Unit):
     kind = "network"
 
     @cached_property
+    def training_key(self) -> str:
+        """Hash of the learner's settings."""
+        return key_of(plain(self.training.as_plain()))
+
+    @cached_property
     def identities(self) -> dict[str, dict[str, Any]]:
-        """See :class:`Unit`; one a network."""
+        """See :class:`Unit`; one for each network."""
         common = {
             "kind": "network",
             "arithmetic": TRAINING_ARITHMETIC,
             "dataset": self.dataset,
             "set": self.needs,
             "training": plain(self.training.as_plain()),
-            "store": self.store if self.needs else None,
+            "store": self.stored_as,
             "seed": self.seed,
         }
         every = ({**common, "draw": list(draw)} for draw in self.draws)
         return {key_of(one): one for one in every}
+
+    @property
+    def stored_as(self) -> str | None:
+        """How condensed images are stored before training; None for real ones, which are pixels."""
+        return self.store if self.needs else None
 
     def summary(self) -> str:
         """See :class:`Unit`."""
@@ -207,12 +253,23 @@ class NetworksUnit(Unit):
         else:
             memory = from_bytes(images or {}, data.set, self.store)
             x, y, normalization = memory.images, memory.labels, None
-        measured = self._measured(data.set, x.to(device), y.to(device), normalization, device, progress)
+        measured = self._measured(data.set, x.to(device), y.to(device), normalization, place, progress)
         rows = [
-            finished_row(key, self.kind, identity, {**result, "images": len(x)}, seconds, place)
-            for (key, identity), (result, seconds) in zip(self.identities.items(), measured)
+            NetworkRow(
+                key,
+                self.dataset,
+                self.needs,
+                self.training_key,
+                self.stored_as,
+                self.seed,
+                draw,
+                *result,
+                len(x),
+                where,
+            )
+            for key, draw, (*result, where) in zip(self.keys, self.draws, measured)
         ]
-        return Finished(self.dataset, data.fingerprint, rows)
+        return data.finished(networks=rows, settings={self.training_key: plain(self.training.as_plain())})
 
     def _measured(
         self,
@@ -220,32 +277,31 @@ class NetworksUnit(Unit):
         images: Tensor,
         labels: Tensor,
         normalization: Normalization | None,
-        device: torch.device,
+        place: Place,
         progress: Progress | None,
-    ) -> list[tuple[dict[str, Any], float]]:
-        """Result and training seconds of every network; where they train together, equal shares of the time."""
-        settings = self.training.settings
+    ) -> list[tuple[float, bool, Origin]]:
+        """Accuracy, whether it diverged, and origin of every network; those that train together share the time."""
+        settings, device = self.training.settings, images.device
         networks = [self._drawn(data, draw, device.type == "cpu").to(device) for draw in self.draws]
         keys = [(self.seed, "static", "train", *draw) for draw in self.draws]
-        tell = None if progress is None else lambda done, total: progress(done, total, "epochs")
+        epochs = None if progress is None else lambda done, total: progress(done, total, "epochs")
         start = time.perf_counter()
         if should_stack(device, len(networks)) and self.training.loop == "dm":
-            train_together(networks, images, labels, settings, keys, normalization, tell)
-            seconds = (time.perf_counter() - start) / len(networks)
+            train_together(networks, images, labels, settings, keys, normalization, epochs)
+            where = origin((time.perf_counter() - start) / len(networks), place)
             values = accuracies_together(networks, data.test, data.normalization, device)
-            return [({"accuracy": value}, seconds) for value in values]
+            return [(value, False, where) for value in values]
         measured = []
         for network, key in zip(networks, keys):
-            start, diverged = time.perf_counter(), {}
+            start, diverged = time.perf_counter(), False
             try:
-                self.training.train(network, images, labels, settings, key, normalization, tell)
+                self.training.train(network, images, labels, settings, key, normalization, epochs)
             except FloatingPointError:
                 if not self.may_diverge:
                     raise
-                diverged = {"diverged": True}
-            seconds = time.perf_counter() - start
-            value = accuracy(network, data.test, data.normalization, device)
-            measured.append(({"accuracy": value, **diverged}, seconds))
+                diverged = True
+            where = origin(time.perf_counter() - start, place)
+            measured.append((accuracy(network, data.test, data.normalization, device), diverged, where))
         return measured
 
     def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:
@@ -255,9 +311,6 @@ class NetworksUnit(Unit):
         return network.fuse() if fused and isinstance(network, ConvNet) else network
 
 
-def finished_row(
-    key: str, kind: str, identity: dict[str, Any], result: dict[str, Any], seconds: float, place: Place
-) -> Row:
-    """A row made here and now: the device, the commit and the version are those of this process."""
-    name = device_name(default_device(place.device))
-    return Row(key, kind, identity, result, seconds, name, place.commit, f"torch {torch.__version__}")
+def origin(seconds: float, place: Place) -> Origin:
+    """Of work that was done here and now: device and versions are those of this process."""
+    return Origin(seconds, device_name(default_device(place.device)), place.commit, f"torch {torch.__version__}")

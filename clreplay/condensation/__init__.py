@@ -1,4 +1,4 @@
-"""Condensers: real images of an experience in, exactly the asked number of images a class out."""
+"""Condensers: from the real images of an experience to exactly the requested number of images of every class."""
 
 from clreplay.condensation.cafe import CafeEngine
 from clreplay.condensation.configured import ConfiguredMethod

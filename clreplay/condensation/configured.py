@@ -22,7 +22,7 @@ class ConfiguredMethod:
     """A method, its settings, and how to compute; immutable and safe to share.
 
     Attributes:
-        method: the registered method, or a callable of one's own in its place (:meth:`of_callable`).
+        method: the registered method, or the user's own callable in its place (:meth:`of_callable`).
         settings: of the method.
         execution: of which the method heeds what :attr:`Method.execution` names.
         name: what messages call it, such as the memory's name; the method's where empty.
@@ -42,7 +42,7 @@ class ConfiguredMethod:
 
     @classmethod
     def of_callable(cls, condenser: Condenser, settings: Any = None) -> ConfiguredMethod:
-        """A callable of one's own: nothing is known of it, so it is neither asked ahead nor cached."""
+        """The user's own callable. Nothing is known of it ahead of its work, and its results are not cached."""
         name = getattr(condenser, "__name__", "callable")
         return cls(Method(name, object, condenser, decoding=None), settings, name=name)
 
@@ -55,7 +55,7 @@ class ConfiguredMethod:
         return {**own, **{name: getattr(self.execution, name) for name in self.method.execution}}
 
     def decoding(self) -> str | None:
-        """Name of the decoder of what is stored; None for a callable of one's own."""
+        """Name of the decoder of what is stored; None for the user's own callable."""
         return None if self.method.decoding is None else self.method.decoding(self.settings)
 
     def separable(self) -> bool:
@@ -105,8 +105,8 @@ class ConfiguredMethod:
         """The same with everything chosen that is left to the machine: measured where that pays, plain elsewhere.
 
         Args:
-            images: gives the experience that is tried, and the images of every class; asked only if needed, since
-                making them hashes every class.
+            images: gives the experience that is tried, and the number of images of every class; called only if needed,
+                since it hashes every class.
             device: where the work will be done.
         """
         if self.method.choose_execution is None:
@@ -147,7 +147,7 @@ class ConfiguredMethod:
         Raises:
             ValueError: the method left a class out, or names another decoder than it was registered with.
         """
-        more: dict[str, Any] = {} if keep is None else {"keep": keep}  # callables of one's own need not know of it
+        more: dict[str, Any] = {} if keep is None else {"keep": keep}  # the user's own callables need not accept it
         if self.method.execution:
             more["execution"] = self.execution
         condensed = self.method.condense(

@@ -33,15 +33,15 @@ def condense_experience(
     Args:
         memory: takes the classes in.
         real: the experience.
-        configured: the method with its settings; a callable of one's own is wrapped by
+        configured: the method with its settings; the user's own callable is wrapped by
             :meth:`ConfiguredMethod.of_callable`.
         seed: of all chance.
         device: where to work.
         task_labels: task label of every class.
-        progress: told as the work goes on.
+        progress: called as the work goes on, with units done and in all.
         keep: file that holds the work in progress, so that a stopped condensation can go on.
         cache: where classes that were condensed before are found and new ones put. Methods that do not
-            separate over classes, and callables of one's own, pass it by.
+            separate over classes, and the user's own callables, do not use it.
 
     Returns:
         seconds spent condensing.
@@ -93,7 +93,7 @@ def _through_cache(
     decodings = {old.decoding for old in found.values() if old is not None}
     condensed = work(real.subset(missing)) if missing else Condensed({}, decoding=min(decodings))
     if decodings - {condensed.decoding}:
-        return work(real)  # classes that are stored in different ways cannot stand in one experience
+        return work(real)  # classes that are stored in different ways cannot be in one experience
     for label, images in condensed.images.items():
         cache.put(addresses[label], images, condensed.decoding)
     images = {label: condensed.images[label] if old is None else old.images for label, old in found.items()}

@@ -48,7 +48,7 @@ class RealImages:
         return tuple(self.images.shape[1:])
 
     def raw(self, label: int) -> Tensor:
-        """One class as it is held: uint8 codes or normalised floats, (n, c, h, w); a copy, made when asked for."""
+        """One class as it was given: uint8 codes or normalised floats, (n, c, h, w); a copy."""
         return self.images[self._rows[label]]
 
     def rows(self, label: int) -> Tensor:
@@ -74,7 +74,7 @@ class RealImages:
         return part
 
     def check_counts(self, counts: dict[int, int]) -> None:
-        """Every class must have at least as many real images as are asked of it.
+        """Every class must have at least as many real images as images are to be made of it.
 
         Raises:
             ValueError: naming the class, what it has and the cure.

@@ -20,7 +20,7 @@ class Condensed:
     """What a condenser gives back.
 
     Attributes:
-        images: what to store of every class, exactly the asked number, (k, c, h, w): uint8 pixel codes of real
+        images: what to store of every class, exactly the requested number, (k, c, h, w): uint8 pixel codes of real
             images that were selected, or float images in normalised space.
         record: rows of numbers by iteration (losses, image statistics), empty for selections.
         chosen: what was chosen by measurement on the spot (classes worked on together, ...).
@@ -92,7 +92,7 @@ class Method:
             it of every step before any work, under the first class order.
         execution: fields of :class:`clreplay.condensation.engine.execution.Execution` that it heeds; where there are
             any, the condenser is given ``execution``, too.
-        code: hash of the file a method of one's own was read from; empty for those of clreplay.
+        code: hash of the file that the user's own method was read from; empty for those of clreplay.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Method:
 
 
 def _registered(place: str, name: str) -> Method:
-    """A method of the table, or one that a file of one's own registers."""
+    """A method of the table, or one that the user's own file registers."""
     return (OWN_METHODS[place] if place else METHODS)[name]
 
 

@@ -95,13 +95,13 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         super().__init__()
         self.recipe_run, self.number, self.memory = recipe_run, number, memory
         self.task: Any = None
-        self.drop_after: int | None = None
+        self.drops_after: set[int] = set()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Save a memory that was just condensed before hours of training begin; fix their length."""
         images = len(strategy.adapted_dataset)  # as served: a memory may decode to more images than it stores
         learner = self.recipe_run.plan.learner
-        strategy.train_epochs, self.drop_after = learner.epochs_for(images), learner.drop_after(images)
+        strategy.train_epochs, self.drops_after = learner.epochs_for(images), learner.drops_after(images)
         step = self.memory.experiences
         if len(self.recipe_run.memory.info["condense_seconds"]) == step:
             self.recipe_run.keep(step, self.memory.condense_seconds)
@@ -115,7 +115,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         learner = self.recipe_run.plan.learner
         epoch = strategy.clock.train_exp_epochs
         self.task(epoch + 1, strategy.train_epochs, "epochs")
-        if epoch == self.drop_after:
+        if epoch in self.drops_after:
             strategy.optimizer.state.clear()
             for group in strategy.optimizer.param_groups:
                 group["lr"] *= learner.lr_drop

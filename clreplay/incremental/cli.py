@@ -118,7 +118,7 @@ def continual_settings(options: argparse.Namespace) -> Any:
 
     budget = options.images_per_class
     if budget is None and options.mem_size is None and options.dataset == "digits":
-        budget = 5  # ten easy classes: 20 images a class would leave nothing to tell memories apart
+        budget = 5  # ten easy classes: 20 images a class would make all memories equally good
     return ContinualSettings(
         dataset=options.dataset,
         memories=tuple(options.memory),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.engine.calibration import Trial
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.settings import MatchingSettings
@@ -32,7 +33,7 @@ class Forecast:
         condensing: of condensing all classes once, by memory.
         training: of training and testing all networks under one class order, by memory.
         orders: class orders.
-        unknown: memories that no trial stands for; they count as nothing until their first iterations are timed.
+        unknown: memories that cannot be tried; they count as nothing until their first iterations are timed.
     """
 
     condensing: dict[str, float]
@@ -98,28 +99,21 @@ def estimate_condensing(plan: ExperimentPlan, method: ConfiguredMethod) -> float
 
 
 def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSettings, execution: Execution) -> float:
-    # As many classes as a CPU has threads say it; a GPU is only filled by the classes of a whole step.
-    count = plan.data.num_classes // plan.settings.steps
-    if plan.device.type == "cpu":
-        count = min(count, torch.get_num_threads() * (execution.classes_at_once or 1))
-    real = plan.real_images(plan.classes(0)[0][:count])
-    quota = math.ceil(plan.images_at(0) / len(plan.classes(0)[0]))
+    labels = plan.classes(0)[0]
+    tried = (
+        labels[: torch.get_num_threads() * (execution.classes_at_once or 1)] if plan.device.type == "cpu" else labels
+    )
+    real = plan.real_images(tried)
+    counts = dict.fromkeys(real.classes, math.ceil(plan.images_at(0) / len(labels)))
 
-    def seconds(reuse: int, first: int) -> float:
+    def seconds(reuse: int) -> float:
         reusing = replace(settings, network_reuse=reuse)
-        trial = MatchingEngine(real, dict.fromkeys(real.classes, quota), reusing, 0, plan.device, execution)
-        try:
-            for _ in range(first):
-                trial.step()
-            return _timed(plan.device, trial.step) / count
-        finally:
-            trial.close()
+        return Trial(MatchingEngine, reusing, execution, real, counts, plan.device)({})
 
-    fresh = seconds(1, 0)
     if settings.network_reuse == 1:
-        return fresh
-    again = seconds(10**9, 1)  # the same network from the second on: only the synthetic side is computed
-    return (fresh + (settings.network_reuse - 1) * again) / settings.network_reuse
+        return seconds(1)
+    again = seconds(10**9)  # the same network from the second on: only the synthetic side is computed
+    return (seconds(1) + (settings.network_reuse - 1) * again) / settings.network_reuse
 
 
 def _seconds_per_image(plan: ExperimentPlan, settings: TrainingSettings) -> float:

@@ -15,8 +15,9 @@ from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
 from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
+from clreplay.memory.budget import class_quotas
 from clreplay.memory.class_cache import ClassCache
-from clreplay.memory.replay_memory import ReplayMemory, class_quotas
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
 from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, load_recipe, training_settings
@@ -58,7 +59,7 @@ class ExperimentPlan:
         return network.fuse() if isinstance(network, ConvNet) and self.device.type == "cpu" else network
 
     def cache(self) -> ClassCache | None:
-        """Where condensed classes are kept and found again."""
+        """The store of condensed classes, to find them again."""
         return None if self.settings.cache is None else ClassCache(self.settings.cache)
 
     def seed_of(self, recipe: Recipe, order: int) -> int:
@@ -115,7 +116,7 @@ class ExperimentPlan:
         }
 
     def _memory_as_settings(self, recipe: Recipe) -> dict[str, Any]:
-        code = {"code": recipe.method.code} if recipe.method.code else {}  # a hash: one's own code may change
+        code = {"code": recipe.method.code} if recipe.method.code else {}  # a hash: the user's own code may change
         settings = self.methods[recipe.name].values()
         return {"label": recipe.label, "method": recipe.method.name, **code, "settings": settings}
 
@@ -150,7 +151,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     for name in ("steps", "class_orders", "networks"):
         if getattr(filled, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(filled, name)}")
-    ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # told before the data is read
+    ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # checked before the data is read
     where = (settings.dataset, filled.images_per_class)
     methods = {recipe.name: recipe.configured(preset, by_recipe[recipe.name], *where) for recipe in recipes}
     learned = training_settings(preset, learner, *where)
@@ -161,7 +162,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     plan = ExperimentPlan(replace(filled, dataset=data.name), data, recipes, methods, learned, device)
     _check_budget(plan)
     _check_methods(plan)
-    plan.network()  # a learner that does not fit the images is told now
+    plan.network()  # a learner that does not fit the images is an error now
     return plan
 
 

@@ -27,11 +27,11 @@ class RecipeRun:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the memory is kept."""
+        """File of the memory."""
         return self.folder.checkpoint(self.recipe.name, self.order)
 
     def work_in_progress(self, step: int) -> Path:
-        """Where a condensation that is under way is kept."""
+        """File of an interrupted condensation."""
         return self.folder.work_in_progress(self.recipe.name, self.order, step)
 
     @property

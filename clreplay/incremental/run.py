@@ -1,4 +1,4 @@
-"""The class-incremental experiment: classes arrive in steps, a small memory is kept, networks are trained on it.
+"""The class-incremental experiment: classes arrive in steps, a small memory is filled, networks are trained on it.
 
 Protocol (DM's class-incremental script, which the DDM paper follows): at every step the memory of the new
 classes is made from their data alone; old classes stay; networks with an output for every class are trained
@@ -43,7 +43,7 @@ def run_experiment(
     Args:
         settings: what to do.
         out: the run's folder; None takes :func:`default_folder`.
-        reporter: where progress is told.
+        reporter: prints progress.
         command: the command line, recorded in ``settings.yaml``.
 
     Returns:

@@ -61,7 +61,7 @@ class RunFolder:
         """Begin a run, or go on with it.
 
         Returns:
-            whether the folder held this run already.
+            whether the folder belonged to this run already.
 
         Raises:
             SettingsMismatch: it holds a run with other settings; nothing is changed.
@@ -90,8 +90,8 @@ class RunFolder:
 
     def choose(self, chosen: Mapping[str, Mapping[str, Any]]) -> None:
         """Record what was chosen by measurement, once for the whole run."""
-        told = {**read_settings(self.path), "chosen": plain(chosen)}
-        write_text(self.settings_file, yaml.safe_dump(told, sort_keys=False, width=100))
+        settings = {**read_settings(self.path), "chosen": plain(chosen)}
+        write_text(self.settings_file, yaml.safe_dump(settings, sort_keys=False, width=100))
 
     def rows(self) -> pd.DataFrame:
         """All results so far (an empty frame with the columns if there are none)."""
@@ -109,11 +109,11 @@ class RunFolder:
         write_text(self.results_file, before + "\n".join(lines) + "\n")
 
     def checkpoint(self, memory: str, class_order: int) -> Path:
-        """Where the memory of one class order is kept between steps."""
+        """File of the memory of one class order between steps."""
         return self.path / "checkpoint" / f"{memory}-order{class_order}.safetensors"
 
     def work_in_progress(self, memory: str, class_order: int, step: int) -> Path:
-        """Where a condensation that is under way is kept."""
+        """File of an interrupted condensation."""
         return self.path / "checkpoint" / f"{memory}-order{class_order}-step{step}.progress"
 
     def memory_file(self, memory: str, alone: bool) -> Path:

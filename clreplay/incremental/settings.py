@@ -1,4 +1,4 @@
-"""What the class-incremental experiment is asked for."""
+"""Settings of the class-incremental experiment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPEATS = {"paper": (5, 3), "cpu": (1, 3), "smoke": (1, 1)}
 
 @dataclass(frozen=True)
 class ContinualSettings:
-    """One experiment, as a person asks for it; what is None is chosen by :func:`plan_experiment`.
+    """A requested experiment; what is None is chosen by :func:`clreplay.incremental.plan.plan_experiment`.
 
     Attributes:
         dataset: a name that :func:`clreplay.data.load_dataset` knows.
@@ -31,7 +31,7 @@ class ContinualSettings:
         host: ``avalanche`` or ``none``; None takes Avalanche where it is installed.
         seed: of everything but the class orders.
         channels: 1 or 3, of grey sets and folders.
-        cache: folder where condensed classes are kept and found again; None keeps none.
+        cache: folder where condensed classes are stored and found again; None stores none.
         overrides: single settings, see :func:`clreplay.recipes.overrides.split_overrides`.
     """
 

@@ -1,7 +1,8 @@
-"""What is kept: class-balanced slots under a budget, codes, decoders and files, and the cache of condensed classes."""
+"""The replay memory: slots under a budget, codes, decoders and files; and the cache of condensed classes."""
 
+from clreplay.memory.budget import class_quotas
 from clreplay.memory.class_cache import ClassCache
-from clreplay.memory.replay_memory import ReplayMemory, class_quotas
+from clreplay.memory.replay_memory import ReplayMemory
 
 __all__ = [
     "ClassCache",

@@ -26,7 +26,7 @@ ARITHMETIC = 2
 
 
 class CachedClass(NamedTuple):
-    """What the cache holds of a class: images as they are stored, and the name of their decoder."""
+    """A class from the cache: images as they are stored, and the name of their decoder."""
 
     images: Tensor
     decoding: str
@@ -36,7 +36,7 @@ class ClassCache:
     """Condensed classes in a folder, one file each; safe with several processes.
 
     Args:
-        folder: made when something is first put in.
+        folder: created when the first class is stored.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -46,16 +46,16 @@ class ClassCache:
         """Hash of all that decides how one class comes out.
 
         Args:
-            method: name of the registered condenser; with a hash of its file where it is one's own.
+            method: name of the registered condenser; with a hash of its file if it is not part of the library.
             settings: its settings dataclass (or a mapping).
             class_key: hash of the class's real images.
             count: images condensed.
             seed: of all chance.
             device: its kind counts; so does the version of PyTorch.
         """
-        chosen = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
+        values = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
         version = ".".join(torch.__version__.split(".")[:2])
-        parts = [ARITHMETIC, version, method, chosen, class_key, count, seed, torch.device(device).type]
+        parts = [ARITHMETIC, version, method, values, class_key, count, seed, torch.device(device).type]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
 
     def get(self, address: str, shape: tuple[int, ...]) -> CachedClass | None:
@@ -75,7 +75,7 @@ class ClassCache:
         return CachedClass(images, decoding) if tuple(images.shape) == shape else None
 
     def put(self, address: str, images: Tensor, decoding: str = "none") -> None:
-        """Keep images at an address, pixel codes as uint8 and others as float32, with the name of their decoder.
+        """Store images at an address, pixel codes as uint8 and others as float32, with the name of their decoder.
 
         A full or read-only disk costs a warning, not the run.
         """

@@ -39,11 +39,11 @@ class Decoder:
             ValueError: the decoder does not suit such images, or gives another shape than it must.
         """
         images = self.decode(stored)
-        wanted = (len(stored) * self.images_each, *stored.shape[1:])
-        if tuple(images.shape) != wanted:
+        expected = (len(stored) * self.images_each, *stored.shape[1:])
+        if tuple(images.shape) != expected:
             raise ValueError(
                 f"decoder {self.name!r} must give {self.images_each} image(s) of the stored shape for each, so "
-                f"{wanted} here, got {tuple(images.shape)}"
+                f"{expected} here, got {tuple(images.shape)}"
             )
         return images
 
@@ -65,9 +65,9 @@ def register_decoder(name: str, images_each: int = 1) -> Callable[[Decode], Deco
         raise ValueError(f"images_each must be at least 1, got {images_each}")
 
     def enter(decode: Decode) -> Decode:
-        held = DECODERS.get(name)
+        registered = DECODERS.get(name)
         # A file may be imported twice, under a name of its own and by a recipe: its decoder is the same one.
-        if held is not None and _home(held.decode) != _home(decode):
+        if registered is not None and _origin(registered.decode) != _origin(decode):
             raise ValueError(f"decoder {name!r} is registered already; choose another name")
         DECODERS[name] = Decoder(name, images_each, decode)
         return decode
@@ -118,6 +118,7 @@ def tiles2(stored: Tensor) -> Tensor:
     return F.interpolate(tiles, size=(h, w), mode="bilinear", align_corners=False)
 
 
-def _home(decode: Decode) -> tuple[str | None, str | None]:
+def _origin(decode: Decode) -> tuple[str | None, str | None]:
+    """The file and the name under which a function was defined."""
     code = getattr(decode, "__code__", None)
     return getattr(code, "co_filename", None), getattr(decode, "__qualname__", None)

@@ -1,4 +1,4 @@
-"""One class of a memory as it is stored: images coded in uint8 without clipping, with their bytes counted."""
+"""One class of a memory as it is stored: images coded in uint8 without clipping; its bytes are counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReplayMemory: class-balanced slots under a budget, coded in uint8 and honest about bytes."""
+"""ReplayMemory: class-balanced slots under a budget, coded in uint8, with all bytes counted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clreplay.data import Normalization
+from clreplay.memory.budget import class_quotas
 from clreplay.memory.decoders import decoder
 from clreplay.memory.quantization import Slot, decode, encode
 from clreplay.runtime.files import replacing
@@ -19,26 +20,10 @@ FORMAT_VERSION = 2
 """1: without decodings; still read."""
 
 
-def class_quotas(classes: int, images_per_class: int | None, mem_size: int | None) -> list[int]:
-    """Images of every class, in order of arrival, when ``classes`` are in memory.
-
-    A total budget is shared so that classes differ by at most one image; the earlier ones get the
-    remainder, so that no quota ever grows as classes arrive.
-
-    Raises:
-        ValueError: the budget is smaller than the number of classes.
-    """
-    if images_per_class is not None:
-        return [images_per_class] * classes
-    if mem_size < classes:
-        raise ValueError(f"mem_size must be at least the number of classes seen ({classes}), got {mem_size}; raise it")
-    return [(mem_size - position + classes - 1) // classes for position in range(classes)]
-
-
 class ReplayMemory:
     """A class-balanced set of images to train on, under a fixed quota or a total budget.
 
-    Condensed images live in normalised space beyond the pixel range, so each is held as uint8 with a
+    Condensed images live in normalised space beyond the pixel range, so each is stored as uint8 with a
     float32 scale and offset an image and channel (24 bytes beside 3,072, counted), never clipped. Real
     images keep their pixel code and cost nothing extra. Labels follow from the slots and are not counted.
 
@@ -77,7 +62,7 @@ class ReplayMemory:
         self.info: dict[str, Any] = {}
         self._decoded: Tensor | None = None
 
-    # ------------------------------------------------------------------ what it holds
+    # ------------------------------------------------------------------ content
 
     @property
     def classes(self) -> list[int]:
@@ -114,8 +99,8 @@ class ReplayMemory:
     def __repr__(self) -> str:
         budget = f"images_per_class={self.images_per_class}" if self.images_per_class else f"mem_size={self.mem_size}"
         decoded = sum(slot.decoded for slot in self.slots.values())
-        held = f"{len(self)} images" + (f" ({decoded} when decoded)" if decoded != len(self) else "")
-        return f"ReplayMemory({budget}: {held} of {len(self.slots)} classes, {self.memory_bytes} bytes)"
+        images = f"{len(self)} images" + (f" ({decoded} when decoded)" if decoded != len(self) else "")
+        return f"ReplayMemory({budget}: {images} of {len(self.slots)} classes, {self.memory_bytes} bytes)"
 
     def class_images(self, label: int) -> Tensor:
         """One class as network input, decoded, float32 (k, c, h, w)."""
@@ -130,12 +115,12 @@ class ReplayMemory:
 
     def of_classes(self, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Decoded images, labels and task labels of some classes, in the order of arrival."""
-        wanted = set(labels)
-        rows = torch.tensor([int(label) in wanted for label in self.labels.tolist()])
+        chosen = set(labels)
+        rows = torch.tensor([int(label) in chosen for label in self.labels.tolist()])
         return self.images[rows], self.labels[rows], self.task_labels[rows]
 
     def pixels(self, label: int) -> Tensor:
-        """One class as pictures of what is stored: float (k, c, h, w) in [0, 1], clipped for the eye only."""
+        """One class as pictures of what is stored: float (k, c, h, w) in [0, 1], clipped for display only."""
         images = self.stored_images(label)
         if self.normalization is None:
             low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
@@ -143,7 +128,7 @@ class ReplayMemory:
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.normalization.mean, self.normalization.std))
         return (images * std + mean).clamp(0, 1)
 
-    # ------------------------------------------------------------------ how it fills
+    # ------------------------------------------------------------------ adding classes
 
     def quotas_with(self, new_classes: Sequence[int]) -> dict[int, int]:
         """The quota of every class, old and new, once ``new_classes`` are in.
@@ -168,7 +153,7 @@ class ReplayMemory:
         record: Sequence[dict[str, Any]] = (),
         decoding: str = "none",
     ) -> None:
-        """Take in new classes; shrink the old ones to their quota (their first stored images stay).
+        """Add new classes; shrink the old ones to their quota (their first stored images stay).
 
         Args:
             images: images of every new class to store, exactly its quota: uint8 pixel codes of real images, or
@@ -180,27 +165,27 @@ class ReplayMemory:
 
         Raises:
             ValueError: a number of images is not the quota, images are not finite, of another shape than
-                those held or not to be decoded, or as :meth:`quotas_with`; nothing is changed then.
+                those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
         quotas = self.quotas_with(list(images))
-        held = [slot.codes for slot in self.slots.values()] or list(images.values())
+        first = [slot.codes for slot in self.slots.values()] or list(images.values())
         for label, new in images.items():
-            if new.shape[1:] != held[0].shape[1:]:
+            if new.shape[1:] != first[0].shape[1:]:
                 raise ValueError(
                     f"class {label} brings images of shape {tuple(new.shape[1:])}, the memory holds "
-                    f"{tuple(held[0].shape[1:])}; use another memory"
+                    f"{tuple(first[0].shape[1:])}; use another memory"
                 )
             if len(new) != quotas[label]:
                 raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
             if new.dtype != torch.uint8 and not torch.isfinite(new).all():
                 raise ValueError(f"class {label} brings images with NaN or infinity; lower lr_img")
-            decoder(decoding)(new[:1].to(torch.float32))  # an unknown or unsuitable decoder is told before the change
+            decoder(decoding)(new[:1].to(torch.float32))  # an unknown or unsuitable decoder must fail before any change
         arriving = {
             label: self._slot(new, (task_labels or {}).get(label, 0), (keys or {}).get(label, ""), decoding)
             for label, new in images.items()
         }
-        kept = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
-        self.slots = {**kept, **arriving}
+        shrunk = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
+        self.slots = {**shrunk, **arriving}
         self.record.extend(record)
         self._decoded = None
 
@@ -217,7 +202,7 @@ class ReplayMemory:
         counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)
         return torch.tensor([value[label] for label in self.slots], dtype=torch.int64).repeat_interleave(counts)
 
-    # ------------------------------------------------------------------ as tensors and files
+    # ------------------------------------------------------------------ states and files
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors under plain names, and ``settings`` (JSON text): all that the memory is."""
@@ -244,7 +229,7 @@ class ReplayMemory:
         return tensors
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become the memory that :meth:`state_dict` described; nothing changes if that fails.
+        """Take over the content that :meth:`state_dict` described; nothing changes if that fails.
 
         Raises:
             ValueError: the state is of a later format, names an unknown decoder, or tensors are missing or

@@ -1,4 +1,4 @@
-"""What every network of the house gives: an embedding, style taps, both in one pass, and logits."""
+"""What every network of this library gives: an embedding, style taps, both in one pass, and logits."""
 
 from __future__ import annotations
 

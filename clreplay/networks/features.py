@@ -1,4 +1,4 @@
-"""What a network says about the images of several classes, as every term of a matching loss reads it."""
+"""Features that a network gives for the images of several classes, as every term of a matching loss reads them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Features(NamedTuple):
 
     Attributes:
         embedding: (classes, n, d), the flattened pooled map of the last block.
-        taps: one (classes, n, channels, h, w) map a block, post-activation and pre-pooling. Empty where no
-            term asked for maps and the forward pass could do without writing them.
-        moments: of every tap, where the forward pass came by them anyway.
+        taps: one (classes, n, channels, h, w) map a block, post-activation and pre-pooling. Empty if no
+            term reads maps and the forward pass did not write them.
+        moments: of every tap, if the forward pass computed them; None otherwise.
         elsewhere: the same two at other points than after the activation, by point, see :meth:`at`.
         images: (classes, n, c, h, w), what the network was shown: normalised and augmented.
     """

@@ -1,7 +1,7 @@
-"""From images to features: one forward pass, by PyTorch's own layers or by blocks that fuse what lies between
+"""From images to features: one forward pass, by PyTorch's own layers or by blocks that fuse all layers between
 two convolutions.
 
-The ways differ in speed and in float rounding, not in what they compute:
+The kernels differ in speed and in float rounding, not in what they compute:
 
 - ``eager`` runs the network's own layers, for every network and device.
 - ``native`` runs :mod:`clreplay.networks.kernels` on a CPU: instance norm, ReLU, moments and pooling in one pass over a
@@ -65,7 +65,7 @@ class Forward:
         device = next(network.parameters()).device
         if (why := fusible(network, kernels, device)) is not None:
             raise ValueError(f"kernels={kernels!r} cannot run this network: {why}; use kernels='auto'")
-        self._block: _Block | None = {"eager": None, "native": _native_block, "compiled": _compiled_block}[kernels]
+        self._block: _Block | None = {"eager": None, "native": norm_relu_pool, "compiled": _compiled_block}[kernels]
 
     def __call__(self, images: Tensor, maps: Collection[str] = ("act",), moments: Collection[str] = ()) -> Features:
         """Features of (classes, n, c, h, w) images.
@@ -78,7 +78,7 @@ class Forward:
                 come by them anyway, it gives the maps.
         """
         flat = images.flatten(0, 1)
-        if self.layout == "channels_last" or self._block is _native_block:
+        if self.layout == "channels_last" or self._block is norm_relu_pool:
             flat = flat.contiguous(memory_format=torch.channels_last)
         if self._block is None:
             return self._by_layers(len(images), flat, {*maps, *moments})
@@ -121,19 +121,15 @@ class Forward:
         return Features.of(classes, maps.flatten(1), taps if "act" in maps_at else [], moments, elsewhere)
 
 
-def _native_block(out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype) -> Block:
-    return norm_relu_pool(out, norm, wanted, dtype)
-
-
 def plain_block(
-    out: Tensor, scale: Tensor, shift: Tensor, eps: float, wanted: bool, dtype: torch.dtype
+    out: Tensor, scale: Tensor, shift: Tensor, eps: float, keep_map: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor]:
     """Instance norm, ReLU, 2x2 average pooling and moments, in elementary operations a compiler can fuse.
 
     Args:
         out: (n, c, h, w), the convolution's output; everything is computed in single precision.
         scale, shift, eps: of the norm, (c,).
-        wanted: whether to give the rectified map.
+        keep_map: whether to return the rectified map.
         dtype: of the pooled map.
 
     Returns:
@@ -146,7 +142,7 @@ def plain_block(
     tap = (centred * (variance + eps).rsqrt() * scale[:, None, None] + shift[:, None, None]).relu()
     pooled = F.avg_pool2d(tap, 2).to(dtype)
     before = (mean[..., 0, 0], (variance + mean.square())[..., 0, 0])
-    return pooled, tap if wanted else None, tap.mean((2, 3)), tap.square().mean((2, 3)), *before
+    return pooled, tap if keep_map else None, tap.mean((2, 3)), tap.square().mean((2, 3)), *before
 
 
 @functools.cache
@@ -157,5 +153,5 @@ def _compiler() -> Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor, Te
     return torch.compile(plain_block, dynamic=False)
 
 
-def _compiled_block(out: Tensor, norm: nn.GroupNorm, wanted: bool, dtype: torch.dtype) -> Block:
-    return Block(*_compiler()(out, norm.weight, norm.bias, norm.eps, wanted, dtype))
+def _compiled_block(out: Tensor, norm: nn.GroupNorm, keep_map: bool, dtype: torch.dtype) -> Block:
+    return Block(*_compiler()(out, norm.weight, norm.bias, norm.eps, keep_map, dtype))

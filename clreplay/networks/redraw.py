@@ -13,11 +13,11 @@ from torch import nn
 def reinitialize(model: nn.Module, seed: int, custom: Callable[[nn.Module], None] | None = None) -> None:
     """Draw every parameter and statistic of ``model`` anew, in place, leaving the global chance as it was.
 
-    Each submodule is asked for its own ``reset_parameters`` (PyTorch's convention; it covers the
+    Each submodule's own ``reset_parameters`` is called (PyTorch's convention; it covers the
     normalisation layers' running statistics too), so object identity and the optimizer's links stay.
 
     Args:
-        model: any module; its parameter objects are kept.
+        model: any module; its parameter objects stay the same.
         seed: seed of the draw (63 bits).
         custom: called with the model instead, for models that need something else
             (the plugin's ``reinitialize=``).
@@ -27,13 +27,13 @@ def reinitialize(model: nn.Module, seed: int, custom: Callable[[nn.Module], None
             parameters were replaced by new objects, which an optimizer would not know.
     """
     draws = [module.reset_parameters for module in _resettable_modules(model)] if custom is None else []
-    kept = [id(parameter) for parameter in model.parameters()]
+    before = [id(parameter) for parameter in model.parameters()]
     with _chance(model, seed), torch.no_grad():
         for draw in draws:
             draw()
         if custom is not None:
             custom(model)
-    if [id(parameter) for parameter in model.parameters()] != kept:
+    if [id(parameter) for parameter in model.parameters()] != before:
         raise TypeError(
             "the model's parameters were replaced instead of redrawn in place; write into them, for instance by "
             "model.load_state_dict(fresh_model.state_dict())"

@@ -1,4 +1,4 @@
-"""ResNet-18 with the stem for small images, with instance norm unless told otherwise."""
+"""ResNet-18 with the stem for small images, with instance norm by default."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class NetworkSettings:
                     f"{option} must stay at {default!r} with network {entry.name}, which has no {option}; got {value!r}"
                 )
         chosen = network_options(entry.name, given)
-        # One spelling; and where the name stands for batch norm, whoever asks ``norm`` must be told so.
+        # One spelling of the name; and a name that stands for batch norm must set ``norm``, which other code reads.
         object.__setattr__(self, "network", entry.name.lower())
         for option in _OPTIONS:
             object.__setattr__(self, option, chosen.get(option, getattr(self, option)))

@@ -47,7 +47,8 @@ def _options_of(network: type) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(network).parameters if name not in IMAGES)
 
 
-_TABLE: dict[str, Entry] = {}
+NETWORKS: dict[str, Entry] = {}
+"""Every network by its name in lower case, without hyphens and underscores."""
 
 
 def register_network(name: str, **fixed: Any) -> Callable[[AnyNetwork], AnyNetwork]:
@@ -63,10 +64,10 @@ def register_network(name: str, **fixed: Any) -> Callable[[AnyNetwork], AnyNetwo
 
     def enter(network: AnyNetwork) -> AnyNetwork:
         entry = Entry(name, network, fixed)
-        if _key(name) in _TABLE:
+        if _key(name) in NETWORKS:
             raise ValueError(f"network {name!r} is registered already")
         _check(entry, fixed)
-        _TABLE[_key(name)] = entry
+        NETWORKS[_key(name)] = entry
         return network
 
     return enter
@@ -74,19 +75,19 @@ def register_network(name: str, **fixed: Any) -> Callable[[AnyNetwork], AnyNetwo
 
 def network_names() -> list[str]:
     """Every name of the table, in the order of registration."""
-    return [entry.name for entry in _TABLE.values()]
+    return [entry.name for entry in NETWORKS.values()]
 
 
 def find_network(name: str) -> Entry:
-    """The entry of a name, whatever its case, hyphens and underscores.
+    """The entry of a name; case, hyphens and underscores do not matter.
 
     Raises:
         ValueError: there is none; the message has the closest name and all others.
     """
-    entry = _TABLE.get(_key(name))
+    entry = NETWORKS.get(_key(name))
     if entry is None:
-        close = difflib.get_close_matches(_key(name), list(_TABLE), n=1)
-        hint = f"; did you mean {_TABLE[close[0]].name!r}?" if close else "."
+        close = difflib.get_close_matches(_key(name), list(NETWORKS), n=1)
+        hint = f"; did you mean {NETWORKS[close[0]].name!r}?" if close else "."
         raise ValueError(f"unknown network {name!r}{hint} Known: {', '.join(network_names())}")
     return entry
 

@@ -1,4 +1,4 @@
-"""The door to Avalanche: train any supervised strategy from scratch on a condensed memory.
+"""The Avalanche plugin: train any supervised strategy from scratch on a condensed memory.
 
 Importing this module imports Avalanche, which takes seconds; nothing else of clreplay does.
 """
@@ -46,8 +46,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     """Replace every experience by a condensed memory of all classes so far, and start the model anew.
 
     For each experience the plugin reads its images once through the evaluation transforms, condenses its
-    classes into the memory, re-initialises the model in place (weights, normalisation statistics) with a
-    fresh draw, restores the optimizer's settings (its state is dropped) and restarts the schedulers, and
+    classes into the memory, re-initialises the model in place (weights, normalisation statistics) with new
+    random values, restores the optimizer's settings (its state is dropped) and restarts the schedulers, and
     lets the strategy train on the memory alone (the GDumb principle; the DDM paper's section 4.3).
     List it before other plugins that look at the weights when an experience begins.
 
@@ -63,7 +63,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
             image. ``auto`` is the paper's evaluation, which does not mirror digits; None turns it off.
         dataset: name of the data (``cifar10``, ``mnist``, ...), for a recipe's settings for some data sets and for
-            ``augment``; an Avalanche benchmark does not tell it. Without it what holds for all data applies.
+            ``augment``; an Avalanche benchmark does not know it. Without it the settings for all data apply.
         reinitialize: called with the model to draw it anew in place. Without it every module's
             ``reset_parameters`` is called: pre-trained weights and initialisations that the model's own
             constructor makes are lost, and a module that has parameters and no such method is refused.
@@ -72,11 +72,11 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             together: quotas shrink for all of them as soon as the first one moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
-        keep: gives, for the number of an experience (from 0), the file in which its condensation is kept while it
+        keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
-        real_images: gives the images of an experience to condense, for whoever has them at hand as pixel codes;
+        real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
             None reads them from the experience.
-        cache: folder where condensed classes are kept for other runs and class orders; None keeps none.
+        cache: folder where condensed classes are stored for other runs and class orders; None stores none.
         store: ``uint8``, the default, or ``float32`` for condensed images at four times the bytes.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
@@ -142,7 +142,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.task_labels: dict[int, int] = {}
         self.experiences = 0
         self.condense_seconds = 0.0
-        self.unfinished: list[int] = []  # classes of the experience that training is not through with
+        self.unfinished: list[int] = []  # classes of an experience whose training has not ended
         self._optimizer_start: list[dict[str, Any]] | None = None
         self._scheduler_start: list[dict[str, Any]] | None = None
 
@@ -165,7 +165,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self._scheduler_start = [copy.deepcopy(s.state_dict()) for s in _schedulers(strategy)]
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a model that cannot be drawn anew, before hours of condensing."""
+        """Refuse a model that cannot be re-initialised, before hours of condensing."""
         if self.reinitialize is None:
             check_redrawable(strategy.model)
 
@@ -176,13 +176,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start model, optimizer and schedulers anew; make the memory the training set."""
         # The draw comes after Avalanche has grown dynamic modules: new outputs would else keep weights that
-        # hang on the global generator. And after condensing: if that fails, the last model is still there.
+        # depend on the global generator. And after condensing: if that fails, the last model is still there.
         draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize)
         self._restart(strategy)
         self._serve(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Count the experience; until here, training that was interrupted can be asked for again."""
+        """Count the experience; until here, training that was interrupted can be repeated."""
         self.unfinished = []
         self.experiences += 1
 
@@ -248,7 +248,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             raise
 
     def _check(self, real: RealImages, experience: int) -> None:
-        """Tell what the condenser cannot do by the memory's name, which only the plugin knows."""
+        """Refuse what the condenser cannot do, naming the memory, whose name only the plugin knows."""
         quotas = self.memory.quotas_with(real.classes)
         counts = {label: quotas[label] for label in real.classes}
         self.configured.check(counts, real.shape, f"memory {self.name} at experience {experience}")
@@ -352,6 +352,6 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedulers(strategy: Any) -> list[Any]:
-    """Schedulers that plugins of the strategy hold, such as Avalanche's ``LRSchedulerPlugin``."""
-    pixels = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
-    return [s for s in pixels if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
+    """Schedulers in plugins of the strategy, such as Avalanche's ``LRSchedulerPlugin``."""
+    schedulers = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
+    return [s for s in schedulers if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]

@@ -1,4 +1,4 @@
-"""What recipe files say: read, with the files they build on, and brought to flat names."""
+"""Reading recipe files, with the files they build on, and bringing their settings to flat names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clreplay.recipes.typed_settings import RecipeError
 PRESETS = ("paper", "cpu", "smoke")
 _KEYS = {"base", "method", "code", "label", "source", "settings", TERMS, "cases", "presets"}
 TRAINING_FILE = "training"
-"""Recipe of the learner; it stands beside the memories' recipes and is not one of them."""
+"""Recipe of the learner; it is in the folder of the memories' recipes and is not one of them."""
 
 
 def with_bases(path: Path, folder: Path) -> list[tuple[str, dict[str, Any]]]:

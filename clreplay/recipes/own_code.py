@@ -1,4 +1,4 @@
-"""Methods and terms of one's own: the Python file that a recipe brings along under ``code``."""
+"""The user's own methods and terms: the Python file that a recipe names under ``code``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def own_methods(path: Path) -> dict[str, Method]:
     What it imports must be importable from where Python runs: the file's own folder is not searched.
 
     Raises:
-        ValueError: there is no such file, or it fails; nothing of it is kept then.
+        ValueError: there is no such file, or it fails; it registers nothing then.
     """
     place = str(path.resolve())
     try:

@@ -12,7 +12,7 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
 ``base`` names a shipped recipe, or a file of ``strategies/base``, whose method, settings, cases and presets a recipe
 builds on; ``terms`` are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for
 some data sets or numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe,
-that registers a method or terms of one's own (:mod:`.own_code`).
+that registers the user's own methods or terms (:mod:`.own_code`).
 
 Unknown keys and wrong types are errors that name the file, the key and what is allowed.
 """
@@ -132,7 +132,7 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """A shipped recipe by name, or a recipe of one's own by the path of its ``.yaml`` file.
+    """A shipped recipe by name, or the user's own recipe by the path of its ``.yaml`` file.
 
     Raises:
         RecipeError: there is no such recipe, or the file is malformed.
@@ -234,7 +234,7 @@ def _merged(
 
 
 def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """Values told apart by name, each of its type: what makes the method's settings, and how to compute."""
+    """Values sorted by name, each of its type: what makes the method's settings, and how to compute."""
     how = {key: value for key, value in values.items() if key in method.execution}
     rest = {key: value for key, value in values.items() if key not in how}
     cls = with_registered(method.settings, rest)

@@ -1,1 +1,1 @@
-"""What every room stands on and no method is about: keyed chance, files, devices, progress, provenance."""
+"""What all rooms need and no method is about: keyed chance, files, devices, progress, provenance."""

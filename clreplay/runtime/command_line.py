@@ -17,7 +17,7 @@ def exit_code(work: Callable[[], int]) -> int:
         work: parsed already; what it returns is the exit code.
 
     Returns:
-        its exit code; 130 after Ctrl-C, with a line that says how to go on; 2 after an error, told in one line.
+        its exit code; 130 after Ctrl-C, with a line that says how to continue; 2 after an error, printed in one line.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:

@@ -10,7 +10,7 @@ import torch
 
 
 def default_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for, or a GPU if there is one, or the CPU.
+    """The requested device; without a request a GPU if there is one, else the CPU.
 
     Raises:
         ValueError: the device is unknown or absent.

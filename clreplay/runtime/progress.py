@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars on a terminal, plain lines elsewhere, honest estimates."""
+"""Progress of a run for people: bars on a terminal, plain lines elsewhere, estimates."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def commit() -> str:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")) != here.parent:
-            return "unknown"  # an installed copy inside somebody else's checkout
+            return "unknown"  # an installed copy inside another project's checkout
         dirty = git("status", "--porcelain", "--untracked-files=no", "--", "clreplay", "strategies", "runs")
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.SubprocessError):

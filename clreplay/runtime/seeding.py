@@ -20,7 +20,7 @@ BLOCK = 64
 def key_seed(*parts: int | str) -> int:
     """A 63-bit seed that is a pure function of ``parts``, e.g. ``key_seed(seed, "network", 7)``.
 
-    Integers and strings are kept apart (``1`` and ``"1"`` differ), so are ``("ab",)`` and ``("a", "b")``.
+    Integers and strings are different keys (``1`` and ``"1"`` differ), so are ``("ab",)`` and ``("a", "b")``.
 
     Raises:
         TypeError: a part is neither an integer nor a string.

@@ -26,7 +26,7 @@ CROP, CUTOUT, FLIP, SCALE, ROTATE = 0.125, 0.5, 0.5, 1.2, 15.0
 
 @dataclass(frozen=True)
 class Strategy:
-    """Which operators, and whether one of them is drawn a batch (DSA) or every one is applied in order.
+    """The operators, and whether one of them is drawn for every batch (DSA) or all are applied in order.
 
     Attributes:
         names: operators; empty means no augmentation.

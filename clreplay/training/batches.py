@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from clreplay.training.augmentation import augment_images, draw, parse_strategy
 class BatchSource:
     """Shuffled, augmented mini-batches of a fixed set, on its device; an epoch's chance is keyed by its number.
 
-    Iterating never touches the global generator, so whatever else a program draws cannot change training.
+    Iterating never touches the global generator, so other random draws of a program cannot change training.
 
     Args:
         images: (n, c, h, w), normalised floats, or uint8 with ``normalization``.
@@ -42,7 +43,12 @@ class BatchSource:
         return math.ceil(len(self.images) / self.batch_size)
 
     def rows(self, epoch: int) -> list[tuple[Tensor, float, Tensor]]:
-        """Of every batch of an epoch: rows, the operator's choice, and parameters an image."""
+        """What is drawn for every batch of an epoch.
+
+        Returns:
+            a batch each: rows (b,), the number in [0, 1) that chooses the operator, and the parameters of every
+            image (b, draw_size - 1), on the images' device but for the number.
+        """
         chance = generator(*self.key, "epoch", epoch)
         n, device = len(self.images), self.images.device
         order = torch.randperm(n, generator=chance)
@@ -58,7 +64,67 @@ class BatchSource:
             images = self.normalization.apply(images)
         return augment_images(images, choice, parameters, self.strategy), self.labels[rows]
 
-    def epoch(self, epoch: int):
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The mini-batches of one epoch."""
         for rows, choice, parameters in self.rows(epoch):
             yield self.batch(rows, choice, parameters)
+
+
+class StackedBatches:
+    """The mini-batches that :class:`BatchSource` gives for every key, stacked; on a GPU in few calls for all keys.
+
+    Args:
+        keys: N of them, what the chance of every training is keyed by.
+
+    The others are those of :class:`BatchSource`.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        augment: str | None,
+        keys: Sequence[tuple[int | str, ...]],
+        normalization: Normalization | None = None,
+    ) -> None:
+        self.images, self.labels, self.normalization = images, labels, normalization
+        # The sources only draw, on the host: one transfer for all networks instead of one each.
+        nothing = torch.empty(len(images), 0)
+        self.sources = [BatchSource(nothing, nothing, batch_size, augment, key) for key in keys]
+        self.strategy = self.sources[0].strategy
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (N, b, c, h, w) and labels (N, b) of an epoch's mini-batches; row i has those of ``keys[i]``."""
+        for draws in zip(*(source.rows(epoch) for source in self.sources)):
+            rows, choices, parameters = zip(*draws)
+            yield self._batch(torch.stack(rows), choices, torch.stack(parameters))
+
+    def _batch(self, rows: Tensor, choices: Sequence[float], parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """One mini-batch. Networks that drew the same operator share its call: it acts on every image by itself.
+
+        Args:
+            rows: (N, b), on the host.
+            choices: the operator's choice of every network.
+            parameters: (N, b, draw_size - 1) uniform numbers, on the host.
+        """
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for i, choice in enumerate(choices):
+            groups.setdefault(tuple(self.strategy.chosen(choice)), []).append(i)
+        order = torch.tensor([i for members in groups.values() for i in members])
+        b = rows.shape[1]
+        images = self.images[self._to_device(rows[order].flatten())]  # N * b, grouped by operator
+        if self.normalization is not None:
+            images = self.normalization.apply(images)
+        numbers = self._to_device(parameters[order].flatten(0, 1))
+        sizes = [len(members) * b for members in groups.values()]
+        pieces = [
+            augment_images(piece, choices[members[0]], u, self.strategy)
+            for members, piece, u in zip(groups.values(), images.split(sizes), numbers.split(sizes))
+        ]
+        images = torch.cat(pieces).unflatten(0, (len(rows), b))
+        return images[self._to_device(order.argsort())], self.labels[self._to_device(rows)]
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        # Without waiting: a step that had to end before the next is prepared would leave the GPU idle.
+        return tensor.to(self.images.device, non_blocking=True)

@@ -1,23 +1,23 @@
 """Training as IDC's authors evaluate: CutMix, a composed augmentation, two drops of the learning rate.
 
-Source: IDC (Kim et al., ICML 2022), the evaluation that DANCE and NCFM follow, as the authors' code has it; the last
-epoch counts here, where they print the best, too.
+Source: IDC (Kim et al., ICML 2022), the evaluation that DANCE and NCFM follow, as in the authors' code. Here
+the network of the last epoch counts; their code also prints the best accuracy of all epochs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clreplay.data import Normalization
-from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS
-from clreplay.training.loop import check_finite, fit, sgd
+from clreplay.training.loop import check_finite, fit_by_settings
 from clreplay.training.settings import TrainingSettings
 
 FIRST = ("flip", "color")
@@ -40,6 +40,8 @@ class CutMixSettings(TrainingSettings):
     augment: str | None = "color_crop_flip_scale_rotate"
     mix: float = 0.5
 
+    drop_resets_momentum: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if "+" in (self.augment or ""):
@@ -48,7 +50,7 @@ class CutMixSettings(TrainingSettings):
             raise ValueError(f"mix must be within [0, 1], got {self.mix}")
 
     def epochs_for(self, images: int) -> int:
-        """Exactly the epochs asked for: the extra one belongs to DM's protocol."""
+        """Exactly ``epochs``: the extra one belongs to DM's protocol."""
         return self.epochs if self.updates is None else super().epochs_for(images)
 
     def drops_after(self, images: int) -> set[int]:
@@ -66,7 +68,7 @@ def train_with_cutmix(
     normalization: Normalization | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Train ``network`` in place by cross-entropy on mixed batches, all the way; no test data, no early stopping.
+    """Train ``network`` in place by cross-entropy on mixed batches from start to end; no test data, no early stopping.
 
     Args:
         network: on the images' device.
@@ -80,9 +82,6 @@ def train_with_cutmix(
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
     """
-    epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
-    if images.device.type == "cpu":
-        keep_freed_memory()
 
     def loss(mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
         batch, targets, others, share = mixed
@@ -93,13 +92,7 @@ def train_with_cutmix(
     def mixed_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
         return batches(images, labels, settings, (*key, "epoch", epoch), normalization)
 
-    def after_epoch(epoch: int, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        if epoch in drops:
-            for group in optimizer.param_groups:
-                group["lr"] *= settings.lr_drop
-        return optimizer
-
-    last = fit(network, epochs, mixed_batches, sgd(network, settings, settings.lr), loss, after_epoch, progress)
+    last = fit_by_settings(network, network.parameters(), images, mixed_batches, loss, settings, progress)
     check_finite(last, settings)
 
 
@@ -110,24 +103,24 @@ def batches(
     key: tuple[int | str, ...],
     normalization: Normalization | None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
-    """The mini-batches of one epoch: images, labels, the labels mixed in, and the share of the former."""
+    """The mini-batches of one epoch: images, labels, the labels mixed in, and the weight of the former."""
     chance, device = generator(*key), images.device
     names = settings.augment.lower().split("_") if settings.augment and settings.augment.lower() != "none" else []
     always = [name for name in FIRST if name in names]
-    picked = [name for name in names if name not in FIRST]
+    others = [name for name in names if name not in FIRST]
     for rows in torch.randperm(len(images), generator=chance).split(settings.batch_size):
-        choice, mixes = torch.rand(2, generator=chance).tolist()
-        drawn = torch.rand(len(always) + 1, len(rows), 3, generator=chance).to(device)
+        choice, mixing = torch.rand(2, generator=chance).tolist()
+        numbers = torch.rand(len(always) + 1, len(rows), 3, generator=chance).to(device)
         order, box = torch.randperm(len(rows), generator=chance), torch.rand(3, generator=chance).tolist()
-        held = rows.to(device)
-        batch, targets = images[held], labels[held]
+        rows = rows.to(device)
+        batch, targets = images[rows], labels[rows]
         if normalization is not None:
             batch = normalization.apply(batch)
-        applied = always + ([picked[min(int(choice * len(picked)), len(picked) - 1)]] if picked else [])
-        for name, parameters in zip(applied, drawn):
+        applied = always + ([others[min(int(choice * len(others)), len(others) - 1)]] if others else [])
+        for name, parameters in zip(applied, numbers):
             batch = OPERATORS[name](batch, parameters)
         share = 1.0
-        if mixes < settings.mix:
+        if mixing < settings.mix:
             batch, share = cut_and_mix(batch, batch[order.to(device)], *box)
         yield batch, targets, targets[order.to(device)], share
 
@@ -137,8 +130,8 @@ def cut_and_mix(images: Tensor, others: Tensor, share: float, row: float, column
 
     Args:
         images, others: (n, c, h, w).
-        share: of the images that is to stay, uniform in [0, 1): Beta(1, 1), as in IDC.
-        row, column: centre of the box as fractions of the sides; what stands out of the image is cut off.
+        share: share of the image's area that stays its own, uniform in [0, 1): Beta(1, 1), as in IDC.
+        row, column: centre of the box as fractions of the sides; the box is clipped at the border of the image.
 
     Returns:
         the mixed images, and the share of the pixels that really stayed.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import stack_module_state, vmap
 
 from clreplay.data import ImageSet, Normalization
-from clreplay.training.stacked import MAX_TOGETHER, _check_alike, _forward
+from clreplay.training.network_stack import MAX_TOGETHER, NetworkStack, check_stack
 
 
 @torch.no_grad()
@@ -31,16 +31,18 @@ def accuracy(
 ) -> float:
     """Percent of test images whose largest logit is their label's; unseen outputs are not masked.
 
-    The mode of the network and of every module in it is left as it was found.
+    Args:
+        network: on ``device``; the mode of every module is left as it was found.
+        test: uint8 images (n, c, h, w) and their labels, on any device.
+        normalization: of the images the network was trained on.
+        device: where to compute.
+        batch_size: images of a forward pass.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     right = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
-        logits = network(normalization.apply(images.to(device)))
-        right += (logits.argmax(1) == labels.to(device)).sum()
-    for module, training in modes:
-        module.training = training
+    with _evaluating([network]):
+        for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
+            logits = network(normalization.apply(images.to(device)))
+            right += (logits.argmax(1) == labels.to(device)).sum()
     return 100.0 * int(right) / len(test)
 
 
@@ -57,37 +59,35 @@ def accuracies_together(
 
     Args:
         networks: of one architecture, on ``device``; the mode of every module is left as it was found.
-        test: uint8 images and their labels.
-        normalization: of the images the networks were trained on.
-        device: where to compute.
+        test, normalization, device: see :func:`accuracy`.
         batch_size: images of a forward pass times networks, so that memory does not grow with the networks.
         max_together: networks a stack at most.
 
     Raises:
         ValueError: a network comes twice, architectures differ, or ``max_together`` is less than 1.
     """
-    _check_alike(networks, max_together)
+    check_stack(networks, max_together)
+    accuracies: list[float] = []
+    with _evaluating(networks):
+        for start in range(0, len(networks), max_together):
+            stack = NetworkStack(networks[start : start + max_together])
+            size = max(1, batch_size // len(stack.networks))
+            right = torch.zeros(len(stack.networks), dtype=torch.int64, device=device)
+            for images, labels in zip(test.images.split(size), test.labels.split(size)):
+                logits = stack.logits(normalization.apply(images.to(device)), shared=True)  # N, b, classes
+                right += (logits.argmax(2) == labels.to(device)).sum(1)
+            accuracies += [100.0 * count / len(test) for count in right.tolist()]
+    return accuracies
+
+
+@contextlib.contextmanager
+def _evaluating(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Networks in evaluation mode; afterwards every module is in its own mode again."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
-    found: list[float] = []
     try:
         for network in networks:
             network.eval()
-        for start in range(0, len(networks), max_together):
-            stack = networks[start : start + max_together]
-            found += _accuracies(stack, test, normalization, device, max(1, batch_size // len(stack)))
+        yield
     finally:
         for module, training in modes:
             module.training = training
-    return found
-
-
-def _accuracies(
-    networks: Sequence[nn.Module], test: ImageSet, normalization: Normalization, device: torch.device, batch_size: int
-) -> list[float]:
-    parameters, buffers = stack_module_state(list(networks))
-    forward = vmap(_forward(networks[0]), in_dims=(0, 0, None))
-    right = torch.zeros(len(networks), dtype=torch.int64, device=device)
-    for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
-        logits = forward(parameters, buffers, normalization.apply(images.to(device)))  # N, b, classes
-        right += (logits.argmax(2) == labels.to(device)).sum(1)
-    return [100.0 * count / len(test) for count in right.tolist()]

@@ -26,19 +26,17 @@ def fit(
     batches: Callable[[int], Iterable[Any]],
     optimizer: torch.optim.Optimizer,
     loss: Callable[[Any], Tensor],
-    after_epoch: Callable[[int, torch.optim.Optimizer], torch.optim.Optimizer] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """One optimiser step a batch, epoch by epoch; nothing waits for a GPU.
 
     Args:
         network: trained in place, in training mode, in which it is left.
         epochs: how many.
-        batches: gives those of an epoch by its number.
+        batches: gives the batches of an epoch by its number, counted from 0.
         optimizer: of the network's parameters.
-        loss: of a batch, a scalar.
-        after_epoch: gives the optimiser to go on with after an epoch; None goes on with the same.
-        progress: called with epochs done and epochs in all.
+        loss: of a batch: a scalar, or a vector of losses whose sum is minimised.
+        after_epoch: called with the number of an epoch at its end.
 
     Returns:
         the last batch's loss, still on the device.
@@ -48,29 +46,66 @@ def fit(
         for batch in batches(epoch):
             value = loss(batch)
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            value.backward(torch.ones_like(value))  # the gradient of the sum, without computing the sum
             optimizer.step()
         if after_epoch is not None:
-            optimizer = after_epoch(epoch, optimizer)
-        if progress is not None:
-            progress(epoch + 1, epochs)
+            after_epoch(epoch)
     return value.detach()
 
 
-def sgd(network: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.SGD:
-    """The settings' optimiser at some learning rate."""
-    options = {"momentum": settings.momentum, "weight_decay": settings.weight_decay, "nesterov": settings.nesterov}
-    return torch.optim.SGD(network.parameters(), lr=lr, **options)
+def fit_by_settings(
+    network: nn.Module,
+    parameters: Iterable[Tensor],
+    images: Tensor,
+    batches: Callable[[int], Iterable[Any]],
+    loss: Callable[[Any], Tensor],
+    settings: TrainingSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """:func:`fit` with the length, the optimiser and the drops of the learning rate that the settings ask for.
+
+    Args:
+        network, batches, loss: see :func:`fit`.
+        parameters: what SGD updates. It acts on every number by itself, so weights of several networks may be
+            stacked in one tensor.
+        images: (n, c, h, w); their number decides the length, their device the allocator.
+        settings: of the training.
+        progress: called with epochs done and epochs in all.
+
+    Returns:
+        the last batch's loss, still on the device.
+    """
+    if images.device.type == "cpu":
+        keep_freed_memory()
+    epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
+    momentum = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    optimizer = torch.optim.SGD(parameters, lr=settings.lr, weight_decay=settings.weight_decay, **momentum)
+
+    def after_epoch(epoch: int) -> None:
+        if epoch in drops:
+            for group in optimizer.param_groups:
+                group["lr"] *= settings.lr_drop
+            if settings.drop_resets_momentum:
+                optimizer.state.clear()
+        if progress is not None:
+            progress(epoch + 1, epochs)
+
+    return fit(network, epochs, batches, optimizer, loss, after_epoch)
 
 
-def check_finite(loss: Tensor, settings: TrainingSettings) -> None:
+def check_finite(loss: Tensor, settings: TrainingSettings, training: str = "training") -> None:
     """The last loss says whether training went well.
 
+    Args:
+        loss: a scalar.
+        settings: of the training.
+        training: what the message calls it.
+
     Raises:
-        FloatingPointError: it is not finite; the message names the cure.
+        FloatingPointError: the loss is not finite; the message names the cure.
     """
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"training diverged (loss {loss.item()}); lower lr (now {settings.lr})")
+        raise FloatingPointError(f"{training} diverged (loss {loss.item()}); lower lr (now {settings.lr})")
 
 
 def train_further(
@@ -102,7 +137,7 @@ def train_further(
         normalization: of uint8 images.
 
     Returns:
-        share of the images that were classified right as they went by, each before its step: a scalar tensor.
+        share of the images that were classified right, each just before its step: a scalar tensor.
 
     Raises:
         ValueError: not exactly one of ``epochs`` and ``steps`` is given, or it is below 1.
@@ -142,7 +177,7 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> None:
-    """Train ``network`` in place by cross-entropy, all the way; no test data, no early stopping.
+    """Train ``network`` in place by cross-entropy from start to end; no test data, no early stopping.
 
     Args:
         network: on the images' device.
@@ -152,15 +187,12 @@ def train(
         key: what shuffling and augmentation are keyed by, e.g. ``(seed, "train", order, step, network)``.
         normalization: for uint8 images.
         progress: called with epochs done and epochs in all.
-        watch: called with every batch as it is presented: rows, labels and the logits before its update.
+        watch: called with every batch: rows (b,), labels (b,) and the logits (b, classes) before its update.
 
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
     """
     source = BatchSource(images, labels, settings.batch_size, settings.augment, key, normalization)
-    drop_after = settings.drop_after(len(images))
-    if images.device.type == "cpu":
-        keep_freed_memory()
 
     def loss(drawn: tuple[Tensor, float, Tensor]) -> Tensor:
         batch, targets = source.batch(*drawn)
@@ -169,10 +201,5 @@ def train(
             watch(drawn[0], targets, logits.detach())
         return F.cross_entropy(logits, targets)
 
-    def after_epoch(epoch: int, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        # A new optimiser, as in the authors' script: momentum starts anew at the drop.
-        return sgd(network, settings, settings.lr * settings.lr_drop) if epoch == drop_after else optimizer
-
-    epochs = settings.epochs_for(len(images))
-    last = fit(network, epochs, source.rows, sgd(network, settings, settings.lr), loss, after_epoch, progress)
+    last = fit_by_settings(network, network.parameters(), images, source.rows, loss, settings, progress)
     check_finite(last, settings)

@@ -16,8 +16,8 @@ class TrainingSettings(NetworkSettings):
     """How a network is trained on a memory; the defaults are DM's evaluation protocol.
 
     Attributes:
-        epochs: epochs asked for; as in the authors' script one more runs. Ignored when ``updates`` is set.
-        updates: length in optimiser steps instead of epochs, the same whatever the memory's size
+        epochs: length in epochs; one more is run, as in the authors' script. Ignored when ``updates`` is set.
+        updates: length in optimiser steps instead of epochs, the same for every size of the memory
             (scaled presets); rounded up to whole epochs.
         lr, momentum, weight_decay: of SGD.
         lr_drop: factor on the learning rate after half of the epochs; momentum starts anew there, because
@@ -35,7 +35,9 @@ class TrainingSettings(NetworkSettings):
     batch_size: int = 256
     augment: str | None = DSA_STRATEGY
 
-    nesterov: ClassVar[bool] = False  # no setting of a memory's learner; training on real data can make it one
+    # No settings of a memory's learner; other trainings set them or make them settings.
+    nesterov: ClassVar[bool] = False
+    drop_resets_momentum: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,9 +55,8 @@ class TrainingSettings(NetworkSettings):
             return self.epochs + 1
         return math.ceil(self.updates / math.ceil(images / self.batch_size))
 
-    def drop_after(self, images: int) -> int | None:
-        """Index of the epoch after which the learning rate drops (501 of 0..1000 in the paper's protocol)."""
+    def drops_after(self, images: int) -> set[int]:
+        """Indices of the epochs after which the learning rate drops ({501} of 0..1000 in the paper's protocol)."""
         if self.lr_drop == 1.0:
-            return None  # nothing drops, so momentum goes on too
-        epochs = self.epochs_for(images)
-        return self.epochs // 2 + 1 if self.updates is None else epochs // 2 - 1
+            return set()  # nothing drops, so momentum goes on too
+        return {self.epochs // 2 + 1 if self.updates is None else self.epochs_for(images) // 2 - 1}

@@ -5,7 +5,7 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from clreplay.benchmark.store import Finished
+from clreplay.benchmark.rows import Finished
 from clreplay.benchmark.units import Unit
 
 
@@ -38,7 +38,7 @@ class Act(Unit):
             raise RuntimeError("out of memory")
         if self.what == "passing" and os.path.getsize(self.counter) < 2:
             raise RuntimeError("try again")
-        return Finished("digits", f"{self.what}{self.number}")
+        return Finished("digits", f"{self.what}{self.number}", 10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,4 +58,4 @@ class Odd(Unit):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.what == "leave":
             sys.exit(3)
-        return Finished("digits", f"{self.what} {os.environ.get('CUDA_VISIBLE_DEVICES')} {sorted(images or {})}")
+        return Finished("digits", f"{self.what} {os.environ.get('CUDA_VISIBLE_DEVICES')} {sorted(images or {})}", 10)

@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from store_rows import network_rows, set_row
 
 from clreplay.benchmark.architecture_ranking import TOPS, architectures, correlation, how_many, ranking, selected
 from clreplay.benchmark.plan import plan
 from clreplay.benchmark.protocols import Training
 from clreplay.benchmark.request import TableRequest
 from clreplay.benchmark.results import MEASURED, PARTLY, lines_of
+from clreplay.benchmark.rows import Contents, Origin
 from clreplay.benchmark.sets import Place
-from clreplay.benchmark.store import Contents, Row
 from clreplay.networks import search_space
 
 ACCURACIES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=30)
@@ -93,32 +94,30 @@ def test_small_presets_search_some_architectures_and_as_many_as_asked():
 def test_an_architecture_that_diverges_is_a_result_and_is_counted():
     (one, *_) = plan(TableRequest("7", ("digits",), methods=("random",), preset="smoke", architectures=2))
     assert all(trained.may_diverge for trained in (*one.trained, *one.real))
-    small = replace(one.real[0].unit(Contents(), "cpu").training.settings, width=4, depth=1, batch_size=16)
-    unit = replace(one.real[0].unit(Contents(), "cpu"), training=Training("dm", replace(small, lr=1e30)))
-    (row,) = unit.run(Place("cpu")).rows
-    assert row.result["diverged"] and 0 <= row.result["accuracy"] <= 100
+    small = replace(one.real[0].unit.training.settings, width=4, depth=1, batch_size=16)
+    unit = replace(one.real[0].unit, training=Training("dm", replace(small, lr=1e30)))
+    (row,) = unit.run(Place("cpu")).networks
+    assert row.diverged and 0 <= row.accuracy <= 100
     with pytest.raises(FloatingPointError, match="training diverged"):
         replace(unit, may_diverge=False).run(Place("cpu"))
-    assert "diverged" not in replace(unit, training=Training("dm", small)).run(Place("cpu")).rows[0].result
-    own = {key: replace(row, key=key) for key in one.real[0].unit(Contents(), "cpu").keys}
-    lines = lines_of([one], Contents(own), "cpu")
+    assert not replace(unit, training=Training("dm", small)).run(Place("cpu")).networks[0].diverged
+    own = {key: replace(row, key=key) for key in one.real[0].unit.keys}
+    lines = lines_of([one], Contents(networks=own))
     assert any("the training of 1 network(s) diverged" in note for note in lines[0].notes)
 
 
 def searched(methods, proxies, reals):
     """Lines of a search whose networks got these accuracies; a None was not trained."""
     planned = plan(TableRequest("7", ("cifar10",), methods=methods, architectures=len(reals)))
-    units = {}
+    contents = Contents()
     for one in planned:
-        for spec in one.specs:
-            units[spec.key] = Row(spec.key, "set", spec.identity, {"images": 500}, 30.0, "cpu", "abc", "torch")
+        contents.sets.update({spec.key: set_row(spec, images=500) for spec in one.specs})
         for trained, values, images in ((one.trained, proxies, 500), (one.real, reals, 50_000)):
             for part, value in zip(trained, values):
-                ((key, identity),) = part.unit(Contents(), "cpu").identities.items()
                 if value is not None:
-                    result = {"accuracy": value, "images": images}
-                    units[key] = Row(key, "network", identity, result, 6.0, "cpu", "abc", "torch")
-    return {(line.cell.metric, *line.variant): line for line in lines_of(planned, Contents(units), "cpu")}
+                    changes = {"accuracy": value, "images": images, "origin": Origin(6.0, "cpu", "abc", "torch")}
+                    contents.networks.update({row.key: row for row in network_rows(part, **changes)})
+    return {(line.cell.metric, *line.variant): line for line in lines_of(planned, contents)}
 
 
 PROXY, REAL = [30.0, 50.0, 20.0, 40.0, 10.0, 5.0], [70.0, 80.0, 75.0, 90.0, 60.0, 50.0]

@@ -12,7 +12,6 @@ from clreplay.benchmark.cli import parser
 from clreplay.benchmark.plan import plan
 from clreplay.benchmark.published import NOTES, TITLES, published_rows
 from clreplay.benchmark.request import TableRequest
-from clreplay.benchmark.store import Contents
 from clreplay.recipes.recipe import RecipeError
 
 CELLS_OF = {
@@ -250,7 +249,7 @@ def keys(table, sets=2, networks=2, **grid):
     grid = TableRequest(table, sets=sets, networks=networks, overrides=options, datasets=("cifar10",), **grid)
     found = {}
     for one in plan(grid):
-        networks = {key for trained in one.trained for key in trained.unit(Contents(), "cpu").keys}
+        networks = {key for trained in one.trained for key in trained.unit.keys}
         found[one.cell] = ({spec.key for spec in one.specs}, networks)
     return found
 
@@ -284,7 +283,7 @@ def test_every_setting_that_decides_the_outcome_is_part_of_the_key():
         asked = TableRequest(table, datasets=("cifar10",), overrides={**overrides, **grid.pop("overrides", {})}, **grid)
         (one,) = plan(asked)
         (trained,) = one.trained
-        return trained.spec.key, trained.unit(Contents(), "cpu").keys[0]
+        return trained.spec.key, trained.unit.keys[0]
 
     first = of_ddm()
     assert of_ddm() == first
@@ -303,7 +302,7 @@ def test_the_version_of_the_arithmetic_is_part_of_the_key(monkeypatch):
     grid = TableRequest("1", ("cifar10",), (10,), ("random", "whole"), sets=1, networks=1)
 
     def found():
-        return [trained.unit(Contents(), "cpu").keys[0] for one in plan(grid) for trained in one.trained]
+        return [trained.unit.keys[0] for one in plan(grid) for trained in one.trained]
 
     before = found()
     monkeypatch.setattr(units, "TRAINING_ARITHMETIC", 99)

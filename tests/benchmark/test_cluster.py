@@ -181,19 +181,21 @@ def measured(folder):
     with open(folder / "table1-smoke.csv", encoding="utf-8") as file:
         lines = [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in csv.DictReader(file)]
     connection = sqlite3.connect(folder / "store.sqlite")
-    keys = sorted(connection.execute("SELECT key FROM units WHERE kind != 'shard'").fetchall())
-    images = sorted(connection.execute("SELECT * FROM images").fetchall())
+    keys = sorted(connection.execute("SELECT key FROM networks UNION SELECT key FROM finished_sets").fetchall())
+    images = sorted(connection.execute("SELECT key, label, data FROM images").fetchall())
     connection.close()
     return lines, keys, images
 
 
 def finished(folder):
-    """How many units of a store are finished."""
+    """How many networks, and classes of sets, of a store are finished."""
     if not (folder / "store.sqlite").exists():
         return 0
     connection = sqlite3.connect(folder / "store.sqlite")
     try:
-        return connection.execute("SELECT COUNT(*) FROM units").fetchone()[0]
+        return connection.execute("SELECT (SELECT COUNT(*) FROM networks) + (SELECT COUNT(*) FROM images)").fetchone()[
+            0
+        ]
     except sqlite3.OperationalError:  # made, and nothing in it yet
         return 0
     finally:
@@ -216,7 +218,7 @@ def test_a_machine_killed_in_the_middle_costs_no_row_and_doubles_none(tmp_path):
             process = subprocess.Popen(run, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT)
         try:
             # Both machines at work, and something done: every unit under way has a lock.
-            while finished(out) < 4 or len(list((out / "work").glob("*.lock"))) < 2:
+            while finished(out) < 14 or len(list((out / "work").glob("*.lock"))) < 2:
                 assert process.poll() is None, (tmp_path / "said").read_text()
                 time.sleep(0.05)
             before = finished(out)

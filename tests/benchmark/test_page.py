@@ -4,13 +4,14 @@ import csv
 
 import pytest
 from own_helpers import own_recipe
+from store_rows import network_rows, set_row
 
 from clreplay.benchmark.cli import main
 from clreplay.benchmark.page import Page
 from clreplay.benchmark.plan import plan
 from clreplay.benchmark.request import TableRequest
-from clreplay.benchmark.results import MEASURED, MISSING, PARTLY
-from clreplay.benchmark.store import Contents, Row
+from clreplay.benchmark.results import MEASURED, MISSING
+from clreplay.benchmark.rows import Contents
 
 SETTLED = {"kernels": "eager", "layout": "contiguous", "parallel": "operators"}
 """With nothing left to be chosen on the spot."""
@@ -18,20 +19,17 @@ SETTLED = {"kernels": "eager", "layout": "contiguous", "parallel": "operators"}
 
 def store(*grids, networks=None):
     """A store in which some grids are measured, of each cell the first networks."""
-    units = {}
+    contents = Contents()
     for grid in grids:
         for planned in plan(grid):
-            for spec in planned.specs:
-                units[spec.key] = Row(spec.key, "set", spec.identity, {"images": 10}, 3.0, "cpu", "abc", "torch")
-            trained = [*planned.trained, *planned.real]
-            keys = [pair for one in trained for pair in one.unit(Contents(), "cpu").identities.items()]
-            for key, identity in keys[:networks]:
-                units[key] = Row(key, "network", identity, {"accuracy": 20.0, "images": 10}, 2.0, "cpu", "abc", "torch")
-    return Contents(units)
+            contents.sets.update({spec.key: set_row(spec) for spec in planned.specs})
+            rows = [row for one in (*planned.trained, *planned.real) for row in network_rows(one)]
+            contents.networks.update({row.key: row for row in rows[:networks]})
+    return contents
 
 
 def page(grid):
-    return Page(grid, plan(grid), "cpu")
+    return Page(grid, plan(grid))
 
 
 def told(grid, contents):
@@ -62,7 +60,7 @@ def test_a_page_shows_what_other_runs_measured_in_the_paper_s_order():
 def test_what_is_asked_for_is_there_whether_measured_or_not_and_the_rest_only_if_measured():
     asked = of_table_1("herding")
     assert told(asked, Contents()) == [("Herding", 10, MISSING, 0)]
-    only_a_set = Contents({key: row for key, row in store(of_table_1("random")).units.items() if row.kind == "set"})
+    only_a_set = Contents(sets=store(of_table_1("random")).sets)
     assert told(asked, only_a_set) == [("Herding", 10, MISSING, 0)]
     assert len(page(TableRequest("1")).lines(Contents())) == 112
 
@@ -116,7 +114,7 @@ def test_a_changed_setting_leaves_out_the_cells_that_stand_for_it():
     [
         ({"sets": 5, "networks": 20}, {"sets": 1, "networks": 1}, (MEASURED, 100)),
         ({"sets": 1, "networks": 3}, {"sets": 1, "networks": 3}, (MEASURED, 3)),
-        ({"sets": 1, "networks": 3}, {"sets": None, "networks": None}, (PARTLY, 3)),
+        ({"sets": 1, "networks": 3}, {"sets": None, "networks": None}, (MEASURED, 3)),
         ({"sets": 5, "networks": 20}, {"sets": 10, "networks": 20}, (MEASURED, 100)),
     ],
 )
@@ -125,9 +123,11 @@ def test_a_run_with_fewer_networks_does_not_take_away_what_others_measured(measu
     assert lines[0] == ("Random", 10, *shown)
 
 
-def test_half_of_a_cell_is_a_part_on_the_pages_of_others_too():
+def test_of_a_cell_that_is_not_asked_for_all_networks_count_and_their_number_is_shown():
     contents = store(of_table_1("random", sets=5, networks=20), networks=30)
-    assert told(of_table_1("herding", sets=1, networks=1), contents)[0] == ("Random", 10, PARTLY, 30)
+    line = page(of_table_1("herding", sets=1, networks=1)).lines(contents)[0]
+    assert (line.cell.method, line.state, line.done, line.wanted) == ("Random", MEASURED, 30, 30)
+    assert line.condense_seconds == 6.0  # of the two sets that they were trained on
 
 
 def test_the_search_shows_the_other_methods_that_were_searched():

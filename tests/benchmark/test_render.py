@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from store_rows import network_rows, set_row
 
 from clreplay.benchmark.cells import published_cells
 from clreplay.benchmark.plan import plan
@@ -17,8 +18,8 @@ from clreplay.benchmark.protocols import PROTOCOLS
 from clreplay.benchmark.render import CSV_COLUMNS, Caption, latex, markdown, table_csv
 from clreplay.benchmark.request import TableRequest
 from clreplay.benchmark.results import FAILED, MEASURED, MISSING, PARTLY, TableRow, lines_of
+from clreplay.benchmark.rows import Contents, Failure, Origin
 from clreplay.benchmark.status import status_lines
-from clreplay.benchmark.store import Contents, Failure, Row
 
 EXPECTED = Path(__file__).parent / "expected"
 RENDERERS = {"md": markdown, "tex": latex, "csv": table_csv}
@@ -143,14 +144,11 @@ def test_a_reduced_table_says_so_and_an_unreduced_one_does_not(suffix):
 
 def contents_of(planned, accuracies, failures=None):
     """A store in which the first networks of a cell are trained."""
-    units = {}
-    for spec in planned.specs:
-        settled = {"images": 10, "images_decoded": 10}
-        units[spec.key] = Row(spec.key, "set", spec.identity, settled, 3.0, CPU, "abc", "torch")
-    keys = [(k, i) for t in planned.trained for k, i in t.unit(Contents(), "cpu").identities.items()]
-    for (key, identity), accuracy in zip(keys, accuracies):
-        units[key] = Row(key, "network", identity, {"accuracy": accuracy, "images": 10}, 2.0, GPU, "def", "torch")
-    return Contents(units, {}, {key: Failure(reason, 2) for key, reason in (failures or {}).items()})
+    sets = {spec.key: set_row(spec, devices=(CPU,)) for spec in planned.specs}
+    origin = Origin(2.0, GPU, "def", "torch")
+    rows = [row for trained in planned.trained for row in network_rows(trained, origin=origin)]
+    networks = {row.key: replace(row, accuracy=accuracy) for row, accuracy in zip(rows, accuracies)}
+    return Contents(sets, networks, failures={key: Failure(reason, 2) for key, reason in (failures or {}).items()})
 
 
 def planned_random(networks=2, sets=2):
@@ -160,7 +158,7 @@ def planned_random(networks=2, sets=2):
 
 def test_a_line_averages_over_sets_and_networks():
     planned = planned_random()
-    (line,) = lines_of([planned], contents_of(planned, [20.0, 22.0, 24.0, 26.0]), "cpu")
+    (line,) = lines_of([planned], contents_of(planned, [20.0, 22.0, 24.0, 26.0]))
     assert (line.ours, line.state, line.done, line.wanted) == (23.0, MEASURED, 4, 4)
     assert line.spread == pytest.approx(5**0.5)  # of the population, as the authors' code prints it
     assert line.difference == pytest.approx(23.0 - 26.0)
@@ -170,19 +168,19 @@ def test_a_line_averages_over_sets_and_networks():
 
 def test_a_part_is_called_a_part_and_a_failure_has_its_reason():
     planned = planned_random()
-    keys = [key for t in planned.trained for key in t.unit(Contents(), "cpu").keys]
-    (part,) = lines_of([planned], contents_of(planned, [20.0], {keys[1]: "MemoryError: full"}), "cpu")
+    keys = [key for t in planned.trained for key in t.unit.keys]
+    (part,) = lines_of([planned], contents_of(planned, [20.0], {keys[1]: "MemoryError: full"}))
     assert (part.ours, part.state, part.done) == (20.0, PARTLY, 1)
     assert part.reason == "MemoryError: full (attempts: 2)"
     nothing = contents_of(planned, [])
-    (line,) = lines_of([planned], nothing, "cpu")
+    (line,) = lines_of([planned], nothing)
     assert (line.ours, line.state, line.reason) == (None, MISSING, "")
-    (line,) = lines_of([planned], Contents(failures={planned.specs[0].key: Failure("OSError: gone", 1)}), "cpu")
+    (line,) = lines_of([planned], Contents(failures={planned.specs[0].key: Failure("OSError: gone", 1)}))
     assert (line.ours, line.state, line.reason) == (None, FAILED, "OSError: gone (attempts: 1)")
 
 
 def test_the_hash_of_the_settings_does_not_hang_on_how_many_are_measured():
-    lines = [lines_of([planned_random(n, s)], Contents(), "cpu")[0] for n, s in ((1, 1), (20, 5))]
+    lines = [lines_of([planned_random(n, s)], Contents())[0] for n, s in ((1, 1), (20, 5))]
     assert lines[0].settings == lines[1].settings
     (other,) = plan(TableRequest("1", ("cifar10",), (10,), ("random",), overrides={"train.lr": 0.5}))
     assert other.settings_key != lines[0].settings
@@ -190,13 +188,13 @@ def test_the_hash_of_the_settings_does_not_hang_on_how_many_are_measured():
 
 def test_status_counts_cells_and_estimates_the_rest():
     planned = planned_random()
-    texts = status_lines([planned], contents_of(planned, [20.0, 22.0]), "cpu", jobs=2)
+    texts = status_lines([planned], contents_of(planned, [20.0, 22.0]), jobs=2)
     assert texts[0].split()[:3] == ["2", "of", "4"] and "21.00 +- 1.00, published 26.0" in texts[0]
     assert texts[1] == "1 partly measured of 1 cells"
     assert texts[2] == "left: about 2.0 s with 2 job(s)"  # two networks of two seconds
-    texts = status_lines([planned], Contents(), "cpu", jobs=1)
+    texts = status_lines([planned], Contents(), jobs=1)
     assert texts[-1] == "left: 6 unit(s), none of a kind that was timed yet"
-    done = status_lines([planned], contents_of(planned, [20.0] * 4), "cpu", jobs=1)
+    done = status_lines([planned], contents_of(planned, [20.0] * 4), jobs=1)
     assert done[-1] == "1 measured of 1 cells"
 
 

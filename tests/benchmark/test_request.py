@@ -69,7 +69,7 @@ def test_networks_and_protocols_leave_tables_out_too():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"datasets": ("cifar100",)}, "none of the tables 4, 6 has what is asked for, .*: table 4 has no cifar100"),
+        ({"datasets": ("cifar100",)}, "none of the tables 4, 6 has any of what is requested, .*: table 4 has no cifar100"),
         ({"datasets": ("cifar1000",)}, "--dataset must be among cifar10, .*got 'cifar1000'"),
         ({"methods": ("ddmm",)}, "unknown memory 'ddmm'; did you mean 'ddm'"),
         ({"test_networks": ("vgg16",)}, "--test-network must be among ConvNet, .*got 'vgg16'"),

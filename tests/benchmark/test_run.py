@@ -38,7 +38,7 @@ def measured(tmp_path, planned, executor=None, **place):
     run = BenchmarkRun(planned, store, executor or JoblibExecutor(1), place, Reporter(None))
     for _ in run.run():
         pass
-    return lines_of(planned, store.read(), "cpu"), run
+    return lines_of(planned, store.read()), run
 
 
 def quick(methods=("random", "whole"), table="1", ipc=(2,), **options):
@@ -96,7 +96,7 @@ def test_a_run_that_is_stopped_after_every_unit_ends_with_the_same_table(tmp_pat
     for _ in range(7):
         with pytest.raises(KeyboardInterrupt):
             measured(tmp_path / "stopped", planned, Stopping(1))
-        lines = lines_of(planned, Store(tmp_path / "stopped" / "store.sqlite").read(), "cpu")
+        lines = lines_of(planned, Store(tmp_path / "stopped" / "store.sqlite").read())
         states.update(line.state for line in lines)
     assert states == {MISSING, PARTLY, MEASURED}
     lines, run = measured(tmp_path / "stopped", planned)
@@ -320,7 +320,7 @@ def test_cells_that_fail_are_listed_and_the_others_are_measured(tmp_path, capsys
         (["--table", "1", "--jobs", "0"], "jobs must be at least 1"),
         (["--table", "7", "--architectures", "800"], "architectures must be at most 720, got 800"),
         (["--table", "4", "--method", "whole"], "--method whole: table 4 prints no whole row"),
-        (["--table", "4", "6", "--dataset", "cifar100"], "none of the tables 4, 6 has what is asked for"),
+        (["--table", "4", "6", "--dataset", "cifar100"], "none of the tables 4, 6 has any of what is requested"),
         (["--merge", "nowhere.sqlite"], "no store at nowhere.sqlite"),
     ],
 )

@@ -10,18 +10,20 @@ import textwrap
 import time
 
 import pytest
+from store_rows import condensed, network
 
 from clreplay.benchmark import store_file as connections
-from clreplay.benchmark.store import FORMAT, Contents, Failure, Finished, Row, Store, StoreError, key_of
+from clreplay.benchmark.rows import Contents, Failure, Finished, Origin, SetRow, key_of
+from clreplay.benchmark.store import Store, StoreError
+from clreplay.benchmark.store_file import FORMAT
+
+TABLES = ("datasets", "settings", "sets", "images", "networks", "choices", "failures")
 
 
-def row(name, kind="network", value=1.0):
-    settings = {"name": name, "kind": kind}
-    return Row(key_of(settings), kind, settings, {"accuracy": value}, 2.5, "cpu", "abc", "torch")
-
-
-def piece(*names, images=None, choice=None, fingerprint="f", value=1.0):
-    return Finished("digits", fingerprint, [row(name, value=value) for name in names], images, choice)
+def piece(*names, images=None, choice=None, fingerprint="f", accuracy=1.0, classes=2):
+    return Finished(
+        "digits", fingerprint, classes, [network(name, accuracy=accuracy) for name in names], images, choice
+    )
 
 
 @pytest.fixture
@@ -31,8 +33,7 @@ def store(tmp_path):
 
 def everything(store):
     with sqlite3.connect(store.path) as connection:
-        tables = ("units", "images", "choices", "failures", "datasets")
-        return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in tables}
+        return {table: sorted(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in TABLES}
 
 
 # ---------------------------------------------------------------- what goes in comes out
@@ -52,32 +53,65 @@ def test_an_empty_store_reads_as_nothing_and_is_not_made_by_looking(store):
 
 
 def test_rows_images_and_choices_come_back(store):
-    store.add(piece("a", "b", images=("set", {0: b"zero", 1: b"one"}), choice=("asked", "cpu", {"kernels": "eager"})))
+    images = condensed("set", {0: b"zero", 1: b"one"}, execution={"kernels": "eager"})
+    store.add(piece("a", "b", images=images, choice=("open", "cpu", {"kernels": "eager"})))
     contents = store.read()
-    assert contents.units == {row(name).key: row(name) for name in "ab"}
-    assert contents.choices == {"asked": [("cpu", {"kernels": "eager"})]}
-    assert store.images("set") == {0: b"zero", 1: b"one"}
-    assert store.has([row("a").key, row("b").key]) and not store.has([row("a").key, "missing"])
+    assert contents.networks == {name: network(name) for name in "ab"}
+    assert contents.choices == {("open", "cpu"): {"kernels": "eager"}}
+    assert store.images("set") == {0: b"zero", 1: b"one"} and store.labels("set") == {0, 1}
+    row = SetRow("set", "settings", "digits", 2, 7, 4, 8, 3.0, ("cpu",), ("abc",), ({"kernels": "eager"},))
+    assert contents.sets == {"set": row}
+    assert store.has(["a", "b", "set", "open"]) and not store.has(["a", "missing"])
     with pytest.raises(KeyError, match="no condensed set other"):
         store.images("other")
 
 
+def test_a_set_is_finished_when_all_classes_are_there_wherever_they_come_from(store):
+    here, there = Origin(2.0, "cpu", "abc", "torch"), Origin(3.0, "gpu, fast", "def", "torch")
+    first = condensed("set", {0: b"0", 1: b"1"}, execution={"kernels": "native"}, origin=here)
+    store.add(piece(images=first, classes=3))
+    assert store.read().sets == {} and not store.has(["set"]) and store.labels("set") == {0, 1}
+    store.add(piece(images=condensed("set", {1: b"another", 2: b"2"}, execution={}, origin=there), classes=3))
+    (row,) = store.read().sets.values()
+    assert store.has(["set"]) and store.images("set") == {0: b"0", 1: b"1", 2: b"2"}  # what is there stays
+    assert (row.devices, row.commits) == (("cpu", "gpu, fast"), ("abc", "def"))
+    assert row.executions == ({"kernels": "native"}, {}) and row.seconds == pytest.approx(2.0 + 1.5)
+
+
+def test_networks_that_differ_in_their_draw_only_stand_together(store):
+    rows = [network(f"{a}{b}", draw=(a, b), condensed_set=f"set{a}") for a, b in ((1, 0), (0, 1), (0, 0))]
+    sets = [condensed(f"set{number}", {0: b"0"}, seed=number) for number in (0, 1)]
+    others = [
+        network("w", condensed_set=None, store=None),
+        network("u", condensed_set="set0", store="uint8"),
+        network("lost", condensed_set="not there"),
+    ]
+    for images in sets:
+        store.add(Finished("digits", "f", 1, [], images))
+    store.add(Finished("digits", "f", 1, [*rows, *others]))
+    found = {key: [row.key for row in rows] for key, rows in store.read().alike.items()}
+    assert found == {
+        ("digits", "settings", "training", "float32", 0): ["00", "01", "10"],
+        ("digits", "settings", "training", "uint8", 0): ["u"],
+        ("digits", None, "training", None, 0): ["w"],
+    }
+
+
 def test_what_is_there_stays(store):
-    store.add(piece("a", images=("set", {0: b"first"})))
-    store.add(piece("a", images=("set", {0: b"second"}), value=9.0))
-    assert store.read().units[row("a").key].result == {"accuracy": 1.0}
+    store.add(piece("a", images=condensed("set", {0: b"first"})))
+    store.add(piece("a", images=condensed("set", {0: b"second"}), accuracy=9.0))
+    assert store.read().networks["a"].accuracy == 1.0
     assert store.images("set") == {0: b"first"}
 
 
 def test_failures_are_counted_and_forgotten_once_it_works(store):
-    settings = {row("a").key: row("a").settings, "asked": {}}
-    store.fail("network", settings, "RuntimeError: first", 2)
-    store.fail("network", settings, "RuntimeError: second", 1)
+    store.fail("network", {"a": {}, "open": {}, "set": {}}, "RuntimeError: first", 2)
+    store.fail("network", {"a": {}, "open": {}, "set": {}}, "RuntimeError: second", 1)
     failure = Failure("RuntimeError: second", 3)
-    assert store.read().failures == {row("a").key: failure, "asked": failure}
-    store.add(piece("a"))
-    assert store.read().failures == {"asked": failure}
-    store.add(piece(choice=("asked", "cpu", {})))
+    assert store.read().failures == {"a": failure, "open": failure, "set": failure}
+    store.add(piece("a", images=condensed("set", {0: b"0"})))  # one of two classes
+    assert store.read().failures == {"open": failure, "set": failure}
+    store.add(piece(choice=("open", "cpu", {}), images=condensed("set", {1: b"1"})))
     assert store.read().failures == {}
 
 
@@ -103,6 +137,10 @@ def test_what_is_no_store_is_refused(tmp_path):
         connection.execute("UPDATE format SET version = version + 1")
     with pytest.raises(StoreError, match=f"is of format {FORMAT + 1}, this clreplay knows {FORMAT}; update"):
         Store(later)
+    with sqlite3.connect(later) as connection:
+        connection.execute("UPDATE format SET version = 1")
+    with pytest.raises(StoreError, match=f"is of format 1, this clreplay knows {FORMAT}; choose another --out"):
+        Store(later)
 
 
 def test_an_empty_file_is_an_empty_store(tmp_path):
@@ -110,7 +148,7 @@ def test_an_empty_file_is_an_empty_store(tmp_path):
     store = Store(tmp_path / "store")
     assert store.read() == Contents() and not store.has(["a"])
     store.add(piece("a"))
-    assert store.has([row("a").key])
+    assert store.has(["a"])
 
 
 # ---------------------------------------------------------------- merging
@@ -118,33 +156,35 @@ def test_an_empty_file_is_an_empty_store(tmp_path):
 
 def test_merging_takes_in_everything_once(store, tmp_path):
     other = Store(tmp_path / "other.sqlite")
-    store.add(piece("a", "b", images=("s1", {0: b"1"}), choice=("asked", "cpu", {"layout": "contiguous"})))
-    other.add(
-        piece("b", "c", images=("s2", {0: b"2"}), choice=("asked", "cpu", {"layout": "channels_last"}), value=5.0)
-    )
-    other.fail("network", {row("a").key: {}, row("d").key: {}}, "MemoryError: no room", 2)
-    assert store.merge(other.path) == 1
+    store.add(piece("a", "b", images=condensed("s1", {0: b"1"}), choice=("open", "cpu", {"layout": "contiguous"})))
+    store.describe({"settings": {"a": 1}})
+    images = condensed("s2", {0: b"2", 1: b"2"})
+    other.add(piece("b", "c", images=images, choice=("open", "cpu", {"layout": "channels_last"}), accuracy=5.0))
+    other.add(piece(images=condensed("s1", {0: b"theirs", 1: b"1"})))
+    other.fail("network", {"a": {}, "d": {}}, "MemoryError: no room", 2)
+    other.describe({"settings": {"a": 2}, "more": {"b": 1}})
+    assert store.merge(other.path) == 3  # network c, set s2, and s1 that both began
     contents = store.read()
-    assert set(contents.units) == {row(name).key for name in "abc"}
-    assert contents.units[row("b").key].result == {"accuracy": 1.0}
-    assert store.images("s2") == {0: b"2"}
-    assert [chosen["layout"] for _, chosen in contents.choices["asked"]] == ["channels_last", "contiguous"]
-    assert set(contents.failures) == {row("d").key}  # a failed there, but is finished here
+    assert set(contents.networks) == set("abc") and contents.networks["b"].accuracy == 1.0
+    assert set(contents.sets) == {"s1", "s2"} and store.images("s1") == {0: b"1", 1: b"1"}
+    assert contents.choices == {("open", "cpu"): {"layout": "contiguous"}}
+    assert set(contents.failures) == {"d"}  # a failed there, but is finished here
+    assert store.settings_of("settings") == {"a": 1} and store.settings_of("more") == {"b": 1}
     before = everything(store)
     assert store.merge(other.path) == 0 and everything(store) == before
-    assert set(other.read().units) == {row(name).key for name in "bc"}  # the other one is as it was
+    assert set(other.read().networks) == set("bc")  # the other one is as it was
 
 
 def test_merging_into_nothing_copies_and_the_order_of_merging_does_not_matter(tmp_path):
     first, second = Store(tmp_path / "1"), Store(tmp_path / "2")
-    first.add(piece("a", choice=("asked", "cuda", {"kernels": "compiled"})))
-    second.add(piece("b", choice=("asked", "cpu", {"kernels": "native"})))
+    first.add(piece("a", choice=("open", "cuda", {"kernels": "compiled"})))
+    second.add(piece("b", choice=("open", "cpu", {"kernels": "native"})))
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
     for path in (first.path, second.path):
         one.merge(path)
     for path in (second.path, first.path):
         two.merge(path)
-    assert one.read() == two.read() and len(one.read().units) == 2
+    assert one.read() == two.read() and len(one.read().networks) == 2
 
 
 def test_merging_what_does_not_fit_changes_nothing(store, tmp_path):
@@ -206,20 +246,10 @@ def test_the_settings_behind_a_printed_hash_are_kept_and_merged(store, tmp_path)
         Store(tmp_path / "nowhere").settings_of("abc")
 
 
-def test_a_store_without_the_table_of_settings_is_read_and_merged(store, tmp_path):
-    store.add(piece("a"))
-    with sqlite3.connect(store.path) as connection:
-        connection.execute("DROP TABLE cells")
-    with pytest.raises(StoreError, match="beginning of none"):
-        store.settings_of("abc")
-    other = Store(tmp_path / "other")
-    assert other.merge(store.path) == 1
-
-
 @pytest.fixture
 def full_disk(store, monkeypatch):
     """Room for what the store holds and no more."""
-    store.add(piece("a", images=("s1", {0: b"1"})))
+    store.add(piece("a", images=condensed("s1", {0: b"1"})))
     with sqlite3.connect(store.path) as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connect = connections._connect
@@ -236,11 +266,11 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_the_store_as_it_was(store, ful
     before = everything(store)
     large = {label: bytes(50_000) for label in range(10)}
     with pytest.raises(StoreError, match=r"store.sqlite cannot be written \(.*disk is full\); make room there") as told:
-        store.add(piece("b", images=("s2", large)))
+        store.add(piece("b", images=condensed("s2", large)))
     assert "\n" not in str(told.value) and isinstance(told.value.__cause__, sqlite3.Error)
     assert everything(store) == before
     store.add(piece("c"))  # what fits still goes in
-    assert store.has([row("c").key])
+    assert store.has(["c"])
 
 
 def test_a_merge_that_fills_the_disk_leaves_the_store_as_it_was(store, full_disk, tmp_path):
@@ -249,7 +279,7 @@ def test_a_merge_that_fills_the_disk_leaves_the_store_as_it_was(store, full_disk
         for statement in connections._SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute("INSERT INTO format VALUES (?)", (FORMAT,))
-        connection.execute("INSERT INTO images VALUES ('s2', 0, ?)", (bytes(500_000),))
+        connection.execute("INSERT INTO images VALUES ('s', 0, 1, 1, '', '', 0, '', '', '', '', ?)", (bytes(500_000),))
     with pytest.raises(StoreError, match=r"other cannot be merged into .*\(.*disk is full\); make room there"):
         store.merge(tmp_path / "other")
     assert everything(store) == before
@@ -275,32 +305,34 @@ def test_a_folder_in_place_of_the_store_is_told(tmp_path):
 
 WRITER = """
     import sys
-    from clreplay.benchmark.store import Finished, Row, Store, key_of
+    from store_rows import condensed, network
+
+    from clreplay.benchmark.rows import Finished
+    from clreplay.benchmark.store import Store
 
     path, who, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    store = Store(path)
     for number in range(count):
-        settings = {"writer": who, "number": number}
-        key = key_of(settings)
-        shared = Row("shared", "network", {}, {"accuracy": 1.0}, 1.0, "cpu", "abc", "torch")
-        mine = Row(key, "set", settings, {}, 1.0, "cpu", "abc", "torch")
-        images = {label: bytes([number % 256]) * 20_000 for label in range(10)}
-        store.add(Finished("digits", "f", [mine, shared], (key, images)))
+        data = {label: bytes([number % 256]) * 20_000 for label in range(10)}
+        set_key = f"set {who} {number}"
+        rows = [network("shared"), network(f"{who} {number}", condensed_set=set_key)]
+        Store(path).add(Finished("digits", "f", 10, rows, condensed(set_key, data)))
         print(number, flush=True)
 """
 
 
 def writer(path, who, count):
     code = textwrap.dedent(WRITER)
-    return subprocess.Popen([sys.executable, "-c", code, str(path), who, str(count)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code, str(path), who, str(count)]
+    paths = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # of the helper module
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=paths)
 
 
 def test_several_processes_write_at_once(store):
     writers = [writer(store.path, str(who), 25) for who in range(4)]
     assert [process.communicate(timeout=120) and process.returncode for process in writers] == [0] * 4
-    units = store.read().units
-    assert len(units) == 4 * 25 + 1
-    assert all(len(store.images(key)) == 10 for key, one in units.items() if one.kind == "set")
+    contents = store.read()
+    assert (len(contents.sets), len(contents.networks)) == (4 * 25, 4 * 25 + 1)
+    assert all(len(store.images(key)) == 10 for key in contents.sets)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -315,13 +347,16 @@ def test_a_writer_killed_at_any_moment_leaves_whole_pieces_only(store):
         os.kill(process.pid, signal.SIGKILL)
         told += len(process.stdout.read().splitlines())
         process.wait()
-        units = Store(store.path).read().units
-        sets = [key for key, one in units.items() if one.kind == "set"]
+        contents = Store(store.path).read()
+        sets = contents.sets
         assert len(sets) >= told  # what was said to be there is there
+        assert {row.condensed_set for row in contents.networks.values()} == {*sets, "set"}
         for key in sets:
             blobs = store.images(key)
             assert len(blobs) == 10 and {len(blob) for blob in blobs.values()} == {20_000}
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        orphans = "SELECT COUNT(*) FROM images WHERE key NOT IN (SELECT key FROM units)"
-        assert connection.execute(orphans).fetchone() == (0,)
+        for table in ("images", "networks"):
+            column = {"images": "key", "networks": "condensed_set"}[table]
+            query = f"SELECT COUNT(*) FROM {table} WHERE {column} NOT IN (SELECT key FROM sets) AND {column} != 'set'"
+            assert connection.execute(query).fetchone() == (0,)

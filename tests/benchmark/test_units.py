@@ -14,8 +14,8 @@ from clreplay.benchmark.datasets import load_cached
 from clreplay.benchmark.executors import DEATH, JoblibExecutor, Outcome, Task, attempt, claimed
 from clreplay.benchmark.plan import plan
 from clreplay.benchmark.request import TableRequest
+from clreplay.benchmark.rows import Contents
 from clreplay.benchmark.sets import Place, from_bytes, to_bytes
-from clreplay.benchmark.store import Contents
 from clreplay.benchmark.units import ChoiceUnit, NetworksUnit, SetUnit
 from clreplay.memory.replay_memory import ReplayMemory
 
@@ -33,14 +33,16 @@ def made(one):
     """The finished set of a plan, and the unit of its networks."""
     contents = Contents()
     for unit in one.choice_units(contents, "cpu"):
-        asked, device, chosen = unit.run(HERE).choice
-        contents.choices[asked] = [(device, chosen)]
+        *open_execution, chosen = unit.run(HERE).choice
+        contents.choices[tuple(open_execution)] = chosen
     (unit,) = one.set_units(contents, "cpu")
-    return unit.run(HERE), one.trained[0].unit(contents, "cpu")
+    return unit.run(HERE), one.trained[0].unit
 
 
 def outcome(finished):
-    return [(row.key, row.kind, row.settings, row.result) for row in finished.rows], finished.images
+    """All but where and how long."""
+    images = finished.images and replace(finished.images, origin=None)
+    return [replace(row, origin=None) for row in finished.networks], images, finished.settings
 
 
 # ---------------------------------------------------------------- sets
@@ -53,36 +55,44 @@ def test_a_set_comes_out_the_same_again_and_in_bytes(global_chance_untouched):
         first, _ = made(one)
     again, _ = made(one)
     assert outcome(first) == outcome(again)
-    (row,) = first.rows
-    assert row.key == first.images[0] and set(first.images[1]) == set(range(10))
-    assert row.result["images"] == row.result["images_decoded"] == 20
-    assert row.commit == "abc" and row.seconds > 0 and "iteration" in row.result["last_record"]
+    part = first.images
+    assert part.key == one.specs[0].key and set(part.data) == set(range(10))
+    assert part.stored == part.decoded == dict.fromkeys(range(10), 2)
+    assert part.origin.commit == "abc" and part.origin.seconds > 0 and "iteration" in part.last_record
+    assert first.settings == {part.condensed: one.specs[0].condensed}
     assert first.fingerprint == load_cached("digits", None).fingerprint
 
 
 def test_another_seed_is_another_set():
     one = planned(sets=2)
     (first, second) = (unit.run(HERE) for unit in one.set_units(Contents(), "cpu"))
-    assert first.rows[0].key != second.rows[0].key and first.images[1] != second.images[1]
+    assert first.images.key != second.images.key and first.images.data != second.images.data
+    assert first.images.condensed == second.images.condensed
 
 
-def test_what_is_left_to_the_machine_is_chosen_once_and_part_of_the_key():
-    one = planned("dm")
+def test_what_is_left_to_the_machine_is_chosen_once_for_each_kind_of_device():
+    one = planned("dm", sets=2)
     contents = Contents()
     assert one.set_units(contents, "cpu") == [] and one.network_units(contents, "cpu") == []
     (unit,) = one.choice_units(contents, "cpu")
     assert isinstance(unit, ChoiceUnit)
-    asked, device, chosen = unit.run(HERE).choice
-    assert device == "cpu" and chosen["kernels"] in ("eager", "native") and asked == unit.keys[0]
-    contents.choices[asked] = [("cuda", {**chosen, "precision": "tf32"})]
-    assert len(one.choice_units(contents, "cpu")) == 1  # another kind of machine chose for itself
-    contents.choices[asked].append((device, chosen))
+    key, device, chosen = unit.run(HERE).choice
+    assert device == "cpu" and chosen["kernels"] in ("eager", "native") and key == unit.keys[0]
+    contents.choices[key, "cuda"] = {"kernels": "compiled"}
+    assert len(one.choice_units(contents, "cpu")) == 1  # a GPU chose for itself
+    contents.choices[key, device] = chosen
     assert one.choice_units(contents, "cpu") == []
-    (ours,), (theirs,) = (one.set_units(contents, kind) for kind in ("cpu", "cuda"))
-    assert ours.keys != theirs.keys
-    contents.units[theirs.keys[0]] = object()  # finished elsewhere: it counts here as well
-    assert one.set_units(contents, "cpu") == []
-    assert one.trained[0].unit(contents, "cpu").needs == theirs.keys[0]
+    ours, theirs = (one.set_units(contents, kind) for kind in ("cpu", "cuda"))
+    assert [unit.keys for unit in ours] == [unit.keys for unit in theirs]  # it is the same set
+    assert (ours[0].chosen, theirs[0].chosen) == (chosen, {"kernels": "compiled"})
+
+
+def test_how_a_set_is_computed_is_recorded_and_no_part_of_its_key():
+    native, eager = ({"kernels": kernels, "layout": "contiguous", "parallel": "operators", "iterations": 1, "width": 4}
+                     for kernels in ("native", "eager"))  # fmt: skip
+    units = [planned("dm", overrides={**QUICK, **how}).set_units(Contents(), "cpu")[0] for how in (native, eager)]
+    assert units[0].keys == units[1].keys and units[0].spec.execution_key != units[1].spec.execution_key
+    assert units[1].run(HERE).images.execution["kernels"] == "eager"
 
 
 def test_an_interrupted_set_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
@@ -100,7 +110,7 @@ def test_an_interrupted_set_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     (left,) = (tmp_path / "work").iterdir()
     seen = []
     again = unit.run(place, progress=lambda done, total, unit: seen.append(done))
-    assert seen == [4] and again.images == whole.images
+    assert seen == [4] and again.images.data == whole.images.data
     assert not left.exists()
 
 
@@ -109,21 +119,21 @@ def test_an_interrupted_set_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
 
 def test_networks_do_not_hang_on_who_shares_their_unit():
     finished, unit = made(planned(networks=3))
-    together = unit.run(HERE, finished.images[1])
-    alone = [replace(unit, draws=(draw,)).run(HERE, finished.images[1]) for draw in unit.draws]
-    assert [row.key for row in together.rows] == [row.key for one in alone for row in one.rows] == list(unit.keys)
-    assert [row.result for row in together.rows] == [row.result for one in alone for row in one.rows]
-    assert len({row.result["accuracy"] for row in together.rows}) > 1
-    assert {row.result["images"] for row in together.rows} == {20}
+    together = unit.run(HERE, finished.images.data)
+    alone = [replace(unit, draws=(draw,)).run(HERE, finished.images.data) for draw in unit.draws]
+    assert [row.key for row in together.networks] == list(unit.keys)
+    rows = [replace(row, origin=None) for one in alone for row in one.networks]
+    assert [replace(row, origin=None) for row in together.networks] == rows
+    assert len({row.accuracy for row in rows}) > 1 and {row.images for row in rows} == {20}
 
 
 def test_on_a_gpu_networks_of_a_set_share_a_unit_and_on_a_cpu_they_do_not():
     one = planned(networks=45)
     finished, unit = made(one)
-    contents = Contents(units={finished.rows[0].key: finished.rows[0]})
+    contents = Contents(sets={finished.images.key: finished.images})
     assert [len(u.draws) for u in one.network_units(contents, "cuda")] == [20, 20, 5]
     assert [len(u.draws) for u in one.network_units(contents, "cpu")] == [1] * 45
-    contents.units.update(dict.fromkeys(unit.keys[3:44]))
+    contents.networks.update(dict.fromkeys(unit.keys[3:44]))
     (left,) = one.network_units(contents, "cuda")
     assert left.draws == ((0, 0), (0, 1), (0, 2), (0, 44))
 
@@ -132,10 +142,10 @@ def test_images_held_in_uint8_are_other_networks_of_the_same_set(tmp_path):
     path = str(own_recipe(tmp_path))
     floats, bytes_ = (planned(path, store=store) for store in ("float32", "uint8"))
     finished, first = made(floats)
-    second = bytes_.trained[0].unit(Contents(), "cpu")
+    second = bytes_.trained[0].unit
     assert first.needs == second.needs and not set(first.keys) & set(second.keys)
     data = load_cached("digits", None).set
-    held = [from_bytes(finished.images[1], data, store).images for store in ("float32", "uint8")]
+    held = [from_bytes(finished.images.data, data, store).images for store in ("float32", "uint8")]
     step = (held[0].amax((2, 3)) - held[0].amin((2, 3))) / 255
     error = (held[0] - held[1]).abs().amax((2, 3))
     assert (error > 0).any() and (error <= step / 2 + 1e-6).all()
@@ -143,15 +153,15 @@ def test_images_held_in_uint8_are_other_networks_of_the_same_set(tmp_path):
 
 def test_stored_images_that_decode_to_more_are_decoded_for_training(tmp_path):
     finished, unit = made(planned(str(tiled_recipe(tmp_path))))
-    assert (finished.rows[0].result["images"], finished.rows[0].result["images_decoded"]) == (20, 80)
-    assert {row.result["images"] for row in unit.run(HERE, finished.images[1]).rows} == {80}
+    assert (finished.images.stored[0], finished.images.decoded[0]) == (2, 8)
+    assert {row.images for row in unit.run(HERE, finished.images.data).networks} == {80}
 
 
 def test_all_real_images_need_no_set():
     (unit,) = planned("whole", networks=1).network_units(Contents(), "cpu")
     assert unit.needs is None
-    (row,) = unit.run(HERE).rows
-    assert row.result["images"] == 1198 and row.settings["set"] is None
+    (row,) = unit.run(HERE).networks
+    assert (row.images, row.condensed_set, row.store) == (1198, None, None)
 
 
 def test_packing_keeps_every_bit():
@@ -223,9 +233,9 @@ def test_a_process_that_dies_takes_nothing_else_along():
 
 def test_units_and_outcomes_can_be_sent_elsewhere():
     finished, unit = made(planned(networks=1))
-    again = pickle.loads(pickle.dumps(Task(unit, HERE, finished.images[1])))
+    again = pickle.loads(pickle.dumps(Task(unit, HERE, finished.images.data)))
     assert isinstance(again.unit, NetworksUnit) and again.unit.keys == unit.keys
-    assert outcome(again.unit.run(again.place, again.images)) == outcome(unit.run(HERE, finished.images[1]))
+    assert outcome(again.unit.run(again.place, again.images)) == outcome(unit.run(HERE, finished.images.data))
     (set_unit,) = planned().set_units(Contents(), "cpu")
     assert isinstance(pickle.loads(pickle.dumps(set_unit)), SetUnit)
 

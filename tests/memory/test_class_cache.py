@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 from cache_writer import put_many
+from memory_helpers import CPU, NORMALIZATION, codes, floats
+from safetensors.torch import save
 
 from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingSettings
-from clreplay.data import NORMALIZATIONS
 from clreplay.memory.class_cache import ARITHMETIC, ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.files import user_cache
 
-CPU = torch.device("cpu")
 SETTINGS = MatchingSettings(width=4, iterations=3, real_batch=6, style_weight=5000.0, diversity_weight=10.0)
 
 
@@ -31,7 +31,7 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 def condensed(images, cache, classes=(0, 1, 2, 3), settings=SETTINGS, seed=0, method="matching", count=3, **how):
     pixels, labels = images
     rows = torch.isin(labels, torch.tensor(classes))
-    memory = ReplayMemory(images_per_class=count, normalization=NORMALIZATIONS["cifar10"])
+    memory = ReplayMemory(images_per_class=count, normalization=NORMALIZATION)
     real = RealImages(pixels[rows], labels[rows], memory.normalization)
     configured = ConfiguredMethod(METHODS[method], settings, Execution(**how))
     condense_experience(memory, real, configured, seed=seed, device=CPU, cache=cache)
@@ -147,6 +147,24 @@ def test_several_processes_may_write_and_read_one_address(tmp_path):
         assert writer.exitcode == 0
     assert seen <= {1.0, 2.0} and seen
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_cached_class_without_a_decoding_is_as_stored(tmp_path):
+    cache, images = ClassCache(tmp_path), floats(2)
+    cache.put("ab" * 20, images)
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(save({"images": images}))  # as earlier versions wrote it
+    found = cache.get("ab" * 20, (2, 3, 4, 4))
+    assert found.decoding == "none" and torch.equal(found.images, images)
+
+
+def test_cached_pixel_codes_stay_pixel_codes(tmp_path):
+    cache = ClassCache(tmp_path)
+    cache.put("cd" * 20, codes(2), "tiles2")
+    found = cache.get("cd" * 20, (2, 3, 4, 4))
+    assert found.images.dtype == torch.uint8 and torch.equal(found.images, codes(2)) and found.decoding == "tiles2"
+    cache.put("ef" * 20, floats(2, dtype=torch.float64))
+    assert cache.get("ef" * 20, (2, 3, 4, 4)).images.dtype == torch.float32
 
 
 def test_the_default_follows_the_user_s_cache_folder(monkeypatch, tmp_path):

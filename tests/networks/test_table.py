@@ -1,21 +1,13 @@
-"""Networks by name: the table, the settings that name one, and the space of 720 ConvNets."""
-
-from dataclasses import asdict, fields, replace
-from itertools import product
+"""Networks by name: what the table holds and refuses; sizes and shapes that the literature gives."""
 
 import pytest
 import torch
 from torch import nn
 
-from clreplay import condense
-from clreplay.condensation import METHODS
-from clreplay.condensation.matching.settings import MatchingSettings
-from clreplay.networks import ConvNet, ResNet18, build_network, network_names, register_network, search_space, table
+from clreplay.networks import ConvNet, ResNet18, build_network, network_names, register_network, table
 from clreplay.networks.base import TAP_POINTS, Network
 from clreplay.networks.redraw import parameter_count
 from clreplay.networks.settings import NetworkSettings
-from clreplay.recipes.recipe import RecipeError, load_recipe, training_settings
-from clreplay.training.settings import TrainingSettings
 
 # ---------------------------------------------------------------- names
 
@@ -150,7 +142,7 @@ class Mean(Network):
 
 @pytest.fixture
 def a_table_of_its_own(monkeypatch):
-    monkeypatch.setattr(table, "_TABLE", dict(table._TABLE))
+    monkeypatch.setattr(table, "NETWORKS", dict(table.NETWORKS))
 
 
 def test_a_network_of_one_s_own_is_found_by_its_names(a_table_of_its_own):
@@ -172,124 +164,109 @@ def test_a_name_that_is_taken_and_an_option_that_is_not_there_are_refused(a_tabl
     assert "Mean" not in network_names()
 
 
-# ---------------------------------------------------------------- settings
-
-
-def test_the_defaults_of_the_settings_are_those_of_the_convnet():
-    """An option at its default is left to the network: here both must mean the same."""
-    settings = NetworkSettings()
-    assert str(settings.build(4, 3, 32)) == str(ConvNet(4))
-    assert [field.name for field in fields(NetworkSettings)][0] == "network"
-    assert settings.network == "convnet"
-
-
-@pytest.mark.parametrize("name", network_names())
-def test_every_name_is_a_setting(name):
-    settings = TrainingSettings(network=name)
-    assert settings.network == name.lower()
-    network, expected = settings.build(4, 3, 32), build_network(name, 4)
-    assert str(network) == str(expected) and parameter_count(network) == parameter_count(expected)
-    assert TrainingSettings(**asdict(settings)) == settings == replace(settings)
+# ---------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize(
-    "name", ["ConvNetBN", "AlexNetBN", "VGG11BN", "ResNet18BN", "ResNet18BN_AP", "ConvNetASwishBN"]
-)
-def test_batch_norm_in_the_name_is_batch_norm_in_the_settings(name):
-    """The engine and the cache ask ``norm`` whether the images of a batch see each other."""
-    settings = MatchingSettings(network=name)
-    assert settings.norm == "batch"
-    assert not METHODS["matching"].separable(settings)
-
-
-@pytest.mark.parametrize("name", ["AlexNet", "VGG11", "ResNet18", "MLP", "LeNet", "AlexCifarNet"])
-def test_without_batch_norm_classes_stay_apart(name):
-    settings = MatchingSettings(network=name)
-    assert METHODS["matching"].separable(settings)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in settings.build(2, 3, 32).modules())
-
-
-@pytest.mark.parametrize("name", ["AlexNet", "VGG11", "ResNet18"])
-def test_norm_chooses_the_batch_norm_version_too(name):
-    chosen = NetworkSettings(network=name, norm="batch").build(2, 3, 32)
-    assert str(chosen) == str(build_network(f"{name}BN", 2))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "channels", "image_size", "count"),
     [
-        ({"network": "resnet"}, "unknown network 'resnet'; did you mean 'ResNet18'"),
-        (
-            {"network": "alexnet", "width": 64},
-            "width must stay at 128 with network AlexNet, which has no width; got 64",
-        ),
-        ({"network": "resnet18", "depth": 3}, "depth must stay at None with network ResNet18"),
-        ({"network": "vgg11", "pooling": "max"}, "pooling must stay at 'avg' with network VGG11"),
-        ({"network": "resnet18", "activation": "swish"}, "activation must stay at 'relu' with network ResNet18"),
-        ({"network": "mlp", "norm": "batch"}, "norm must stay at 'instance' with network MLP"),
-        ({"network": "vgg11", "norm": "none"}, "norm of VGG11 must be one of instance, batch, got 'none'"),
-        ({"network": "convnetd4", "depth": 3}, "ConvNetD4 stands for depth 4, got 3"),
-        ({"network": "convnetw64", "width": 32}, "ConvNetW64 stands for width 64, got 32"),
+        ("ResNet18", 3, 32, 11_173_962),
+        ("ResNet18BN", 3, 32, 11_173_962),
+        ("ResNet18", 3, 64, 11_173_962 + 10 * (2048 - 512)),
+        ("ResNet18", 3, 128, 11_173_962 + 10 * (8192 - 512)),
+        ("ResNet18", 1, 28, 11_173_962 - 2 * 64 * 9),
+        ("ResNet18_AP", 3, 32, 11_173_962 + 10 * (512 * 16 - 512)),
+        ("ResNet18BN_AP", 3, 32, 11_173_962 + 10 * (512 * 16 - 512)),
+        ("ResNet18_AP", 1, 28, 11_173_962 - 2 * 64 * 9 + 10 * (512 * 9 - 512)),
+        ("VGG11", 3, 32, 9_231_114),
+        ("VGG11BN", 3, 32, 9_231_114),
+        ("VGG11", 3, 64, 9_231_114 + 10 * (2048 - 512)),
+        ("VGG11", 3, 128, 9_231_114 + 10 * (8192 - 512)),
+        ("VGG11", 1, 28, 9_231_114 - 2 * 64 * 9),
+        ("AlexNet", 3, 32, 1_872_202),
+        ("AlexNetBN", 3, 32, 1_872_202 + 2 * (128 + 192 + 256 + 192 + 192)),
+        ("AlexNet", 3, 64, 1_872_202 + 10 * 192 * (64 - 16)),
+        ("AlexNet", 1, 28, 1_872_202 - 2 * 128 * 25),
+        ("AlexNet", 1, 8, 1_872_202 - 2 * 128 * 25 - 10 * 192 * 15),
+        ("LeNet", 3, 32, 62_006),
+        ("LeNet", 1, 28, 61_706),
+        ("MLP", 3, 32, 411_146),
+        ("MLP", 1, 28, 118_282),
+        ("MLP", 1, 8, 118_282 - 128 * (784 - 64)),
+        ("AlexCifarNet", 3, 32, 1_756_426),
+        ("ConvNet", 3, 32, 320_010),
+        ("ConvNet", 3, 64, 320_010 + 128 * 128 * 9 + 3 * 128),
+        ("ConvNet", 3, 128, 320_010 + 2 * (128 * 128 * 9 + 3 * 128)),
+        ("ConvNet", 1, 28, 320_010 - 2 * 128 * 9),
+        ("ConvNet", 1, 8, 320_010 - 2 * 128 * 9 - 10 * 128 * 15),
     ],
 )
-def test_a_setting_that_the_network_does_not_have_is_refused_at_once(options, message):
-    with pytest.raises(ValueError, match=message):
-        NetworkSettings(**options)
-
-
-def test_settings_say_in_words_what_they_build():
-    assert NetworkSettings(width=32).summary() == "ConvNet of width 32"
-    assert NetworkSettings(network="convnetw64").summary() == "ConvNetW64 of width 64"
-    assert NetworkSettings(network="resnet18bn").summary() == "ResNet18BN"
-
-
-def test_building_leaves_the_global_chance_alone(global_chance_untouched):
-    with global_chance_untouched():
-        NetworkSettings(network="alexnet").build(3, 3, 16)
-
-
-def test_recipes_take_a_network_and_say_what_a_small_preset_asks_of_it():
-    assert training_settings("paper", {"network": "ResNet18"}).network == "resnet18"
-    assert load_recipe("ddm").settings("paper", {"network": "vgg-11"}).network == "vgg11"
-    with pytest.raises(RecipeError, match="training.yaml: width must stay at 128 with network ResNet18.* got 32"):
-        training_settings("cpu", {"network": "resnet18"})
-    assert training_settings("cpu", {"network": "resnet18", "width": 128}).updates == training_settings("cpu").updates
-    with pytest.raises(RecipeError, match="dm.yaml: unknown network 'vg11'; did you mean 'VGG11'"):
-        load_recipe("dm").settings("paper", {"network": "vg11"})
-
-
-def test_condense_takes_a_network(pixels):
-    images, labels = pixels(2, 6, size=16)
-    kwargs = {"images_per_class": 2, "preset": "smoke", "iterations": 2, "width": 128}
-    memory = condense(images, labels, method="dm", network="LeNet", **kwargs)
-    other = condense(images, labels, method="dm", network="AlexCifarNet", **kwargs)
-    assert memory.images.shape == (4, 3, 16, 16)
-    assert not torch.equal(memory.images, other.images)
-    herded = condense(images, labels, "herding", 2, preset="smoke", network="mlp", width=128, updates=2)
-    assert len(herded.images) == 4
-
-
-# ---------------------------------------------------------------- the space of 720
-
-
-def test_the_search_space_is_the_grid_of_720():
-    members = list(search_space())
-    assert len(members) == 720
-    assert {tuple(member.items()) for member in members} == {
-        (("width", w), ("depth", d), ("norm", n), ("activation", a), ("pooling", p))
-        for w, d, n, a, p in product(
-            (32, 64, 128, 256),
-            (1, 2, 3, 4),
-            ("none", "batch", "layer", "instance", "group"),
-            ("sigmoid", "relu", "leakyrelu"),
-            ("none", "max", "avg"),
-        )
-    }
-    assert list(search_space()) == members
-
-
-def test_every_member_of_the_search_space_is_a_network_of_its_own():
+def test_parameter_counts_are_the_known_ones(name, channels, image_size, count):
     with torch.device("meta"):
-        built = {str(build_network("ConvNet", 10, **options)) for options in search_space()}
-    assert len(built) == 720
-    assert len({TrainingSettings(**options) for options in search_space()}) == 720
+        assert parameter_count(build_network(name, 10, channels, image_size)) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "embedding", "taps"),
+    [
+        ("AlexNet", 32, 3072, [(128, 16), (192, 8)]),
+        ("AlexNet", 28, 3072, [(128, 16), (192, 8)]),
+        ("VGG11", 32, 512, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)]),
+        ("VGG11", 28, 512, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)]),
+        ("VGG11", 64, 2048, [(64, 64), (128, 32), (256, 16), (256, 16), (512, 8), (512, 8), (512, 4), (512, 4)]),
+        ("ResNet18", 32, 512, [(64, 32), (64, 32), (128, 16)]),
+        ("ResNet18", 64, 2048, [(64, 64), (64, 64), (128, 32)]),
+        ("ResNet18BN_AP", 32, 8192, [(64, 32), (64, 32), (128, 16)]),
+        ("LeNet", 32, 84, [(6, 28), (16, 10)]),
+        ("LeNet", 28, 84, [(6, 28), (16, 10)]),
+        ("AlexCifarNet", 32, 192, [(64, 32), (64, 16)]),
+        ("AlexCifarNet", 28, 192, [(64, 32), (64, 16)]),
+        ("MLP", 28, 128, [(128, 1), (128, 1)]),
+        ("ConvNet", 32, 2048, [(128, 32), (128, 16), (128, 8)]),
+        ("ConvNet", 28, 2048, [(128, 32), (128, 16), (128, 8)]),
+    ],
+)
+def test_taps_and_embeddings_have_the_shapes_of_the_literature(name, image_size, embedding, taps):
+    with torch.device("meta"):
+        found, maps = build_network(name, 10, image_size=image_size).features(torch.empty(1, 3, image_size, image_size))
+    assert found.shape == (1, embedding)
+    assert [tuple(tap.shape[1:]) for tap in maps] == [(width, size, size) for width, size in taps]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("AlexNet", {"image_size": 7}, "AlexNet needs images of at least 8 pixels, got 7"),
+        ("VGG11", {"image_size": 31}, "VGG11 needs images of at least 32 pixels, or of 28, .*got 31"),
+        ("VGG11BN", {"image_size": 8}, "VGG11 needs images of at least 32 pixels.*got 8"),
+        ("ResNet18", {"image_size": 24}, "ResNet18 with instance norm needs images of at least 25 pixels, got 24"),
+        ("ResNet18_AP", {"image_size": 15}, "instance norm and average pooling needs .* at least 16 pixels, got 15"),
+        ("ResNet18BN_AP", {"image_size": 7}, "batch norm and average pooling needs .* at least 8 pixels, got 7"),
+        ("LeNet", {"image_size": 15}, "LeNet needs images of at least 16 pixels, got 15"),
+        ("MLP", {"image_size": 0}, "image_size must be at least 1, got 0"),
+        ("MLP", {"channels": 0}, "channels must be at least 1, got 0"),
+        ("AlexCifarNet", {"classes": 0}, "num_classes must be at least 1, got 0"),
+        ("AlexNet", {"norm": "instance"}, "norm of AlexNet must be one of none, batch, got 'instance'"),
+        ("VGG11", {"norm": "none"}, "norm of VGG11 must be one of instance, batch, got 'none'"),
+        ("ResNet18", {"norm": "layer"}, "norm of ResNet18 must be one of instance, batch, got 'layer'"),
+        ("ResNet18", {"tapped_stages": 5}, r"tapped_stages must be within 0\.\.4, got 5"),
+    ],
+)
+def test_a_network_that_cannot_work_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(name, **{"classes": 2, **options})
+
+
+SMALLEST = {"MLP": 1, "AlexCifarNet": 1, "LeNet": 16, "AlexNet": 8, "AlexNetBN": 8, "VGG11": 32, "VGG11BN": 32}
+SMALLEST |= {"ResNet18": 25, "ResNet18BN": 25, "ResNet18_AP": 16, "ResNet18BN_AP": 8, "ConvNet": 8}
+
+
+@pytest.mark.parametrize(("name", "size"), SMALLEST.items())
+def test_the_smallest_image_that_is_allowed_works(name, size):
+    """One pixel less is refused, but for the networks that take any size; and no image is mapped to a constant."""
+    network = build_network(name, 3, image_size=size).double()
+    logits = network(torch.randn(4, 3, size, size, dtype=torch.float64))
+    assert logits.std(0).min() > 1e-6
+    if size > 1:
+        with pytest.raises(ValueError, match=f"got {size - 1}"):
+            build_network(name, 3, image_size=size - 1)

@@ -35,7 +35,7 @@ def test_the_pages_name_scripts_that_are_there():
 def test_commands_of_static_tables_make_a_plan(page, words):
     options = static_tables.parser().parse_args(shlex.split(words))
     tables = static_tables.TITLES if options.table == ["all"] else options.table
-    asked = static_tables._asked(list(tables), options, Reporter(None))
+    asked = static_tables._requests(list(tables), options, Reporter(None))
     assert len(asked) == len(tables)
     for one in asked:
         planned = plan(static_tables._grid(options, one, "cpu"))

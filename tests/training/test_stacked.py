@@ -1,38 +1,42 @@
 """Training together gives what training one after another gives."""
 
 import copy
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
+from training_helpers import (
+    CPU,
+    NORMALIZATION,
+    TINY,
+    AllSettings,
+    assert_same,
+    keys_of,
+    networks_of,
+    states,
+)
 
-from clreplay.data import ImageSet, Normalization
-from clreplay.networks import ConvNet, reinitialize
-from clreplay.training import stacked as training_together
-from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.data import ImageSet
+from clreplay.networks.settings import NetworkSettings
+from clreplay.training import stacked
+from clreplay.training.evaluate import accuracies_together
 from clreplay.training.loop import train
+from clreplay.training.network_stack import NetworkStack
 from clreplay.training.settings import TrainingSettings
 from clreplay.training.stacked import should_stack, train_together
 
-NORMALIZATION = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-CPU = torch.device("cpu")
 EXACT = "color_crop_cutout_flip"  # scale and rotate work in float32 only
-TINY = TrainingSettings(width=4, depth=2, updates=6, batch_size=16, lr=0.05)
+EXACT_TINY = replace(TINY, augment=EXACT)
 
 
-def networks_of(count=3, dtype=torch.float32, **options):
-    networks = [ConvNet(3, image_size=8, **{"width": 4, "depth": 2, **options}) for _ in range(count)]
-    for seed, network in enumerate(networks):
-        reinitialize(network, seed)
-    return [network.to(dtype) for network in networks]
-
-
-def keys_of(count=3):
-    return [(seed, "train", 0) for seed in range(count)]
-
-
-def state(networks):
-    return [{name: tensor.clone() for name, tensor in network.state_dict().items()} for network in networks]
+@pytest.fixture(scope="module")
+def exact():
+    """36 images of three classes and their labels, in double precision."""
+    images = torch.randn(36, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return images, torch.arange(36) % 3
 
 
 def both_ways(images, labels, settings, normalization=None, count=3, dtype=torch.float32, **options):
@@ -41,36 +45,45 @@ def both_ways(images, labels, settings, normalization=None, count=3, dtype=torch
     for network, key in zip(alone, keys_of(count)):
         train(network, images, labels, settings, key, normalization)
     train_together(together, images, labels, settings, keys_of(count), normalization)
-    return state(alone), state(together)
+    return states(alone), states(together)
 
 
 # ---------------------------------------------------------------- one after another and together
 
+VARIED = {
+    "epochs": st.integers(1, 4),
+    "updates": st.none() | st.integers(1, 14),
+    "lr": st.sampled_from([0.01, 0.05]),
+    "momentum": st.sampled_from([0.0, 0.5, 0.9]),
+    "weight_decay": st.sampled_from([0.0, 0.01]),
+    "lr_drop": st.sampled_from([0.0, 0.1, 1.0]),
+    "batch_size": st.sampled_from([16, 36, 256]),  # 36 images leave 4 for the last batch, or are one batch
+    "augment": st.sampled_from([EXACT, None, "color+crop+flip"]),
+    "nesterov": st.booleans(),
+    "drop_resets_momentum": st.booleans(),
+}
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"augment": EXACT},
-        {"augment": None},
-        {"augment": "color+crop+flip"},
-        {"augment": EXACT, "updates": None, "epochs": 4},
-        {"augment": EXACT, "lr_drop": 1.0, "momentum": 0.0},
-        {"augment": EXACT, "batch_size": 256},
-    ],
-    ids=str,
-)
-def test_weights_equal_those_of_training_one_after_another(options, pixels):
-    """Several epochs with the drop in the middle; 36 images in batches of 16 leave 4 for the last."""
-    images, labels = pixels()
-    images = NORMALIZATION.apply(images).double()
-    settings = TrainingSettings(**{"updates": 14, "batch_size": 16, "lr": 0.05, "weight_decay": 0.01, **options})
-    before = state(networks_of(dtype=torch.float64))
-    alone, together = both_ways(images, labels, settings, dtype=torch.float64)
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+def test_every_setting_of_training_is_varied():
+    own = {field.name for field in fields(AllSettings)} - {field.name for field in fields(NetworkSettings)}
+    assert own == set(VARIED)
+    assert own >= {name for name in TrainingSettings.__annotations__}
+
+
+@given(st.fixed_dictionaries(VARIED), st.sampled_from(["instance", "batch"]))
+def test_weights_equal_those_of_training_one_after_another(exact, options, norm):
+    settings = AllSettings(**{**options, "nesterov": options["nesterov"] and options["momentum"] > 0})
+    alone, together = both_ways(*exact, settings, dtype=torch.float64, norm=norm)
+    assert_same(together, alone, 1e-9)
+
+
+def test_networks_move_and_move_apart(exact):
+    networks, before = networks_of(dtype=torch.float64), networks_of(dtype=torch.float64)
+    train_together(networks, *exact, EXACT_TINY, keys_of())
     name = "classifier.weight"
-    moved = min((new[name] - old[name]).abs().max() for new, old in zip(together, before))
-    apart = min((together[i][name] - together[j][name]).abs().max() for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert moved > 0.01 and apart > 0.01
+    new, old = ([one[name] for one in states(some)] for some in (networks, before))
+    assert min((a - b).abs().max() for a, b in zip(new, old)) > 0.01
+    assert min((new[i] - new[j]).abs().max() for i, j in ((0, 1), (0, 2), (1, 2))) > 0.01
 
 
 def test_pixel_codes_and_every_operator_in_single_precision(pixels):
@@ -84,65 +97,43 @@ def test_pixel_codes_and_every_operator_in_single_precision(pixels):
     + [{"pooling": "max"}, {"pooling": "none"}, {"activation": "swish"}, {"activation": "leakyrelu"}],
     ids=str,
 )
-def test_every_network_of_the_house_can_be_stacked(options, pixels):
+def test_every_kind_of_layer_can_be_stacked(options, exact):
     """With batch norm its running statistics and its count of batches are in the state too."""
-    images, labels = pixels()
     settings = TrainingSettings(updates=8, batch_size=16, lr=0.02, augment=EXACT)
-    images = NORMALIZATION.apply(images).double()
-    alone, together = both_ways(images, labels, settings, dtype=torch.float64, **options)
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+    alone, together = both_ways(*exact, settings, dtype=torch.float64, **options)
+    assert_same(together, alone, 1e-9)
 
 
-def test_one_network_alone_is_a_stack_too(pixels):
-    images, labels = pixels()
-    images = NORMALIZATION.apply(images).double()
-    settings = TrainingSettings(updates=8, batch_size=16, lr=0.05, augment=EXACT)
-    alone, together = both_ways(images, labels, settings, count=1, dtype=torch.float64)
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+def test_one_network_alone_is_a_stack_too(exact):
+    alone, together = both_ways(*exact, EXACT_TINY, count=1, dtype=torch.float64)
+    assert_same(together, alone, 1e-10)
 
 
-def test_batches_are_bitwise_those_of_every_network_alone(pixels):
-    images, labels = pixels()
-    keys = keys_of(9)
-    batches = training_together._Batches(images, labels, TINY, keys, NORMALIZATION)
-    for epoch in range(3):
-        stacked = list(batches.epoch(epoch))
-        for i, key in enumerate(keys):
-            source = training_together.BatchSource(images, labels, 16, TINY.augment, key, NORMALIZATION)
-            for (got, got_labels), (wanted, wanted_labels) in zip(stacked, source.epoch(epoch), strict=True):
-                assert torch.equal(got[i], wanted) and torch.equal(got_labels[i], wanted_labels)
-
-
-def test_global_chance_and_order_of_networks_do_not_matter(pixels, global_chance_untouched):
-    images, labels = pixels()
-    images = NORMALIZATION.apply(images).double()
-    settings = TrainingSettings(updates=6, batch_size=16, lr=0.05, augment=EXACT)
+def test_global_chance_and_order_of_networks_do_not_matter(exact, global_chance_untouched):
     one, other = networks_of(dtype=torch.float64), networks_of(dtype=torch.float64)
     with global_chance_untouched():
-        train_together(one, images, labels, settings, keys_of())
+        train_together(one, *exact, EXACT_TINY, keys_of())
     torch.rand(7)
-    train_together(other[::-1], images, labels, settings, keys_of()[::-1])
-    torch.testing.assert_close(state(one), state(other), rtol=0, atol=1e-10)
+    train_together(other[::-1], *exact, EXACT_TINY, keys_of()[::-1])
+    assert_same(states(one), states(other), 1e-10)
 
 
 def test_networks_keep_their_parameters_and_end_in_train_mode(pixels):
-    images, labels = pixels()
     networks = networks_of(norm="batch")
     parameters = [list(network.parameters()) for network in networks]
     networks[1].eval()
-    train_together(networks, images, labels, TINY, keys_of(), NORMALIZATION)
+    train_together(networks, *pixels(), TINY, keys_of(), NORMALIZATION)
     assert all(module.training for network in networks for module in network.modules())
-    assert all(a is b for network, kept in zip(networks, parameters) for a, b in zip(network.parameters(), kept))
+    assert all(a is b for network, same in zip(networks, parameters) for a, b in zip(network.parameters(), same))
 
 
 def test_frozen_weights_stay(pixels):
-    images, labels = pixels()
     networks = networks_of()
     for network in networks:
         network.blocks[0].conv.weight.requires_grad_(False)
-    before = state(networks)
-    train_together(networks, images, labels, TINY, keys_of(), NORMALIZATION)
-    for old, new in zip(before, state(networks)):
+    before = states(networks)
+    train_together(networks, *pixels(), TINY, keys_of(), NORMALIZATION)
+    for old, new in zip(before, states(networks)):
         assert torch.equal(old["blocks.0.conv.weight"], new["blocks.0.conv.weight"])
         assert not torch.equal(old["blocks.1.conv.weight"], new["blocks.1.conv.weight"])
 
@@ -151,45 +142,40 @@ def test_frozen_weights_stay(pixels):
 
 
 @pytest.mark.parametrize("max_together", [1, 2, 3])
-def test_smaller_stacks_give_the_same_weights(max_together, pixels):
-    images, labels = pixels()
-    images = NORMALIZATION.apply(images).double()
-    settings = TrainingSettings(updates=6, batch_size=16, lr=0.05, augment=EXACT)
+def test_smaller_stacks_give_the_same_weights(max_together, exact):
     some, all_at_once = networks_of(5, torch.float64), networks_of(5, torch.float64)
-    train_together(some, images, labels, settings, keys_of(5), max_together=max_together)
-    train_together(all_at_once, images, labels, settings, keys_of(5))
-    torch.testing.assert_close(state(some), state(all_at_once), rtol=0, atol=1e-10)
+    train_together(some, *exact, EXACT_TINY, keys_of(5), max_together=max_together)
+    train_together(all_at_once, *exact, EXACT_TINY, keys_of(5))
+    assert_same(states(some), states(all_at_once), 1e-10)
 
 
 def test_progress_counts_the_epochs_of_all_networks(pixels):
-    told, (images, labels) = [], pixels()
-    networks = networks_of()
-    train_together(networks, images, labels, TINY, keys_of(), NORMALIZATION, lambda *x: told.append(x), max_together=2)
-    assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
+    reports, report = [], lambda *counts: reports.append(counts)
+    train_together(networks_of(), *pixels(), TINY, keys_of(), NORMALIZATION, report, max_together=2)
+    assert reports == [(2, 6), (4, 6), (5, 6), (6, 6)]
 
 
 def full_above(limit, monkeypatch):
-    """A device on which a stack of more than ``limit`` networks runs out of memory in its first epoch."""
-    trained, real = [], training_together._train_stack
+    """A device on which a stack of more than ``limit`` networks runs out of memory."""
+    trained = []
 
-    def with_limit(networks, *rest):
+    def stack(networks):
         if len(networks) > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         trained.append(len(networks))
-        return real(networks, *rest)
+        return NetworkStack(networks)
 
-    monkeypatch.setattr(training_together, "_train_stack", with_limit)
+    monkeypatch.setattr(stacked, "NetworkStack", stack)
     return trained
 
 
 def test_stacks_are_halved_until_they_fit(pixels, monkeypatch):
-    images, labels = pixels()
     expected = networks_of(5)
-    train_together(expected, images, labels, TINY, keys_of(5), NORMALIZATION)
+    train_together(expected, *pixels(), TINY, keys_of(5), NORMALIZATION)
     networks, trained = networks_of(5), full_above(2, monkeypatch)
-    train_together(networks, images, labels, TINY, keys_of(5), NORMALIZATION)
+    train_together(networks, *pixels(), TINY, keys_of(5), NORMALIZATION)
     assert trained == [2, 2, 1]
-    torch.testing.assert_close(state(networks), state(expected), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(states(networks), states(expected), rtol=1e-3, atol=1e-4)
 
 
 def test_a_network_that_does_not_fit_alone_is_an_error(pixels, monkeypatch):
@@ -203,14 +189,13 @@ def test_a_network_that_does_not_fit_alone_is_an_error(pixels, monkeypatch):
 
 @pytest.mark.parametrize("max_together", [1, 20])
 def test_the_network_that_diverged_is_named_and_the_others_before_it_are_trained(max_together, pixels):
-    images, labels = pixels()
     expected, networks = networks_of(), networks_of()
-    train_together(expected, images, labels, TINY, keys_of(), NORMALIZATION)
+    train_together(expected, *pixels(), TINY, keys_of(), NORMALIZATION)
     with torch.no_grad():
         networks[1].classifier.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"training of network 1 diverged \(loss nan\); lower lr \(now 0.05"):
-        train_together(networks, images, labels, TINY, keys_of(), NORMALIZATION, max_together=max_together)
-    torch.testing.assert_close(state(networks[:1]), state(expected[:1]), rtol=1e-3, atol=1e-4)
+        train_together(networks, *pixels(), TINY, keys_of(), NORMALIZATION, max_together=max_together)
+    torch.testing.assert_close(states(networks[:1]), states(expected[:1]), rtol=1e-3, atol=1e-4)
 
 
 def test_a_rate_that_is_too_high_diverges(pixels):
@@ -233,12 +218,12 @@ def test_a_rate_that_is_too_high_diverges(pixels):
 )
 def test_networks_of_another_architecture_are_refused(options, message, pixels):
     networks = [*networks_of(3, width=8), *networks_of(1, **{"width": 8, **options})]
-    before = state(networks)
+    before = states(networks)
     with pytest.raises(ValueError, match=message):
         train_together(networks, *pixels(), TINY, keys_of(4), NORMALIZATION)
     with pytest.raises(ValueError, match=message):
         accuracies_together(networks, ImageSet(*pixels()), NORMALIZATION, CPU)
-    torch.testing.assert_close(state(networks), before, rtol=0, atol=0)
+    assert_same(states(networks), before)
 
 
 def test_networks_frozen_differently_are_refused(pixels):
@@ -265,38 +250,13 @@ def test_layers_that_cannot_be_stacked_are_refused(layer, pixels):
         train_together(networks, *pixels(), TINY, keys_of(2), NORMALIZATION)
 
 
-# ---------------------------------------------------------------- accuracy and choice
+# ---------------------------------------------------------------- when
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-@pytest.mark.parametrize("batch_size", [1, 7, 2048])
-def test_accuracies_equal_those_of_every_network(batch_size, norm, pixels, global_chance_untouched):
-    test, networks = ImageSet(*pixels()), networks_of(4, norm=norm)
-    for network in networks:
-        network.train()(torch.randn(8, 3, 8, 8))
-    expected = [accuracy(network, test, NORMALIZATION, CPU) for network in networks]
-    with global_chance_untouched():
-        assert accuracies_together(networks, test, NORMALIZATION, CPU, batch_size) == expected
-    assert accuracies_together(networks, test, NORMALIZATION, CPU, batch_size, max_together=3) == expected
-    assert len(set(expected)) > 1
-
-
-def test_accuracies_leave_modes_and_statistics_as_they_were(pixels):
-    test, networks = ImageSet(*pixels()), networks_of(norm="batch")
-    networks[0].eval()
-    networks[1].blocks[0].norm.eval()
-    modes = [module.training for network in networks for module in network.modules()]
-    before = state(networks)
-    accuracies_together(networks, test, NORMALIZATION, CPU)
-    assert [module.training for network in networks for module in network.modules()] == modes
-    torch.testing.assert_close(state(networks), before, rtol=0, atol=0)
-
-
-def test_nothing_to_train_is_nothing_done(pixels):
+def test_no_network_is_no_work(pixels):
     train_together([], *pixels(), TINY, [], NORMALIZATION)
-    assert accuracies_together([], ImageSet(*pixels()), NORMALIZATION, CPU) == []
 
 
-def test_it_is_worth_it_on_a_gpu_with_several_networks():
+def test_several_networks_are_stacked_on_a_gpu_only():
     assert should_stack("cuda", 2) and should_stack(torch.device("cuda:1"), 20)
     assert not should_stack("cuda", 1) and not should_stack(CPU, 20)

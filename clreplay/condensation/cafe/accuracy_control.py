@@ -72,7 +72,7 @@ class RealAccuracy:
             number: of a series of measurements, whose images are drawn together from ``(seed, class key, number)``.
             turn: of the measurement within its series; turns go through a class's images before any comes again.
 
-        This waits for the device: whoever asks decides by the answer.
+        This waits for the device, because the caller decides by the answer.
         """
         if number != self._number:
             self._orders = [[self._order(*one, number) for one in zip(g.keys, g.sizes)] for g in self.groups]

@@ -1,7 +1,7 @@
 """CAFE (Wang et al., CVPR 2022): features aligned layer by layer, along a training that an accuracy steers.
 
 Each outer iteration draws a random network. An image step moves the synthetic images so that their class-mean
-features come closer to those of real images, at every layer, and so that the class means tell real features apart.
+features come closer to those of real images, at every layer, and so that the class means classify real features.
 Then the network trains on the synthetic images until its accuracy on real training images has moved, and the next
 image step follows; once the accuracy stays where it is from image step to image step, the network is done with.
 The discrimination term and the training make classes depend on one another.
@@ -32,10 +32,10 @@ class CafeEngine(SteppedEngine):
     """CAFE, with siamese augmentation (CAFE+DSA) or without; a step is an image step.
 
     Its chance is keyed by iteration and image step, so between two steps the state is the synthetic images, their
-    velocity, the network, its last accuracies and where it stands.
+    velocity, the network, its last accuracies and the position in the loops.
 
     Args:
-        real, counts, seed, device, execution: see :class:`Engine`.
+        real, counts, seed, device, execution: see :class:`~clreplay.condensation.engine.base.Engine`.
         settings: see :class:`CafeSettings`.
     """
 
@@ -44,7 +44,7 @@ class CafeEngine(SteppedEngine):
     unit = "networks"
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         super().set_up()
         real, settings = self.real, self.settings
         self.alignment = LayerAlignment(
@@ -160,7 +160,7 @@ class CafeEngine(SteppedEngine):
         return self.accuracy(self.network, (self.iteration, self.position), turn)
 
     def progress(self) -> tuple[int, int] | None:
-        """Networks done and in all, told after every network."""
+        """Networks done and in all, reported after every network."""
         return None if self.position else (self.iteration, self.iterations)
 
     # ------------------------------------------------------------------ saving and going on

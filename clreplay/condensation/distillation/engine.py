@@ -30,7 +30,7 @@ from clreplay.networks.flat_function import FlatFunction
 from clreplay.runtime.seeding import generator
 
 REAL_AT_ONCE = 256
-"""Real images whose activations are held at a time; their loss is a sum, so only rounding depends on it."""
+"""Real images whose activations are in memory at a time; their loss is a sum, so only rounding depends on it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Learned:
 
 
 def check_classes(settings: UnrolledSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
-    """There must be classes to tell apart.
+    """There must be several classes to classify.
 
     Raises:
         ValueError: there is only one.
@@ -71,19 +71,19 @@ class DistillationEngine(Engine):
     The chance of an update is a function of (seed, class keys, its number).
 
     Args:
-        real, seed, device: see :class:`Engine`.
+        real, seed, device: see :class:`~clreplay.condensation.engine.base.Engine`.
         counts: learned images of every class; a class with fewer takes part in fewer steps of a cycle.
         settings: see :class:`UnrolledSettings`.
 
     Raises:
-        ValueError: there is only one class, or a class has fewer real images than are asked of it.
+        ValueError: there is only one class, or a class has fewer real images than images are to be made of it.
     """
 
     unit, one = "updates", "update"
     lower = ("step_size", "lr_img")
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         real, settings = self.real, self.settings
         check_classes(settings, self.counts, real.shape)
         self.function = FlatFunction(settings.build(len(real.classes), *real.shape[:2]).to(self.device))

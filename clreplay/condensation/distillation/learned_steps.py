@@ -46,7 +46,7 @@ def step_loss(function: FlatFunction) -> Loss:
 
 
 def learned_step_sizes(record: Iterable[Mapping[str, Any]], experience: int = 0) -> Tensor:
-    """Step sizes as :attr:`Condensed.record` and :attr:`ReplayMemory.record` hold them, in the order of the steps.
+    """Step sizes as ``Condensed.record`` and ``ReplayMemory.record`` have them, in the order of the steps.
 
     Args:
         record: rows; those of step t of the learned training hold ``step_size``, at ``iteration`` t + 1.

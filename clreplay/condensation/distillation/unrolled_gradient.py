@@ -8,7 +8,7 @@ recomputed gradient of step t::
     d objective / d batch_t += grad_batch <-eta_t * a_{t+1}, g_t>
     a_t                      = a_{t+1} + grad_w <-eta_t * a_{t+1}, g_t>
 
-The last two are one Hessian-vector product. So the activations of a single step are held at a time, and what
+The last two are one Hessian-vector product. So only the activations of a single step are in memory at a time, and what
 grows with the number of steps is one weight vector a step; the outcome is that of the plain backward pass.
 """
 

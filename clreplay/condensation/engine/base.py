@@ -41,7 +41,7 @@ class Engine:
         execution: how to compute.
 
     Raises:
-        ValueError: a class has fewer real images than are asked of it.
+        ValueError: a class has fewer real images than images are to be made of it.
     """
 
     unit = "iterations"
@@ -108,7 +108,7 @@ class Engine:
         """Whatever a whole step is followed by, such as a row of the record; ``outcome`` is what the step returned."""
 
     def progress(self) -> tuple[int, int] | None:
-        """Units done and in all; None where there is nothing new to tell."""
+        """Units done and in all; None if nothing has changed."""
         return self.iteration, self.iterations
 
     def rows(self) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ class Engine:
         """Go on to the last iteration.
 
         Args:
-            progress: told as the work goes on.
+            progress: called as the work goes on, with units done and in all.
             keep: file to save the state in every few minutes and when interrupted. If it is there already
                 and holds a state of this very condensation, that is where the run goes on from. It is
                 removed at the end.

@@ -13,7 +13,8 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,18 +73,17 @@ def choose_execution(
         real, counts: the experience, of which the first classes are tried.
         device: where.
     """
-    device = torch.device(device)
-    work = _multiply_adds(settings, real, counts)
-    if work * settings.iterations >= WORTH_MEASURING and _is_open(settings, execution, device):
-        path = user_cache() / "calibration" / f"{_key(engine, settings, execution, real, counts, device)}.json"
+    trial = Trial(engine, settings, execution, real, counts, torch.device(device))
+    work = trial.multiply_adds() * settings.iterations
+    if work >= WORTH_MEASURING and trial.is_open():
+        path = user_cache() / "calibration" / f"{trial.key()}.json"
         found = _remembered(path)
         if found is None:
-            compiling = work * settings.iterations * len(real.classes) > WORTH_COMPILING
-            trial = _Trial(engine, settings, execution, real, counts, device)
-            found = {"chosen": _search(trial, compiling), "milliseconds": trial.milliseconds()}
+            chosen = _search(trial, compiling=work * len(real.classes) > WORTH_COMPILING)
+            found = {"chosen": chosen, "milliseconds": trial.milliseconds()}
             _remember(path, found)
         settings, execution = _with_choice(settings, execution, found["chosen"])
-    return settings.plain(device), execution.plain(device, settings.norm)
+    return settings.plain(trial.device), execution.plain(trial.device, settings.norm)
 
 
 def _with_choice(settings: Any, execution: Execution, choice: Mapping[str, Any]) -> tuple[Any, Execution]:
@@ -94,17 +94,10 @@ def _with_choice(settings: Any, execution: Execution, choice: Mapping[str, Any])
     return settings, replace(execution, **how)
 
 
-def _is_open(settings: Any, execution: Execution, device: torch.device) -> bool:
-    """Whether there is anything to choose."""
-    names = ["kernels", "parallel" if device.type == "cpu" else "layout"]
-    failing = execution.kernels == "compiled"  # it is tried, and given up if it fails
-    return failing or settings.precision == "auto" or any(getattr(execution, name) == "auto" for name in names)
-
-
-def _search(trial: _Trial, compiling: bool) -> dict[str, Any]:
+def _search(trial: Trial, compiling: bool) -> dict[str, Any]:
     """The fastest choices: kernels with their layout and parallelism first, then the chunk, then precision."""
     best, seconds = None, math.inf
-    for candidate in _ways(trial.settings, trial.execution, trial.network, trial.device, compiling):
+    for candidate in _ways(trial, compiling):
         taken = trial(candidate)
         if best is None or taken < MARGIN * seconds:
             best, seconds = candidate, taken
@@ -119,19 +112,18 @@ def _search(trial: _Trial, compiling: bool) -> dict[str, Any]:
     return best
 
 
-def _ways(
-    settings: Any, execution: Execution, network: torch.nn.Module, device: torch.device, compiling: bool
-) -> list[dict[str, Any]]:
+def _ways(trial: Trial, compiling: bool) -> list[dict[str, Any]]:
     """Candidates, the one to prefer in a tie first."""
+    execution, device = trial.execution, trial.device
     cpu = device.type == "cpu"
     kernels = [execution.kernels]
     if execution.kernels == "auto":
         fused = (["native"] if cpu else ["compiled"]) if cpu or compiling else []
-        kernels = [name for name in fused if fusible(network, name, device) is None] + ["eager"]
+        kernels = [name for name in fused if fusible(trial.network, name, device) is None] + ["eager"]
     elif execution.kernels == "compiled":
         kernels = ["compiled", "eager"]  # the latter in case the former fails
     layouts = {"native": ["channels_last"], "eager": ["contiguous"] if cpu else ["channels_last", "contiguous"]}
-    threads = cpu and torch.get_num_threads() > 1 and settings.norm != "batch"
+    threads = cpu and torch.get_num_threads() > 1 and trial.settings.norm != "batch"
     ways = []
     for name in kernels:
         known = layouts.get(name, ["contiguous"] if cpu else ["channels_last"])
@@ -142,40 +134,82 @@ def _ways(
     return ways
 
 
-class _Trial:
-    """Seconds a class and iteration under some choices, on the first classes of the experience."""
+@dataclass
+class Trial:
+    """Seconds of one iteration of one class, tried on the first classes of an experience.
 
-    def __init__(
-        self,
-        engine: type[Steppable],
-        settings: Any,
-        execution: Execution,
-        real: RealImages,
-        counts: dict[int, int],
-        device: torch.device,
-    ) -> None:
-        self.engine, self.settings, self.execution = engine, settings, execution
-        self.real, self.counts, self.device = real, counts, device
-        self.network = settings.build(1, real.shape[0], real.shape[1]).to(device)
-        self.fastest = math.inf
-        self.results: list[tuple[dict[str, Any], float]] = []
-        self._warned = False
+    Args:
+        engine, settings, execution, real, counts, device: as of :func:`choose_execution`.
+    """
 
-    def __call__(self, choice: dict[str, Any]) -> float:
-        """The best of three iterations after one to warm up; a hopeless candidate is timed by the first alone."""
-        classes = len(self.real.classes)
-        if self.device.type == "cpu":
-            classes = min(classes, torch.get_num_threads() * choice.get("classes_at_once", 1))
-        part = self.real.subset(self.real.classes[:classes])
+    engine: type[Steppable]
+    settings: Any
+    execution: Execution
+    real: RealImages
+    counts: dict[int, int]
+    device: torch.device
+    fastest: float = field(default=math.inf, init=False)
+    results: list[tuple[Mapping[str, Any], float]] = field(default_factory=list, init=False)
+    _warned: bool = field(default=False, init=False)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """A network of the kind that will be worked with."""
+        return self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
+
+    @property
+    def _batch(self) -> int:
+        return min(self.settings.real_batch, max(self.real.count(label) for label in self.real.classes))
+
+    def is_open(self) -> bool:
+        """Whether there is anything to choose."""
+        how, names = self.execution, ["kernels", "parallel" if self.device.type == "cpu" else "layout"]
+        failing = how.kernels == "compiled"  # it is tried, and given up if it fails
+        return failing or self.settings.precision == "auto" or any(getattr(how, name) == "auto" for name in names)
+
+    def multiply_adds(self) -> float:
+        """Rough number for one class and iteration: the two first blocks of a ConvNet are nearly all of it."""
+        channels, size = self.real.shape[0], self.real.shape[1]
+        image = 9 * self.settings.width * size**2 * (channels + self.settings.width / 4)
+        return image * (self._batch + 3 * max(self.counts[label] for label in self.real.classes))
+
+    def key(self) -> str:
+        """Hash of all that the fastest choice may depend on: the work's shape, the machine and the software."""
+        left_out = ("iterations", "lr_img", "momentum_img")
+        shape = {name: value for name, value in asdict(self.settings).items() if name not in left_out}
+        threads, classes, cpu = torch.get_num_threads(), len(self.real.classes), self.device.type == "cpu"
+        parts = [
+            self.engine.__name__,
+            shape,
+            asdict(self.execution),
+            self.real.shape,
+            self._batch,
+            max(self.counts[label] for label in self.real.classes),
+            min(classes, threads) if cpu else classes,
+            threads,
+            processor() if cpu else torch.cuda.get_device_name(self.device),
+            torch.__version__,
+        ]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def __call__(self, choice: Mapping[str, Any]) -> float:
+        """Seconds with a choice in place of settings and execution as they are.
+
+        The best of four iterations; a hopeless candidate is timed by the first alone.
+        """
         precision = "float32" if self.settings.precision == "auto" else self.settings.precision
         settings, execution = _with_choice(self.settings, self.execution, {"precision": precision, **choice})
+        classes = len(self.real.classes)
+        if self.device.type == "cpu":  # as many as it works on at a time say it; a GPU is only filled by all
+            classes = min(classes, torch.get_num_threads() * (execution.classes_at_once or 1))
+        part = self.real.subset(self.real.classes[:classes])
         try:
             counts = {label: self.counts[label] for label in part.classes}
             engine = self.engine(part, counts, settings, 0, self.device, execution)
             seconds = self._best(engine) / classes
         except Exception as error:
             # Whatever a compiler stumbles over is a reason not to use it; PyTorch's own layers must work.
-            if choice["kernels"] != "compiled":
+            if execution.kernels != "compiled":
                 raise
             if not self._warned:
                 logger.warning("kernels=compiled does not work here (%s); going on with eager", _first_line(error))
@@ -207,7 +241,7 @@ class _Trial:
             torch.cuda.synchronize(self.device)
 
     def milliseconds(self) -> list[dict[str, Any]]:
-        """What was tried and how long an iteration of one class took, for whoever looks."""
+        """What was tried and how long an iteration of one class took, to be read by people."""
         rows = [(choice, seconds) for choice, seconds in self.results if math.isfinite(seconds)]
         return [{**choice, "milliseconds_a_class": round(1000 * seconds, 3)} for choice, seconds in rows]
 
@@ -215,44 +249,6 @@ class _Trial:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _multiply_adds(settings: Any, real: RealImages, counts: dict[int, int]) -> float:
-    """Rough multiply-adds of one class and iteration: the two first blocks of a ConvNet are nearly all of it."""
-    channels, size = real.shape[0], real.shape[1]
-    image = 9 * settings.width * size**2 * (channels + settings.width / 4)
-    batch = min(settings.real_batch, max(real.count(label) for label in real.classes))
-    return image * (batch + 3 * max(counts[label] for label in real.classes))
-
-
-def _key(
-    engine: type[Steppable],
-    settings: Any,
-    execution: Execution,
-    real: RealImages,
-    counts: dict[int, int],
-    device: torch.device,
-) -> str:
-    """Hash of all that the answer may depend on: the work's shape, the machine and the software."""
-    shape = {k: v for k, v in asdict(settings).items() if k not in ("iterations", "lr_img", "momentum_img")}
-    threads = torch.get_num_threads()
-    where = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
-    classes = min(len(real.classes), threads) if device.type == "cpu" else len(real.classes)
-    batch = min(settings.real_batch, max(real.count(label) for label in real.classes))
-    count = max(counts[label] for label in real.classes)
-    parts = [
-        engine.__name__,
-        shape,
-        asdict(execution),
-        real.shape,
-        batch,
-        count,
-        classes,
-        threads,
-        where,
-        torch.__version__,
-    ]
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _remembered(path: Path) -> dict[str, Any] | None:

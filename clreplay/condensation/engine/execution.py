@@ -18,7 +18,7 @@ EXECUTION_FIELDS = ("kernels", "layout", "parallel", "precision", "classes_at_on
 
 @dataclass(frozen=True)
 class Execution:
-    """How to compute; results agree to float rounding whatever stands here.
+    """How to compute; results agree to float rounding whatever is chosen.
 
     A method says at its registration which of these it heeds.
 
@@ -48,7 +48,7 @@ class Execution:
         check_counts(self, "classes_at_once")
 
     def check_norm(self, norm: str) -> None:
-        """The network's norm must allow what stands here.
+        """The network's norm must allow these choices.
 
         Raises:
             ValueError: it does not.

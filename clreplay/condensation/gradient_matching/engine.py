@@ -45,14 +45,14 @@ class GradientMatchingEngine(SteppedEngine):
     """DC, DSA and what lies between them, as the settings say; a step is a matching step.
 
     Its chance is keyed by iteration and step, so between two steps the state is the synthetic images, their
-    velocity, the network and where it stands.
+    velocity, the network and the position in the loops.
 
     Args:
-        real, counts, seed, device, execution: see :class:`Engine`.
+        real, counts, seed, device, execution: see :class:`~clreplay.condensation.engine.base.Engine`.
         settings: see :class:`GradientSettings`.
 
     Raises:
-        ValueError: a class has fewer real images than are asked of it, or the loop's numbers are to be the
+        ValueError: a class has fewer real images than images are to be made of it, or the loop's numbers are to be the
             published ones and none are published for so many images a class.
     """
 
@@ -61,7 +61,7 @@ class GradientMatchingEngine(SteppedEngine):
     unit = "matching steps"
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         super().set_up()
         real, settings = self.real, self.settings
         self.steps, self.epochs = settings.loops(max(self.counts.values()))
@@ -157,17 +157,17 @@ class GradientMatchingEngine(SteppedEngine):
         """
         self.network.train()
         if any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules()):
-            held = []
+            batches = []
             for label in self.real.classes:
                 chance = generator(self.seed, self.real.keys[label], "statistics", number)
                 rows = torch.randperm(self.real.count(label), generator=chance)[: self.settings.statistics_batch]
-                held.append(self.real.raw(label)[rows])
+                batches.append(self.real.raw(label)[rows])
             with torch.no_grad():
-                self.network(self._normalised(torch.cat(held).to(self.device)))
+                self.network(self._normalised(torch.cat(batches).to(self.device)))
         self.network.eval()
 
-    def _normalised(self, held: Tensor) -> Tensor:
-        return self.real.normalise(held).to(self.parameters.buffer.dtype)
+    def _normalised(self, images: Tensor) -> Tensor:
+        return self.real.normalise(images).to(self.parameters.buffer.dtype)
 
     # ------------------------------------------------------------------ how many classes at once
 

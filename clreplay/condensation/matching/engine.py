@@ -24,6 +24,7 @@ from clreplay.condensation.engine.start import equal_groups, initial_images
 from clreplay.condensation.matching.fresh_networks import FreshNetworks
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
+from clreplay.losses import Term
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
 from clreplay.runtime.seeding import BLOCK
@@ -41,15 +42,15 @@ class MatchingEngine(GroupEngine):
     images, their velocity, the iteration, the record and what the networks know beyond their draw.
 
     Args:
-        real, counts, seed, device: see :class:`Engine`.
+        real, counts, seed, device: see :class:`~clreplay.condensation.engine.base.Engine`.
         settings: see :class:`MatchingSettings`.
-        execution: what is ``auto`` in it is plain here, see :func:`.calibration.choose_execution`.
+        execution: see there; what is still ``auto`` is plain here.
     """
 
     settings: MatchingSettings
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         super().set_up()
         self.settings = settings = self.settings.plain(self.device)
         self.execution = how = self.execution.plain(self.device, settings.norm)
@@ -73,7 +74,7 @@ class MatchingEngine(GroupEngine):
         network = self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
         return FreshNetworks(network, self.seed)
 
-    def terms(self, labels: list[int], count: int) -> list[Any]:
+    def terms(self, labels: list[int], count: int) -> list[Term]:
         """The terms of the loss for some classes with ``count`` synthetic images each."""
         return terms_of(self.settings, count)
 
@@ -290,6 +291,6 @@ class MatchingEngine(GroupEngine):
         if self.device.type != "cuda":
             return classes
         free, _ = torch.cuda.mem_get_info(self.device)
-        # Maps kept for the backward pass: about eight a block of the network, the first being the largest.
+        # Maps saved for the backward pass: about eight for each block of the network, the first being the largest.
         map_bytes = 4 * self.settings.width * self.real.shape[1] ** 2
         return max(1, min(classes, int(0.5 * free / (map_bytes * (4 * batch + 12 * count)))))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from clreplay.condensation.matching.terms import terms_of
 from clreplay.condensation.matching.tiled_start import tiled_images
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import register
-from clreplay.losses import TrustedCrossEntropy
+from clreplay.losses import Term, TrustedCrossEntropy
 from clreplay.memory.decoders import decoder
 from clreplay.runtime.checks import check_not_negative
 
@@ -91,7 +90,8 @@ class IDM(MatchingEngine):
         counts: stored images of every class.
 
     Raises:
-        ValueError: the images cannot be split into quadrants, or a class has fewer real images than are asked of it.
+        ValueError: the images cannot be split into quadrants, or a class has fewer real images than are to
+            be made of it.
     """
 
     settings: IDMSettings
@@ -99,7 +99,7 @@ class IDM(MatchingEngine):
     decoding = DECODING
 
     def set_up(self) -> None:
-        """See :class:`Engine`."""
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
         check_quadrants(self.settings, self.counts, self.real.shape)
         self.tiles = decoder(DECODING)
         super().set_up()
@@ -116,7 +116,7 @@ class IDM(MatchingEngine):
         codes = real.normalization if images.dtype == torch.uint8 else None
         return NetworkQueue(network, images.to(where), outputs.to(where), self.settings, self.seed, codes)
 
-    def terms(self, labels: list[int], count: int) -> list[Any]:
+    def terms(self, labels: list[int], count: int) -> list[Term]:
         """The terms that the settings compose, on expanded images, and the cross-entropy."""
         terms = terms_of(self.settings, count * self.tiles.images_each)
         if self.settings.ce_weight > 0:

@@ -1,7 +1,7 @@
 """Where the network of an iteration comes from: a queue of networks that train beside the condensation.
 
-Young and old networks stand side by side: fresh ones join now and then, the oldest leave, and after every image
-update a few random ones train a little on real images (IDM, Zhao et al., CVPR 2023).
+Networks of different ages are in the queue: new ones are added now and then, the oldest are removed, and after every
+image update a few random ones train a little on real images (IDM, Zhao et al., CVPR 2023).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Member(NamedTuple):
 class NetworkQueue:
     """One network object that takes the weights of one network of the queue after another.
 
-    What stands in the queue is a function of the number; it is one tuple, replaced all at once, so whenever Ctrl-C
+    The queue's content is a function of the number; it is one tuple, replaced all at once, so whenever Ctrl-C
     comes a number's training has been made or it has not. Drawing, choosing and shuffling are keyed by the seed and
     the number.
 
@@ -93,7 +93,7 @@ class NetworkQueue:
         normalization: of uint8 images.
 
     Attributes:
-        network: in evaluation mode while its features are asked for.
+        network: in evaluation mode while its features are computed.
         accuracy: of the network taken, in percent, a scalar tensor on the device.
     """
 

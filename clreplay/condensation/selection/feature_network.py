@@ -18,12 +18,12 @@ from clreplay.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class DataTrainingSettings(TrainingSettings):
-    """How a network is trained on an experience's data; no drop of the learning rate unless asked for."""
+    """How a network is trained on an experience's data; no drop of the learning rate by default."""
 
     lr_drop: float = 1.0
 
     def epochs_for(self, images: int) -> int:
-        """Exactly the epochs asked for: the extra one belongs to the evaluation protocol."""
+        """Exactly the requested epochs: the extra one belongs to the evaluation protocol."""
         return self.epochs if self.updates is None else super().epochs_for(images)
 
 

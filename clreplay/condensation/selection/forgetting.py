@@ -47,7 +47,7 @@ class ForgettingEvents:
 
     Args:
         images: number of images; before their first presentation they count as wrong.
-        device: where counts are kept.
+        device: of the counts.
 
     Attributes:
         events: (images,) int64, forgetting events so far.

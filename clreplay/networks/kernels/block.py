@@ -50,11 +50,11 @@ class _Backward(ctypes.Structure):
 
 
 class Block(NamedTuple):
-    """What a block gives.
+    """Outputs of a block.
 
     Attributes:
         pooled: (n, c, h / 2, w / 2), channels-last.
-        rectified: (n, c, h, w) float32, channels-last: the tap; None where it was not asked for.
+        rectified: (n, c, h, w) float32, channels-last: the tap; None without ``keep_map``.
         first, second: (n, c) float32: mean of the tap and of its square over the pixels.
         mean, mean_square: (n, c) float32: the same of the map before the norm.
     """
@@ -123,11 +123,11 @@ class _NormReluPool(torch.autograd.Function):
         out = torch.empty_like(maps)
         values = dict(x=maps, scale=scale, shift=shift, mean=mean, rstd=rstd, map=rectified, pooled=pooled)
         values.update(zip(("first", "second", "before_first", "before_second"), moments), out=out)
-        wanted = any(ctx.needs_input_grad[1:3])
-        if wanted:
+        with_parameters = any(ctx.needs_input_grad[1:3])
+        if with_parameters:
             values.update(zip(("of_scale", "of_shift"), mean.new_empty(2, *mean.shape)))
         _call("clreplay_backward", _Backward, values, maps, ctx.pooled_dtype)
-        parameters = (values["of_scale"].sum(0), values["of_shift"].sum(0)) if wanted else (None, None)
+        parameters = (values["of_scale"].sum(0), values["of_shift"].sum(0)) if with_parameters else (None, None)
         return out, *parameters, None, None, None
 
 

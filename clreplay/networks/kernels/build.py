@@ -1,4 +1,4 @@
-"""Compile the C source on the spot, once a machine, with whatever C compiler there is.
+"""Compile the C source when it is first needed, once a machine, with the C compiler that is found.
 
 A plain shared library behind ``ctypes``: no headers of Python or PyTorch, so it compiles in under a second,
 and calls release the interpreter's lock. Without a compiler nothing is lost but speed.
@@ -31,15 +31,15 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled functions, built when first asked for and kept in the user's cache folder.
+    """The compiled functions, built when first needed and stored in the user's cache folder.
 
     Raises:
         BuildError: there is no C compiler, or it refuses the source.
     """
-    compiler = _compiler()
-    path = user_cache() / "native" / f"block-{_fingerprint(compiler)}.so"
+    compiler = find_compiler()
+    path = user_cache() / "native" / f"block-{fingerprint(compiler)}.so"
     if not path.is_file():
-        _build(compiler, path)
+        compile_library(compiler, path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -57,7 +57,7 @@ def failure() -> str | None:
     return None
 
 
-def _compiler() -> str:
+def find_compiler() -> str:
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         found = name and shutil.which(name)
         if found:
@@ -65,15 +65,15 @@ def _compiler() -> str:
     raise BuildError("no C compiler (cc, gcc or clang, or $CC) was found")
 
 
-def _fingerprint(compiler: str) -> str:
+def fingerprint(compiler: str) -> str:
     """Hash of all that decides what the library is; home folders are shared by unlike machines."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     parts = [SOURCE.read_text(encoding="utf-8"), " ".join(FLAGS), version, platform.platform(), processor()]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=10).hexdigest()
 
 
-def _build(compiler: str, path: Path) -> None:
-    """Compile to a name of one's own and rename: processes that build at once do not disturb each other."""
+def compile_library(compiler: str, path: Path) -> None:
+    """Compile to a temporary name and rename: processes that build at once do not disturb each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         target = Path(folder) / "block.so"

@@ -32,9 +32,9 @@ def always(monkeypatch):
     """Everything is worth measuring; trials that were made are listed."""
     monkeypatch.setattr(calibration, "WORTH_MEASURING", 0.0)
     trials = []
-    trial = calibration._Trial.__call__
+    trial = calibration.Trial.__call__
     monkeypatch.setattr(
-        calibration._Trial, "__call__", lambda self, choice: trials.append(choice) or trial(self, choice)
+        calibration.Trial, "__call__", lambda self, choice: trials.append(choice) or trial(self, choice)
     )
     return trials
 
@@ -50,7 +50,7 @@ def two_threads():
 def pace(monkeypatch, seconds):
     """A machine on which a way takes what ``seconds`` says of it."""
     monkeypatch.setattr(
-        calibration._Trial,
+        calibration.Trial,
         "_best",
         lambda self, engine: seconds(flat(engine.settings, engine.execution)) * len(engine.counts),
     )

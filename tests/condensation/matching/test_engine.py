@@ -222,7 +222,7 @@ def test_mean_matching_falls_over_the_iterations(real):
 # ---------------------------------------------------------------- bad input
 
 
-LAST = r"takes all layers but the last, and this network has 1; name attention_layers, e.g. \[0\]"
+LAST = r"takes all layers but the last, and this network has 1; set terms.attention.layers \(attention_layers\)"
 LACKS = r"layers must be within 0\.\.{} for this network, got {}"
 
 

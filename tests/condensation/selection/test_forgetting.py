@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from engines import CPU, NORMALIZATION, image_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_training import slow_training
 
 from clreplay.api import condense
 from clreplay.condensation import RealImages
@@ -72,31 +72,13 @@ def test_events_of_any_histories(presentations, chance):
 
 
 def slow_histories(real, settings, seed):
-    """Train by the formulas of SGD with Nesterov's momentum and read off, before every update, what is right."""
+    """Of every image, whether it was right before each update of a slow training."""
     key = (seed, "forgetting", *(real.keys[label] for label in real.classes))
     network = ConvNet(len(real.classes), 3, 8, settings.width, settings.depth)
     reinitialize(network, key_seed(*key, "network"))
     images = torch.cat([real.normalised(label) for label in real.classes])
     labels = [place for place, label in enumerate(real.classes) for _ in range(real.count(label))]
-    velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
-    histories = [[] for _ in labels]
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(labels), generator=generator(*key, "epoch", epoch)).tolist()
-        for start in range(0, len(order), settings.batch_size):
-            rows = order[start : start + settings.batch_size]
-            targets = torch.tensor([labels[row] for row in rows])
-            logits = network(images[rows])
-            for row, values in zip(rows, logits.tolist()):
-                histories[row].append(values.index(max(values)) == labels[row])
-            network.zero_grad()
-            F.cross_entropy(logits, targets).backward()
-            with torch.no_grad():
-                for name, p in network.named_parameters():
-                    gradient = p.grad + settings.weight_decay * p
-                    velocity[name] = settings.momentum * velocity[name] + gradient
-                    ahead = gradient + settings.momentum * velocity[name] if settings.nesterov else velocity[name]
-                    p -= settings.lr * ahead
-    return histories
+    return slow_training(network, images, torch.tensor(labels), settings, key)
 
 
 @pytest.fixture

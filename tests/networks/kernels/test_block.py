@@ -1,8 +1,6 @@
-"""The compiled block against PyTorch's own layers in double precision; how it is built, and what it refuses."""
+"""The compiled block against PyTorch's own layers in double precision, and what it refuses."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from torch import nn
 
 from clreplay.networks import ConvNet
 from clreplay.networks.convnet import AveragePool2, suits
-from clreplay.networks.kernels import block, build
 from clreplay.networks.kernels.block import norm_relu_pool
 from clreplay.networks.kernels.build import failure
 
@@ -201,45 +198,3 @@ def test_what_it_suits_is_exactly_what_it_computes():
     assert not suits(norm, relu, nn.MaxPool2d(2), (16, 8, 8))
     assert not suits(norm, relu, pool, (16, 7, 7))
     assert not suits(nn.GroupNorm(20, 20), relu, pool, (20, 8, 8))
-
-
-# ---------------------------------------------------------------- building
-
-
-def test_without_a_compiler_the_reason_is_told(monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    with pytest.raises(build.BuildError, match="no C compiler"):
-        build._compiler()
-
-
-def test_a_compiler_that_refuses_is_quoted(monkeypatch, tmp_path):
-    bad = tmp_path / "block.c"
-    bad.write_text("this is not C\n")
-    monkeypatch.setattr(build, "SOURCE", bad)
-    with pytest.raises(build.BuildError, match="error"):
-        build._build(build._compiler(), tmp_path / "lib" / "block.so")
-    assert list((tmp_path / "lib").iterdir()) == []
-
-
-def test_another_source_flag_or_processor_is_another_library(monkeypatch, tmp_path):
-    compiler = build._compiler()
-    names = {build._fingerprint(compiler)}
-    assert build._fingerprint(compiler) in names
-    monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-g"])
-    names.add(build._fingerprint(compiler))
-    monkeypatch.setattr(build, "processor", lambda: "another")
-    names.add(build._fingerprint(compiler))
-    assert len(names) == 3
-
-
-def test_many_processes_that_build_at_once_all_get_a_library(tmp_path):
-    code = "from clreplay.networks.kernels import failure; assert failure() is None, failure()"
-    environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": __import__("os").environ["PATH"]}
-    running = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(2)]
-    assert [process.wait() for process in running] == [0, 0]
-    assert len(list((tmp_path / "clreplay" / "native").iterdir())) == 1
-
-
-def test_the_source_is_where_the_package_says():
-    assert build.SOURCE.is_file()
-    assert block.LANES == 16 and "LANES = 16" in build.SOURCE.read_text()

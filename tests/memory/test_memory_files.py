@@ -1,0 +1,139 @@
+"""State and files of a memory: the same memory comes back, and nothing damaged passes."""
+
+import json
+
+import pytest
+import torch
+from memory_helpers import NORMALIZATION, codes, floats, full_memory
+from safetensors.torch import load_file, save_file
+
+from clreplay.memory.replay_memory import ReplayMemory
+
+
+def mixed():
+    """Condensed and real classes, with everything a memory can carry."""
+    memory = ReplayMemory(mem_size=7, normalization=NORMALIZATION)
+    memory.add({9: floats(4), -1: codes(3)}, {9: 2}, {9: "nine", -1: "minus"}, [{"iteration": 1, "loss": 0.5}])
+    memory.info = {"dataset": "cifar10", "method": "ddm"}
+    return memory
+
+
+def assert_equal_memories(one, other):
+    assert (one.images_per_class, one.mem_size, one.store) == (other.images_per_class, other.mem_size, other.store)
+    assert one.normalization == other.normalization
+    assert one.classes == other.classes and one.record == other.record and one.info == other.info
+    for mine, theirs in zip(one.slots.values(), other.slots.values()):
+        assert (mine.task_label, mine.key) == (theirs.task_label, theirs.key)
+        for a, b in ((mine.codes, theirs.codes), (mine.scale, theirs.scale), (mine.offset, theirs.offset)):
+            assert (a is None and b is None) or (a.dtype == b.dtype and torch.equal(a, b))
+    assert torch.equal(one.images, other.images)
+
+
+def test_a_file_gives_the_same_memory_back(tmp_path):
+    memory = mixed()
+    path = tmp_path / "new folder" / "memory.safetensors"
+    memory.save(path)
+    loaded = ReplayMemory.load(path, dataset="cifar10")
+    assert_equal_memories(loaded, memory)
+    loaded.add({4: floats(2)})  # and it can go on
+    assert [len(slot) for slot in loaded.slots.values()] == [3, 2, 2]
+    assert [file.name for file in path.parent.iterdir()] == ["memory.safetensors"]
+
+
+@pytest.mark.parametrize("store", ["uint8", "float32"])
+def test_a_file_keeps_the_store(store, tmp_path):
+    memory = ReplayMemory(images_per_class=2, store=store)
+    memory.add({0: floats(2)})
+    memory.save(tmp_path / "m.safetensors")
+    assert_equal_memories(ReplayMemory.load(tmp_path / "m.safetensors"), memory)
+
+
+def test_a_state_gives_the_same_memory_back_and_shares_nothing():
+    memory, other = mixed(), ReplayMemory(images_per_class=1)
+    state = memory.state_dict()
+    other.load_state_dict(state)
+    for name, tensor in state.items():
+        if name != "settings":
+            tensor.zero_()
+    assert_equal_memories(other, mixed())
+
+
+def test_the_same_memory_gives_the_same_file_bytes(tmp_path):
+    for name in ("a", "b"):
+        mixed().save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file_is_an_error_that_names_it(keep, tmp_path):
+    path = tmp_path / "m.safetensors"
+    mixed().save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="m.safetensors is truncated or not a safetensors file.*delete it"):
+        ReplayMemory.load(path)
+
+
+def test_a_file_of_something_else_is_an_error(tmp_path):
+    (tmp_path / "notes.safetensors").write_text("these are not the tensors you are looking for, " * 9)
+    with pytest.raises(ValueError, match="notes.safetensors is truncated or not a safetensors file"):
+        ReplayMemory.load(tmp_path / "notes.safetensors")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors is a safetensors file but not a replay memory"):
+        ReplayMemory.load(tmp_path / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match="no memory at .*absent"):
+        ReplayMemory.load(tmp_path / "absent")
+
+
+def test_a_memory_of_another_data_set_is_an_error(tmp_path):
+    mixed().save(tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="is a memory of 'cifar10', not of 'cifar100'; pass the file of that data set"):
+        ReplayMemory.load(tmp_path / "m.safetensors", dataset="cifar100")
+
+
+def spoiled(change):
+    state = mixed().state_dict()
+    settings = json.loads(state["settings"])
+    change(state, settings)
+    state["settings"] = json.dumps(settings)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state, settings: state.pop("9.scale"), "the memory lacks 9.scale; it is incomplete"),
+        (lambda state, settings: state.update({"9.codes": state["9.codes"][:3]}), "class 9 .* must have 4 images"),
+        (lambda state, settings: state.update({"9.offset": state["9.offset"][:, :2]}), r"class 9 .*\(4, 2\)"),
+        (lambda state, settings: settings.update(format=3), "memory format 3 is not one of 1 to 2; update"),
+    ],
+    ids=["lacks", "fewer", "misshapen", "format"],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, message):
+    memory = ReplayMemory(images_per_class=1)
+    memory.add({0: floats(1)})
+    with pytest.raises(ValueError, match=message):
+        memory.load_state_dict(spoiled(change))
+    assert memory.images_per_class == 1 and memory.classes == [0]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    mixed().save(path)
+    before = path.read_bytes()
+
+    def full_disk(tensors, filename, metadata):
+        save_file(tensors, filename, metadata)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        full_memory().save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_holds_what_memory_bytes_counts(tmp_path):
+    memory = mixed()
+    memory.save(tmp_path / "m.safetensors")
+    tensors = load_file(tmp_path / "m.safetensors").values()
+    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) == memory.memory_bytes
