@@ -8,7 +8,7 @@ from clreplay.condensation.gradient_matching import GradientMatchingEngine
 from clreplay.condensation.matching import IDM, MatchingEngine
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import METHODS, Condensed, Condenser, register
-from clreplay.condensation.selection import select_forgetting, select_herding, select_random
+from clreplay.condensation.selection import select_forgetting, select_herding, select_kmeans, select_random
 
 __all__ = [
     "CafeEngine",
@@ -25,5 +25,6 @@ __all__ = [
     "register",
     "select_forgetting",
     "select_herding",
+    "select_kmeans",
     "select_random",
 ]

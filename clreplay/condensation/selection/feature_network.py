@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clreplay.condensation.real_images import RealImages
+from clreplay.condensation.registry import Condensed
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
@@ -25,6 +26,61 @@ class DataTrainingSettings(TrainingSettings):
     def epochs_for(self, images: int) -> int:
         """Exactly the requested epochs: the extra one belongs to the evaluation protocol."""
         return self.epochs if self.updates is None else super().epochs_for(images)
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings(DataTrainingSettings):
+    """Selection by the embedding of a network trained on the experience at hand.
+
+    Attributes:
+        unit_features: scale every feature vector to length one first, as iCaRL does. Off by default, as
+            in the comparison code of the condensation literature.
+
+    The rest is the training of the feature network, whose length the papers do not give.
+    """
+
+    epochs: int = 50
+    augment: str | None = "crop+flip"
+    unit_features: bool = False
+
+
+def select_by_embedding(
+    choose: Callable[[Tensor, int, int], Tensor],
+    real: RealImages,
+    counts: dict[int, int],
+    settings: EmbeddingSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Condensed:
+    """Real images of every class, chosen by their embedding; the network is the same for all choices.
+
+    Args:
+        choose: gives the rows of the chosen images, from the features of a class, float64 (n, d) on the CPU, the
+            number of images, and a seed of the class.
+        real, counts, settings, seed, device, progress: as of every condenser.
+
+    Raises:
+        FloatingPointError: training diverged.
+        ValueError: a class has fewer real images than are to be chosen.
+    """
+    real.check_counts(counts)
+    unit = "epochs of the feature network"
+    network = trained_on(real, settings, "herding", seed=seed, device=device, progress=progress, unit=unit).eval()
+    chosen = {}
+    for label in real.classes:
+        features = _embedding(network, real, label, device).to("cpu", torch.float64)
+        if settings.unit_features:
+            features = torch.nn.functional.normalize(features, dim=1)
+        rows = choose(features, counts[label], key_seed(seed, real.keys[label], "choice"))
+        chosen[label] = real.raw(label)[rows]
+    return Condensed(chosen)
+
+
+@torch.no_grad()
+def _embedding(network: nn.Module, real: RealImages, label: int, device: torch.device) -> Tensor:
+    return torch.cat([network.embedding(real.normalise(b.to(device))) for b in real.raw(label).split(512)])
 
 
 def trained_on(

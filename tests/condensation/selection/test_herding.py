@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clreplay.condensation import RealImages
-from clreplay.condensation.selection.herding import HerdingSettings, herd, select_herding
+from clreplay.condensation.selection.feature_network import EmbeddingSettings
+from clreplay.condensation.selection.herding import herd, select_herding
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.loop import train
 
-QUICK = HerdingSettings(width=4, depth=2, updates=4, batch_size=16)
+QUICK = EmbeddingSettings(width=4, depth=2, updates=4, batch_size=16)
 
 
 def slow_herd(features, count):
