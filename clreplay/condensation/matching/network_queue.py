@@ -24,7 +24,7 @@ class QueueSettings:
     """How a queue of networks grows and trains; the defaults are those of IDM's authors where not said otherwise.
 
     Attributes:
-        queue_start: random networks to start with.
+        queue_start: random networks to start with; the authors draw three, and a fourth before the first update.
         queue_every: image updates after which a fresh random network joins.
         queue_size: networks beyond which the oldest leaves.
         queue_trained: networks that train after every image update.
@@ -35,7 +35,7 @@ class QueueSettings:
         accuracy_every: image updates after which all running accuracies start anew, at zero.
     """
 
-    queue_start: int = 3
+    queue_start: int = 4
     queue_every: int = 30
     queue_size: int = 100
     queue_trained: int = 2
@@ -44,7 +44,7 @@ class QueueSettings:
     momentum_net: float = 0.9
     decay_net: float = 5e-4
     batch_net: int = 256
-    accuracy_every: int = 2000
+    accuracy_every: int = 100
 
     def __post_init__(self) -> None:
         check_counts(self, "queue_start", "queue_every", "queue_size", "queue_trained", "batch_net", "accuracy_every")

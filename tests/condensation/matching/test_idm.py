@@ -453,12 +453,20 @@ def test_the_recipe_has_the_published_values(name):
     paper = {count: recipe.settings("paper", None, "cifar10", count) for count in (1, 10, 50)}
     assert [paper[count].ce_weight for count in (1, 10, 50)] == [0.5, 0.5, 0.1]
     assert [(s.real_batch, s.queue_every) for s in paper.values()] == [(5000, 5), (256, 30), (256, 30)]
-    for dataset, weights in {"cifar100": [0.5, 0.1, 0.1], "tinyimagenet": [0.5, 0.5, 0.8]}.items():
-        assert [recipe.settings("paper", None, dataset, n).ce_weight for n in (1, 10, 50)] == weights
+    published = {  # cross-entropy, image updates between accuracies' new starts, network updates a visit, at 1, 10, 50
+        "cifar10": ([0.5, 0.5, 0.1], [100, 100, 500], [10, 10, 10]),
+        "cifar100": ([0.5, 0.1, 0.1], [100, 100, 500], [10, 50, 10]),
+        "tinyimagenet": ([0.5, 0.5, 0.8], [100, 500, 1000], [10, 10, 50]),
+    }
+    for dataset, values in published.items():
+        settings = [recipe.settings("paper", None, dataset, n) for n in (1, 10, 50)]
+        for name_of, expected in zip(("ce_weight", "accuracy_every", "queue_steps"), values):
+            assert [getattr(one, name_of) for one in settings] == expected, (dataset, name_of)
+        assert {one.depth for one in settings} == ({3} if dataset == "tinyimagenet" else {None})
     assert set(recipe.content["settings"]) < set(recipe.keys())
     plain = paper[10]
     assert (plain.lr_img, plain.momentum_img, plain.iterations, plain.real_batch) == (0.2, 0.5, 20000, 256)
-    assert (plain.queue_start, plain.queue_size, plain.queue_trained, plain.queue_steps) == (3, 100, 2, 10)
+    assert (plain.queue_start, plain.queue_size, plain.queue_trained, plain.queue_steps) == (4, 100, 2, 10)
     assert (plain.lr_net, plain.momentum_net, plain.decay_net, plain.batch_net) == (0.01, 0.9, 5e-4, 256)
     assert (plain.style_weight > 0) == (name == "idm+sm")
     for preset in PRESETS:
