@@ -151,10 +151,17 @@ def _gigaflop(row: dict[str, Any], reuse: int) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """GFLOP/s of a large matrix product: what the device can do at its best."""
-    n = 8192 if device.type == "cuda" else 2048
-    one, other = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    _timed(lambda: one @ other, device)
+    """GFLOP/s of a large matrix product: what the device can do at its best.
+
+    The matrices grow until a product takes long enough to be timed: a CPU without the format may be a thousand
+    times slower than one with it.
+    """
+    n, seconds, largest = 128, 0.0, 8192 if device.type == "cuda" else 2048
+    while seconds < 0.05 and n < largest:
+        n *= 2
+        one, other = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+        _timed(lambda: one @ other, device)
+        seconds = _timed(lambda: one @ other, device)
     return 2 * n**3 / min(_timed(lambda: one @ other, device) for _ in range(5)) / 1e9
 
 
@@ -211,8 +218,8 @@ def main(argv: list[str] | None = None) -> int:
     device = default_device(options.device)
     real = options.real or (256 if device.type == "cuda" else 64)
     one = {"method": options.method, "classes": options.classes, "ipc": options.ipc, "width": options.width}
-    rates = {str(dtype)[6:]: round(matrix_rate(device, dtype)) for dtype in (torch.float32, torch.bfloat16)}
-    print("matrix product: " + ", ".join(f"{rate} GFLOP/s in {name}" for name, rate in rates.items()))
+    rates = {str(dtype)[6:]: float(f"{matrix_rate(device, dtype):.3g}") for dtype in (torch.float32, torch.bfloat16)}
+    print("matrix product: " + ", ".join(f"{rate:g} GFLOP/s in {name}" for name, rate in rates.items()))
     rows = []
     if options.retrain is None:
         for row in SUITE if options.suite else [one]:

@@ -34,6 +34,7 @@ def test_references_of_docstrings_lead_somewhere(path):
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     source = path.read_text(encoding="utf-8")
     for name in REFERENCE.findall(source):
-        member = re.search(rf"^ +(?:def {name}\(|(?:self\.)?{name} *[:=])", source, re.MULTILINE)  # of a class of this file
+        # A method or field of a class of this file.
+        member = re.search(rf"^ +(?:def {name}\(|(?:self\.)?{name} *[:=])", source, re.MULTILINE)
         known = any(found(f"{start}{name}") for start in ("", f"{package}.", f"{module}."))
         assert known or member or name.startswith("torch."), f"{name} is nowhere"

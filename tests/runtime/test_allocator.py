@@ -19,7 +19,7 @@ from clreplay.networks import reinitialize
 if sys.argv[1] == "plain":
     training.keep_freed_memory = lambda: False
 torch.set_num_threads(1)
-settings = TrainingSettings(width=32, updates=10, batch_size=128, lr=0.05)
+settings = TrainingSettings(width=32, updates=4, batch_size=128, lr=0.05)
 network = settings.build(4, 3, 32)
 reinitialize(network, 5)
 images = torch.rand(128, 3, 32, 32, generator=torch.Generator().manual_seed(0))
