@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, Condenser, Method
 from clreplay.runtime.progress import Progress
-
-EXECUTION_NAMES = tuple(field.name for field in fields(Execution))
 
 
 @dataclass(frozen=True)
