@@ -16,6 +16,7 @@ TINY = {
     "forgetting": {**NET, "epochs": 2, "batch_size": 16},
     "gradient_matching": {**NET, "iterations": 2, "outer_loops": 2, "inner_epochs": 1, "real_batch": 8},
     "herding": {**NET, "updates": 2},
+    "kmeans": {**NET, "updates": 2},
     "idm": {**NET, "iterations": 3, "real_batch": 8, "queue_steps": 1, "batch_net": 16},
     "matching": {**NET, "iterations": 3, "real_batch": 8, "style_weight": 5000.0, "diversity_weight": 10.0},
     "random": {},

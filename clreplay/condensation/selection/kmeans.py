@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,11 @@ def nearest_to_centres(features: Tensor, count: int, seed: int) -> Tensor:
     Returns:
         (count,) int64, in the order chosen.
     """
-    from sklearn.cluster import KMeans  # takes a second to import
+    state = random.getstate()  # the import, which takes a second, moves Python's global generator
+    from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
+    random.setstate(state)
     points = features.to("cpu", torch.float64).numpy()
     distinct = len(np.unique(points, axis=0))  # more clusters than distinct points cannot be found
     with threadpool_limits(limits=1):  # several threads add up in any order

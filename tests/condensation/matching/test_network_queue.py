@@ -100,7 +100,7 @@ def test_advancing_twice_is_advancing_once_and_the_state_before_is_still_known(s
 
 
 def test_every_place_of_the_queue_is_chosen_and_trained_about_equally_often():
-    some = queue(QueueSettings(queue_start=5, queue_every=10**6, queue_steps=1, batch_net=2))
+    some = queue(QueueSettings(queue_start=5, queue_every=10**6, accuracy_every=10**6, queue_steps=1, batch_net=2))
     chosen, trained = torch.zeros(5), torch.zeros(5)
     for number in range(200):
         chosen[some.chosen(number)] += 1
@@ -163,6 +163,6 @@ def test_a_state_of_another_network_changes_nothing():
     state = other.state_dict(0)
     state["weights"] = state["weights"][:, :-1]
     before = some.members(0)
-    with pytest.raises(ValueError, match=r"the state does not fit: its weights are \(3, \d+\), a network here has \d+"):
+    with pytest.raises(ValueError, match=r"the state does not fit: its weights are \(4, \d+\), a network here has \d+"):
         some.load_state_dict(state)
     assert some.members(0) is before

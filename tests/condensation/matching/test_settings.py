@@ -28,7 +28,7 @@ DDM = replace(DM, style_weight=5000.0, diversity_weight=10.0)
         ({"alpha": -1.0}, r"terms.style.moments \(alpha\) must not be negative, got -1.0"),
         ({"init": "zeros"}, "init must be one of real, noise, got 'zeros'"),
         ({"sigma_of": "set"}, r"terms.style.sigma_of \(sigma_of\) must be one of image, mean_map, got 'set'"),
-        ({"spread": "sd"}, r"terms.style.spread \(spread\) must be one of std, var, got 'sd'"),
+        ({"spread": "sd"}, r"terms.style.spread \(spread\) must be one of std, biased_std, var, got 'sd'"),
         ({"moment_channels": "max"}, r"terms.style.channels \(moment_channels\) must be one of mean, sum, got 'max'"),
         (
             {"diversity_reduction": "max"},
