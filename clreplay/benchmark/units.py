@@ -215,9 +215,14 @@ class NetworksUnit(Unit):
     kind = "network"
 
     @cached_property
+    def learner(self) -> dict[str, Any]:
+        """The learner's settings as JSON values."""
+        return plain(self.training.as_plain())
+
+    @cached_property
     def training_key(self) -> str:
-        """Hash of the learner's settings."""
-        return key_of(plain(self.training.as_plain()))
+        """Hash of :attr:`learner`."""
+        return key_of(self.learner)
 
     @cached_property
     def identities(self) -> dict[str, dict[str, Any]]:
@@ -227,7 +232,7 @@ class NetworksUnit(Unit):
             "arithmetic": TRAINING_ARITHMETIC,
             "dataset": self.dataset,
             "set": self.needs,
-            "training": plain(self.training.as_plain()),
+            "training": self.learner,
             "store": self.stored_as,
             "seed": self.seed,
         }
@@ -269,7 +274,7 @@ class NetworksUnit(Unit):
             )
             for key, draw, (*result, where) in zip(self.keys, self.draws, measured)
         ]
-        return data.finished(networks=rows, settings={self.training_key: plain(self.training.as_plain())})
+        return data.finished(networks=rows, settings={self.training_key: self.learner})
 
     def _measured(
         self,

@@ -44,10 +44,10 @@ def channel_moments(maps: Tensor, sigma_of: str = "image", spread: str = "std") 
     check_choice("spread", spread, SPREADS)
     # The mean of means is the mean of the mean map: the first moment is the same in both readings.
     source = maps if sigma_of == "image" else maps.mean(1, keepdim=True)
-    return _set_moments(*_moments(source), spread)
+    return _set_moments(*map_moments(source), spread)
 
 
-def _moments(maps: Tensor) -> Moments:
+def map_moments(maps: Tensor) -> Moments:
     """Mean and mean square of every map (classes, n, channels, h, w) over its pixels."""
     pixels = maps.flatten(3)
     count = pixels.shape[3]
@@ -58,7 +58,7 @@ def _moments(maps: Tensor) -> Moments:
 
 def image_moments(features: Features, layer: int) -> tuple[Tensor, Tensor]:
     """The style of every image in a layer: mean and sqrt(biased variance + 1e-5), (classes, n, channels) each."""
-    found = _moments(features.taps[layer]) if features.moments is None else features.moments[layer]
+    found = map_moments(features.taps[layer]) if features.moments is None else features.moments[layer]
     return found.first, _spreads(*found, "biased_std")
 
 

@@ -5,7 +5,7 @@ import slow_losses as slow
 import torch
 from slow_losses import CLASSES, REAL, SYNTHETIC, assert_equals_slow, fast_loss, features, part_of
 
-from clreplay.losses.style import _moments
+from clreplay.losses.style import map_moments
 from clreplay.losses.style_diversity import StyleDiversity
 
 
@@ -19,7 +19,7 @@ def test_style_diversity_equals_its_formula(layers, synthetic):
 
 def test_moments_that_the_forward_pass_has_are_used_in_place_of_maps():
     real, synthetic = features(REAL), features(SYNTHETIC, seed=1)
-    fused = [f._replace(elsewhere={"conv": ([], [_moments(tap) for tap in f.taps])}) for f in (real, synthetic)]
+    fused = [f._replace(elsewhere={"conv": ([], [map_moments(tap) for tap in f.taps])}) for f in (real, synthetic)]
     torch.testing.assert_close(
         fast_loss(StyleDiversity(), fused[0])(fused[1]), fast_loss(StyleDiversity(), real)(synthetic)
     )

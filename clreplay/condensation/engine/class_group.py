@@ -39,13 +39,13 @@ class ClassGroup:
 
     @property
     def maps_at(self) -> set[str]:
-        """Points of the network at which terms need the maps themselves; a term that does not say so is taken to."""
-        return {getattr(term, "tap", "act") for term in self.terms if getattr(term, "reads_maps", True)}
+        """Points of the network at which terms need the maps themselves."""
+        return {term.tap for term in self.terms if term.reads_maps}
 
     @property
     def moments_at(self) -> set[str]:
         """Points at which moments are enough for some term."""
-        return {getattr(term, "tap", "act") for term in self.terms} - self.maps_at
+        return {term.tap for term in self.terms} - self.maps_at
 
     def move(self, synthetic: Tensor, velocity: Tensor, done: int, values: dict[str, Tensor]) -> None:
         """Replace images and velocity, all at once: Ctrl-C comes before or after it, never in between."""

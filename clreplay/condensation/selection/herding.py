@@ -25,11 +25,15 @@ def select_herding(
     keep: Path | None = None,
 ) -> Condensed:
     """Greedy mean matching in feature space (Welling 2009; iCaRL); fewer images are a prefix of more."""
-
-    def choose(features: Tensor, count: int, class_seed: int) -> Tensor:
-        return herd(features, count)
-
-    return select_by_embedding(choose, real, counts, settings, seed=seed, device=device, progress=progress)
+    return select_by_embedding(
+        lambda features, count, _: herd(features, count),
+        real,
+        counts,
+        settings,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
 
 
 def herd(features: Tensor, count: int) -> Tensor:
