@@ -52,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of the 720 of table 7 (default: all; 40 with preset cpu, 3 with smoke)",
     )
+    add(
+        "--held-out", type=float, default=0.0, metavar="SHARE", help="of the training images, to choose by (default: 0)"
+    )
     add("--seed", type=int, default=0, help="of all chance (default: 0)")
     add("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides", help="change a setting")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -222,6 +225,7 @@ def _grid(options: argparse.Namespace, request: Any, device: str) -> Any:
         protocol=options.protocol,
         store=options.store,
         seed=options.seed,
+        held_out=options.held_out,
         architectures=options.architectures if request.table == SEARCH else None,
     )
 

@@ -41,6 +41,8 @@ class Page:
         grid = self.grid
         parts = [f"{'table' if grid.table.isdigit() else ''}{grid.table}", grid.preset]
         parts += [part for part, usual in ((grid.protocol, "common"), (grid.store, "float32")) if part != usual]
+        if grid.held_out:
+            parts.append(f"held-out-{grid.held_out:g}")
         if grid.overrides or grid.seed:
             parts.append(key_of({"overrides": dict(grid.overrides), "seed": grid.seed})[:8])
         return "-".join(parts)
@@ -51,6 +53,7 @@ class Page:
         grid = self.grid
         flags = [f"--set {' '.join(f'{key}={value}' for key, value in grid.overrides.items())}"]
         flags = flags * bool(grid.overrides) + [f"--seed {grid.seed}"] * bool(grid.seed)
+        flags += [f"--held-out {grid.held_out:g}"] * bool(grid.held_out)
         return Caption(
             grid.table, grid.preset, grid.protocol, PROTOCOLS[grid.protocol], grid.store, changed=" ".join(flags)
         )
@@ -92,7 +95,7 @@ class Page:
             cell
             for cell in self._layout
             if cell not in mine
-            and (cell.dataset, cell.images_per_class) in measured
+            and (self.grid.data_name(cell.dataset), cell.images_per_class) in measured
             and not changed & {name for name, _ in cell.overrides}
         ]
         if self.grid.table != SEARCH:

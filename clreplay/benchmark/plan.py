@@ -76,13 +76,15 @@ def _planned(
     reduced += differences(f"{what} ({training.settings.summary()})", training.settings, paper.settings)
     title = cell.method if recipe is None else f"{recipe.label}, IPC {cell.images_per_class}"
     trained = [
-        PlannedNetworks(grid, cell.dataset, spec, training, tuple((number, n) for n in range(networks)), title)
+        PlannedNetworks(
+            grid, grid.data_name(cell.dataset), spec, training, tuple((number, n) for n in range(networks)), title
+        )
         for number, spec in enumerate(specs)
     ]
     return PlannedCell(
         cell,
         trained=tuple(trained),
-        reduced=(*_fewer(cell.recipe, sets, networks), *reduced),
+        reduced=(*_fewer(cell.recipe, sets, networks), *_without(grid.held_out), *reduced),
         notes=() if recipe is not None else (whole_note(training.settings, networks),),
     )
 
@@ -94,6 +96,10 @@ def _fewer(recipe: str, sets: int, networks: int) -> list[str]:
         return [] if known else [f"networks on all real images: {networks} (paper preset {protocols.WHOLE_NETWORKS})"]
     fewer = sets < full[0] or networks < full[1]
     return [f"sets x networks: {sets} x {networks} (paper {full[0]} x {full[1]})"] if fewer else []
+
+
+def _without(held_out: float) -> list[str]:
+    return [f"training images held out: {held_out:g} of every class (paper none)"] if held_out else []
 
 
 def _recipes(cells: Iterable[Cell]) -> tuple[dict[str, Recipe], dict[str, str]]:

@@ -13,8 +13,8 @@ from clreplay.benchmark.published import NOTES, TITLES
 from clreplay.benchmark.results import MEASURED, PARTLY, TableRow
 
 CSV_COLUMNS = (
-    "table,dataset,images_per_class,method,train_network,test_network,variant,metric,ours,spread,published,"
-    "published_spread,difference,measured,wanted,condense_seconds,train_seconds,device,commit,settings,state,reason,"
+    "table,dataset,images_per_class,method,train_network,test_network,variant,metric,ours,spread,held_out,"
+    "held_out_spread,published,published_spread,difference,measured,wanted,condense_seconds,train_seconds,device,commit,settings,state,reason,"
     "preset,protocol,store,reduced,source"
 ).split(",")
 _METRICS = {
@@ -90,6 +90,8 @@ def table_csv(lines: Sequence[TableRow], caption: Caption) -> str:
                 "metric": cell.metric,
                 "ours": _plain(line.ours),
                 "spread": _plain(line.spread),
+                "held_out": _plain(line.held_out),
+                "held_out_spread": _plain(line.held_out_spread),
                 "published": cell.published,
                 "published_spread": cell.published_spread,
                 "difference": _plain(line.difference),
@@ -119,12 +121,13 @@ def _grid(lines: Sequence[TableRow]) -> tuple[list[str], list[list[str]]]:
     """Header and rows, the same for Markdown and LaTeX."""
     variants = _variants(lines)
     metric = ["metric"] if _several_metrics(lines) else []
-    header = ["data", "IPC", "method", "network", *variants, *metric, "ours", "published", "difference", "n"]
+    held_out = ["held out"] if _any_held_out(lines) else []
+    header = ["data", "IPC", "method", "network", *variants, *metric, *held_out, "ours", "published", "difference", "n"]
     header += ["condensing, s", "training, s", "device", "commit", "settings"]
-    return header, [_cells(line, variants, bool(metric)) for line in lines]
+    return header, [_cells(line, variants, bool(metric), bool(held_out)) for line in lines]
 
 
-def _cells(line: TableRow, variants: Sequence[str], with_metric: bool) -> list[str]:
+def _cells(line: TableRow, variants: Sequence[str], with_metric: bool, with_held_out: bool) -> list[str]:
     cell, shown = line.cell, dict(line.variant)
     networks = cell.test_network
     if cell.train_network != cell.test_network:
@@ -139,6 +142,7 @@ def _cells(line: TableRow, variants: Sequence[str], with_metric: bool) -> list[s
         networks,
         *(shown.get(name, "") for name in variants),
         *([_METRICS.get(cell.metric, cell.metric)] if with_metric else []),
+        *([_measured(line.held_out, line.held_out_spread, _digits(line))] if with_held_out else []),
         _ours(line),
         published,
         _DASH if line.difference is None else f"{line.difference:+.{_digits(line)}f}",
@@ -154,9 +158,11 @@ def _cells(line: TableRow, variants: Sequence[str], with_metric: bool) -> list[s
 def _ours(line: TableRow) -> str:
     if line.ours is None:
         return line.state if line.state != MEASURED else _DASH
-    digits = _digits(line)
-    spread = "" if line.spread is None else f" ± {line.spread:.{digits}f}"
-    return f"{line.ours:.{digits}f}{spread}" + (" (partly)" if line.state == PARTLY else "")
+    return _measured(line.ours, line.spread, _digits(line)) + (" (partly)" if line.state == PARTLY else "")
+
+
+def _measured(mean: float | None, spread: float | None, digits: int) -> str:
+    return _DASH if mean is None else f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def _seconds(seconds: float) -> str:
@@ -173,6 +179,10 @@ def _variants(lines: Sequence[TableRow]) -> list[str]:
 
 def _several_metrics(lines: Sequence[TableRow]) -> bool:
     return any(line.cell.metric != "accuracy" for line in lines)
+
+
+def _any_held_out(lines: Sequence[TableRow]) -> bool:
+    return any(line.held_out is not None for line in lines)
 
 
 def _named(lines: Sequence[TableRow]) -> int:
@@ -193,6 +203,11 @@ def _paragraphs(lines: Sequence[TableRow], caption: Caption, bold: str = "**") -
         f"Preset {caption.preset}. Condensed images are held as {caption.store}. "
         "Seconds are sums over the sets and networks of a cell; work that cells share is counted in each."
     ]
+    if _any_held_out(lines):
+        texts.append(
+            "Held out: the same networks on training images that were held out from condensing. Choices between rows "
+            "are made by that column; the test images say what a choice is worth."
+        )
     if caption.changed:
         texts.append(f"Measured with {caption.changed}.")
     short = _reductions(lines)

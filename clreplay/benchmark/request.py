@@ -13,6 +13,7 @@ from typing import Any
 from clreplay.benchmark import protocols
 from clreplay.benchmark.cells import OPEN, SEARCH, WHOLE, Cell, dataset_name, plain_name, published_cells, select
 from clreplay.benchmark.published import TITLES
+from clreplay.data import held_out_name
 from clreplay.networks import search_space
 from clreplay.recipes.recipe import PRESETS, RecipeError
 from clreplay.runtime.checks import check_counts
@@ -128,6 +129,8 @@ class TableRequest:
         store: how condensed images are stored before training: ``float32`` as the authors hold them, or ``uint8`` as
             a replay memory does.
         seed: of all chance.
+        held_out: share of every class's training images that is neither condensed nor trained on, and tested on beside
+            the test images: for choices between methods and settings.
         architectures: how many of the 720 networks of Table 7; None takes all, or as many as the preset does.
     """
 
@@ -145,6 +148,7 @@ class TableRequest:
     store: str = "float32"
     seed: int = 0
     architectures: int | None = None
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -158,6 +162,9 @@ class TableRequest:
             raise ValueError(f"protocol must be common for table {SEARCH}, which has its own, got {self.protocol!r}")
         if self.table != SEARCH and self.architectures is not None:
             raise ValueError(f"architectures belongs to table {SEARCH}, got it for table {self.table}; leave it out")
+        held_out_name("", self.held_out)  # raises where it is no share
+        if self.held_out and self.table == SEARCH:
+            raise ValueError(f"--held-out: table {SEARCH} ranks networks by their test accuracy; leave it out")
         if self.architectures is not None and self.architectures > (most := len(list(search_space()))):
             raise ValueError(f"architectures must be at most {most}, got {self.architectures}")
         for key in self.overrides:
@@ -168,6 +175,10 @@ class TableRequest:
     def searched(self) -> int | None:
         """How many networks of Table 7 are searched; None are all."""
         return ARCHITECTURES[self.preset] if self.architectures is None else self.architectures
+
+    def data_name(self, dataset: str) -> str:
+        """What :func:`clreplay.data.load_dataset` calls the data of a cell."""
+        return held_out_name(dataset, self.held_out)
 
     def repeats(self, recipe: str) -> tuple[int, int]:
         """Sets, and networks trained on each; on all real images there are no sets."""

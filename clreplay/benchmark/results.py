@@ -24,6 +24,7 @@ class TableRow:
         cell: what is measured.
         ours: the measured value; None where there is none.
         spread: population standard deviation over sets and networks; None over a single one.
+        held_out, held_out_spread: the same on images that were held out from condensing; None where none were.
         done, wanted: networks trained (of a search: architectures).
         condense_seconds, train_seconds: spent on what was measured.
         devices, commits: where and with what, all of them.
@@ -38,6 +39,8 @@ class TableRow:
     cell: Cell
     ours: float | None = None
     spread: float | None = None
+    held_out: float | None = None
+    held_out_spread: float | None = None
     done: int = 0
     wanted: int = 0
     condense_seconds: float = 0.0
@@ -88,9 +91,15 @@ def _line(planned: PlannedCell, contents: Contents, all_draws: bool) -> TableRow
         common = _common(planned, contents, rows)
     if not rows:
         return TableRow(planned.cell, **common)
-    values = np.array([row.accuracy for row in rows])
-    spread = float(values.std()) if len(values) > 1 else None
-    return TableRow(planned.cell, ours=float(values.mean()), spread=spread, **common)
+    ours, spread = _mean([row.accuracy for row in rows])
+    held_out, held_out_spread = _mean([row.held_out for row in rows if row.held_out is not None])
+    measured = {"ours": ours, "spread": spread, "held_out": held_out, "held_out_spread": held_out_spread}
+    return TableRow(planned.cell, **measured, **common)
+
+
+def _mean(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and population standard deviation; None without values, and the latter of a single one."""
+    return float(np.mean(values)) if values else None, float(np.std(values)) if len(values) > 1 else None
 
 
 def _search_lines(planned: PlannedCell, contents: Contents) -> list[TableRow]:

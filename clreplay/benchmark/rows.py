@@ -39,6 +39,7 @@ class NetworkRow:
         seed: of all chance.
         draw: number of the set, and of the network on it.
         accuracy: in percent of all test images, after the last epoch.
+        held_out: the same of training images that were held out from condensing and training; None where none were.
         diverged: whether its training diverged.
         images: number of images that it was trained on.
         origin: see :class:`Origin`.
@@ -52,6 +53,7 @@ class NetworkRow:
     seed: int
     draw: tuple[int, int]
     accuracy: float
+    held_out: float | None
     diverged: bool
     images: int
     origin: Origin

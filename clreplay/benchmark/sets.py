@@ -36,7 +36,7 @@ def sets_of(
     paper, values = recipe.settings("paper", mine, *where), chosen.values()
     specs = [
         SetSpec(
-            dataset=cell.dataset,
+            dataset=grid.data_name(cell.dataset),
             recipe=cell.recipe,
             method=recipe.method.name,
             code=recipe.method.code,

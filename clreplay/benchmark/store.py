@@ -30,8 +30,8 @@ _SETS = """
         json_group_array(DISTINCT i.execution)
     FROM finished_sets s JOIN images i ON i.key = s.key GROUP BY s.key"""
 _NETWORKS = """
-    SELECT key, dataset, condensed_set, training, store, seed, set_number, network_number, accuracy, diverged, images,
-        seconds, device, "commit", versions FROM networks"""
+    SELECT key, dataset, condensed_set, training, store, seed, set_number, network_number, accuracy, held_out, diverged,
+        images, seconds, device, "commit", versions FROM networks"""
 _FINISHED = "SELECT key FROM networks UNION ALL SELECT key FROM finished_sets UNION ALL SELECT execution FROM choices"
 
 
@@ -58,8 +58,9 @@ class Store:
             devices, commits, executions = (sorted(json.loads(texts)) for texts in (devices, commits, executions))
             contents.sets[row[0]] = SetRow(*row, tuple(devices), tuple(commits), tuple(map(json.loads, executions)))
         for row in self._select(_NETWORKS):
-            draw, accuracy, diverged, images = row[6:8], row[8], bool(row[9]), row[10]
-            contents.networks[row[0]] = NetworkRow(*row[:6], draw, accuracy, diverged, images, Origin(*row[11:]))
+            *common, set_number, number, accuracy, held_out, diverged, images = row[:12]
+            result = (accuracy, held_out, bool(diverged), images)
+            contents.networks[row[0]] = NetworkRow(*common, (set_number, number), *result, Origin(*row[12:]))
         for execution, device, chosen in self._select("SELECT * FROM choices"):
             contents.choices[execution, device] = json.loads(chosen)
         for key, reason, attempts in self._select("SELECT key, reason, attempts FROM failures"):
@@ -204,7 +205,8 @@ def _insert(connection: sqlite3.Connection, table: str, *values: Any) -> None:
 
 def _insert_network(connection: sqlite3.Connection, row: NetworkRow, now: str) -> None:
     what = (row.key, row.dataset, row.condensed_set, row.training, row.store, row.seed, *row.draw)
-    _insert(connection, "networks", *what, row.accuracy, row.diverged, row.images, *astuple(row.origin), now)
+    result = (row.accuracy, row.held_out, row.diverged, row.images)
+    _insert(connection, "networks", *what, *result, *astuple(row.origin), now)
 
 
 def _insert_images(connection: sqlite3.Connection, dataset: str, part: FinishedImages, now: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FORMAT = 2
+FORMAT = 3
 SECONDS_TO_WAIT = 120.0
 """How long a writer waits for others to finish theirs."""
 _SCHEMA = """
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE TABLE IF NOT EXISTS networks (
     key TEXT PRIMARY KEY, dataset TEXT NOT NULL, condensed_set TEXT, training TEXT NOT NULL, store TEXT,
     seed INTEGER NOT NULL, set_number INTEGER NOT NULL, network_number INTEGER NOT NULL, accuracy REAL NOT NULL,
-    diverged INTEGER NOT NULL, images INTEGER NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL,
+    held_out REAL, diverged INTEGER NOT NULL, images INTEGER NOT NULL, seconds REAL NOT NULL, device TEXT NOT NULL,
     "commit" TEXT NOT NULL, versions TEXT NOT NULL, created TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS choices (
     execution TEXT NOT NULL, device TEXT NOT NULL, chosen TEXT NOT NULL, PRIMARY KEY (execution, device));

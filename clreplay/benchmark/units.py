@@ -9,7 +9,7 @@ needs where it runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -250,7 +250,7 @@ class NetworksUnit(Unit):
         return f"{self.title} on {self.dataset}, {networks} ({self.training.settings.summary()})"
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
-        """One row a network: its accuracy in percent on all test images, after the last epoch."""
+        """One row a network: its accuracy in percent on all test images (and held-out ones), after the last epoch."""
         data, device = load_cached(self.dataset, place.data_root), default_device(place.device)
         if self.needs is None:
             train = data.set.train
@@ -284,8 +284,11 @@ class NetworksUnit(Unit):
         normalization: Normalization | None,
         place: Place,
         progress: Progress | None,
-    ) -> list[tuple[float, bool, Origin]]:
-        """Accuracy, whether it diverged, and origin of every network; those that train together share the time."""
+    ) -> list[tuple[float, float | None, bool, Origin]]:
+        """Accuracy on test and on held-out images, whether it diverged, and origin of every network; those that train
+        together share the time.
+        """
+        parts = [data.test, *([] if data.held_out is None else [data.held_out])]
         settings, device = self.training.settings, images.device
         networks = [self._drawn(data, draw, device.type == "cpu").to(device) for draw in self.draws]
         keys = [(self.seed, "static", "train", *draw) for draw in self.draws]
@@ -294,8 +297,8 @@ class NetworksUnit(Unit):
         if should_stack(device, len(networks)) and self.training.loop == "dm":
             train_together(networks, images, labels, settings, keys, normalization, epochs)
             where = origin((time.perf_counter() - start) / len(networks), place)
-            values = accuracies_together(networks, data.test, data.normalization, device)
-            return [(value, False, where) for value in values]
+            each = [accuracies_together(networks, part, data.normalization, device) for part in parts]
+            return [(*_pair(values), False, where) for values in zip(*each)]
         measured = []
         for network, key in zip(networks, keys):
             start, diverged = time.perf_counter(), False
@@ -306,7 +309,8 @@ class NetworksUnit(Unit):
                     raise
                 diverged = True
             where = origin(time.perf_counter() - start, place)
-            measured.append((accuracy(network, data.test, data.normalization, device), diverged, where))
+            values = [accuracy(network, part, data.normalization, device) for part in parts]
+            measured.append((*_pair(values), diverged, where))
         return measured
 
     def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:
@@ -314,6 +318,11 @@ class NetworksUnit(Unit):
         network = self.training.settings.build(data.num_classes, channels, size)
         reinitialize(network, key_seed(self.seed, "static", "weights", *draw))
         return network.fuse() if fused and isinstance(network, ConvNet) else network
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float | None]:
+    """Accuracy on the test images, and on the held-out ones if there are any."""
+    return values[0], values[1] if len(values) > 1 else None
 
 
 def origin(seconds: float, place: Place) -> Origin:

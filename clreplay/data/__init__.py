@@ -2,6 +2,7 @@
 
 from clreplay.data.dataset import Dataset, ImageSet
 from clreplay.data.errors import DataNotFoundError, InvalidDataError
+from clreplay.data.held_out import held_out_name
 from clreplay.data.load import data_root, load_dataset
 from clreplay.data.normalization import (
     NORMALIZATIONS,
@@ -22,6 +23,7 @@ __all__ = [
     "InvalidDataError",
     "Normalization",
     "data_root",
+    "held_out_name",
     "load_dataset",
     "load_digits",
     "measured_normalization",

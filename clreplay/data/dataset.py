@@ -83,6 +83,7 @@ class Dataset:
         class_names: one name a label, in label order.
         normalization: the constants its images are normalised with.
         source: a sentence that says where the data came from.
+        held_out: training images that are kept apart, for choices that must not be made on the test images.
 
     Raises:
         ValueError: the parts do not fit each other.
@@ -94,6 +95,7 @@ class Dataset:
     class_names: tuple[str, ...]
     normalization: Normalization
     source: str
+    held_out: ImageSet | None = None
 
     def __post_init__(self) -> None:
         shape = self.train.images.shape[1:]
@@ -101,8 +103,8 @@ class Dataset:
             raise ValueError(f"test images must be {tuple(shape)} like train, got {tuple(self.test.images.shape[1:])}")
         if len(self.normalization.mean) != shape[0]:
             raise ValueError(f"normalization must have {shape[0]} channels, got {len(self.normalization.mean)}")
-        for part, images in (("train", self.train), ("test", self.test)):
-            if len(images) and int(images.labels.max()) >= self.num_classes:
+        for part, images in (("train", self.train), ("test", self.test), ("held-out", self.held_out)):
+            if images is not None and len(images) and int(images.labels.max()) >= self.num_classes:
                 raise ValueError(
                     f"class_names must name every label, got {self.num_classes} names but {part} label "
                     f"{int(images.labels.max())}"

@@ -13,6 +13,7 @@ from clreplay.data.sets import (  # isort: skip  # noqa: F401
     imagenette,
 )
 from clreplay.data.dataset import Dataset
+from clreplay.data.held_out import hold_out, split_name
 from clreplay.data.registry import DATASETS, suggestion
 from clreplay.data.sets.folder import FOLDER, load_folder
 
@@ -37,7 +38,8 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
-            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64.
+            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64. Any of them
+            with `#held-out=0.1` behind it: a tenth of every class's training images is kept apart.
         root: folder with the data; see `data_root`. `PATH` does not count from it.
         download: whether the data set may be fetched when no copy is found.
         channels: 3, or 1 for grey sets (MNIST, FashionMNIST, the digits, which have 1 by default) and folders
@@ -50,6 +52,8 @@ def load_dataset(
         ImportError: a package that the found format needs is missing.
         OSError: the cache of decoded images cannot be written.
     """
+    if isinstance(name, str) and (split := split_name(name))[1]:
+        return hold_out(load_dataset(split[0], root, download=download, channels=channels), split[1])
     if isinstance(name, str) and name.startswith(FOLDER):
         return load_folder(name, channels=channels)
     if name not in DATASETS:

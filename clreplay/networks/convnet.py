@@ -138,7 +138,8 @@ class ConvNet(Network):
         """From now on compute embedding and logits on a CPU by compiled kernels, where they suit this network.
 
         The same values to float rounding, in about half of the time, and gradients of first order only (no
-        ``torch.func`` transforms, no gradients of gradients).
+        ``torch.func`` transforms, no gradients of gradients). Under ``torch.autocast`` convolutions and the maps
+        between them are in its precision, the norms' statistics and the embedding in single precision.
 
         Returns:
             the network itself.
@@ -152,7 +153,8 @@ class ConvNet(Network):
             return super().embedding(images)
         maps = images.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
-            maps = norm_relu_pool(block.conv(maps), block.norm, keep_map=False).pooled
+            low = block is not self.blocks[-1]
+            maps = norm_relu_pool(block.conv(maps), block.norm, False, None if low else torch.float32).pooled
         return maps.flatten(1)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:

@@ -22,10 +22,10 @@ from clreplay.networks.convnet import ConvNet, suits_network
 from clreplay.networks.features import Features, Moments
 from clreplay.networks.kernels import build
 from clreplay.networks.kernels.block import Block, norm_relu_pool
+from clreplay.runtime.precision import forward_in
 
 KERNELS = ("auto", "eager", "native", "compiled")
 LAYOUTS = ("auto", "contiguous", "channels_last")
-PRECISIONS = ("float32", "tf32", "bfloat16", "auto")
 
 _Block = Callable[[Tensor, nn.GroupNorm, bool, torch.dtype], Block]
 
@@ -61,7 +61,7 @@ class Forward:
 
     def __init__(self, network: nn.Module, kernels: str, layout: str, precision: str) -> None:
         self.network, self.layout = network, layout
-        self.low = precision == "bfloat16"
+        self.precision, self.low = precision, precision == "bfloat16"
         device = next(network.parameters()).device
         if (why := fusible(network, kernels, device)) is not None:
             raise ValueError(f"kernels={kernels!r} cannot run this network: {why}; use kernels='auto'")
@@ -85,7 +85,7 @@ class Forward:
         return self._by_blocks(len(images), flat, self._block, {*maps}, {*moments})
 
     def _by_layers(self, classes: int, images: Tensor, points: set[str]) -> Features:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low):
+        with forward_in(self.precision, images.device):
             embedding, taps = self.network.features_at(images, points)
         if self.low:
             embedding = embedding.float()

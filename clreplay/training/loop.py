@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clreplay.data import Normalization
 from clreplay.runtime.allocator import keep_freed_memory
+from clreplay.runtime.precision import convolutions_in, forward_in
 from clreplay.training.batches import BatchSource
 from clreplay.training.settings import TrainingSettings
 
@@ -90,7 +91,8 @@ def fit_by_settings(
         if progress is not None:
             progress(epoch + 1, epochs)
 
-    return fit(network, epochs, batches, optimizer, loss, after_epoch)
+    with convolutions_in(settings.precision, images.device):
+        return fit(network, epochs, batches, optimizer, loss, after_epoch)
 
 
 def check_finite(loss: Tensor, settings: TrainingSettings, training: str = "training") -> None:
@@ -196,7 +198,9 @@ def train(
 
     def loss(drawn: tuple[Tensor, float, Tensor]) -> Tensor:
         batch, targets = source.batch(*drawn)
-        logits = network(batch)
+        with forward_in(settings.precision, batch.device):
+            logits = network(batch)
+        logits = logits.float()
         if watch is not None:
             watch(drawn[0], targets, logits.detach())
         return F.cross_entropy(logits, targets)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from clreplay.networks.settings import NetworkSettings
-from clreplay.runtime.checks import check_counts, check_momentum, check_not_negative, check_positive
+from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_not_negative, check_positive
+from clreplay.runtime.precision import PRECISIONS
 from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
 
 
@@ -24,6 +25,10 @@ class TrainingSettings(NetworkSettings):
             the authors' script builds a new optimiser. 1 leaves both alone.
         batch_size: images a step; the last batch of an epoch may be smaller.
         augment: see :func:`clreplay.training.augmentation.parse_strategy`; parameters are drawn per image.
+        precision: of convolutions and matrix products: ``float32``, ``tf32`` (what PyTorch does by default on NVIDIA
+            GPUs; elsewhere the same as float32) or ``bfloat16`` (fast on GPUs and on CPUs with ``amx_bf16`` or
+            ``avx512_bf16``). Weights, their updates, augmentation and loss are in single precision in all of them.
+            Testing a network always is.
     """
 
     epochs: int = 1000
@@ -34,6 +39,7 @@ class TrainingSettings(NetworkSettings):
     lr_drop: float = 0.1
     batch_size: int = 256
     augment: str | None = DSA_STRATEGY
+    precision: str = "tf32"
 
     # No settings of a memory's learner; other trainings set them or make them settings.
     nesterov: ClassVar[bool] = False
@@ -43,6 +49,7 @@ class TrainingSettings(NetworkSettings):
         super().__post_init__()
         parse_strategy(self.augment)
         check_counts(self, "epochs", "batch_size")
+        check_choice("precision", self.precision, PRECISIONS)
         if self.updates is not None and self.updates < 1:
             raise ValueError(f"updates must be at least 1 (or null for epochs), got {self.updates}")
         check_positive(self, "lr")

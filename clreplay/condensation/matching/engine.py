@@ -8,9 +8,7 @@ threads, with the same outcome (to float rounding): one at a time suits a CPU's 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +25,7 @@ from clreplay.condensation.matching.terms import terms_of
 from clreplay.losses import Term
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
+from clreplay.runtime.precision import convolutions_in
 from clreplay.runtime.seeding import BLOCK
 from clreplay.training.augmentation import augment_classes
 
@@ -93,7 +92,7 @@ class MatchingEngine(GroupEngine):
             The terms' unweighted values, mean over classes, still on the device.
         """
         number = self.iteration // self.settings.network_reuse
-        with self._convolutions():
+        with convolutions_in(self.settings.precision, self.device):
             self.networks.take(number)
             values = self._in_threads(number) if self.execution.parallel == "classes" else self._in_turn(number)
             self.networks.advance(number)
@@ -185,19 +184,6 @@ class MatchingEngine(GroupEngine):
         """Features of (classes, n, c, h, w) images after the group's augmentation."""
         images = augment_classes(images, group.draws[within], self.strategy)
         return self.forward(images, group.maps_at, group.moments_at)._replace(images=images)
-
-    @contextlib.contextmanager
-    def _convolutions(self) -> Iterator[None]:
-        """On NVIDIA GPUs, ``precision`` decides whether single-precision convolutions may round to TF32."""
-        if self.device.type != "cuda":
-            yield
-            return
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = self.settings.precision == "tf32"
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
 
     # ------------------------------------------------------------------ what a run tells
 

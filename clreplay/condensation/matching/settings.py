@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from clreplay.condensation.matching.terms import SHIPPED, TermSettings, described, whole_terms
-from clreplay.networks.fused_forward import PRECISIONS
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_positive
+from clreplay.runtime.precision import PRECISIONS
 from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
 
 
@@ -48,7 +48,7 @@ class MatchingSettings(TermSettings, NetworkSettings):
         parse_strategy(self.siamese_augment, "siamese_augment")
         check_counts(self, "iterations", "real_batch", "network_reuse")
         check_choice("init", self.init, ("real", "noise"))
-        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, (*PRECISIONS, "auto"))
         check_positive(self, "lr_img")
         check_momentum(self, "momentum_img")
         whole_terms(self)
