@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """``tf32`` is what PyTorch does by default on NVIDIA GPUs, elsewhere the same as ``float32``."""
@@ -31,3 +32,10 @@ def forward_in(precision: str, device: torch.device) -> torch.autocast:
     PyTorch keeps the weights' bfloat16 copies as long as the context is open, so it must end before they change.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def logits_in(precision: str, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """A network's logits for images, computed by :func:`forward_in`; single precision where that is bfloat16."""
+    with forward_in(precision, images.device):
+        logits = network(images)
+    return logits.float() if logits.dtype == torch.bfloat16 else logits

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clreplay.data import Normalization
-from clreplay.runtime.precision import forward_in
+from clreplay.runtime.precision import logits_in
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS
 from clreplay.training.loop import check_finite, fit_by_settings
@@ -86,9 +86,7 @@ def train_with_cutmix(
 
     def loss(mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
         batch, targets, others, share = mixed
-        with forward_in(settings.precision, batch.device):
-            logits = network(batch)
-        logits = logits.float()
+        logits = logits_in(settings.precision, network, batch)
         value = share * F.cross_entropy(logits, targets)
         return value + (1 - share) * F.cross_entropy(logits, others) if share < 1 else value
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clreplay.data import Normalization
 from clreplay.runtime.allocator import keep_freed_memory
-from clreplay.runtime.precision import convolutions_in, forward_in
+from clreplay.runtime.precision import convolutions_in, logits_in
 from clreplay.training.batches import BatchSource
 from clreplay.training.settings import TrainingSettings
 
@@ -198,9 +198,7 @@ def train(
 
     def loss(drawn: tuple[Tensor, float, Tensor]) -> Tensor:
         batch, targets = source.batch(*drawn)
-        with forward_in(settings.precision, batch.device):
-            logits = network(batch)
-        logits = logits.float()
+        logits = logits_in(settings.precision, network, batch)
         if watch is not None:
             watch(drawn[0], targets, logits.detach())
         return F.cross_entropy(logits, targets)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clreplay.data import Normalization
-from clreplay.runtime.precision import forward_in
+from clreplay.runtime.precision import logits_in
 from clreplay.training.batches import StackedBatches
 from clreplay.training.loop import check_finite, fit_by_settings
 from clreplay.training.network_stack import MAX_TOGETHER, NetworkStack, check_stack
@@ -93,8 +93,7 @@ def _train_stack(
 
     def losses(batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = batch
-        with forward_in(settings.precision, images.device):
-            logits = stack.logits(images).float()  # N, b, classes
+        logits = logits_in(settings.precision, stack.logits, images)  # N, b, classes
         each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return each.view(targets.shape).mean(1)  # a network's weights are in its own loss only: so is their gradient
 

@@ -18,6 +18,7 @@ def network(key, **changes):
         "seed": 0,
         "draw": (0, 0),
         "accuracy": 1.0,
+        "held_out": None,
         "diverged": False,
         "images": 10,
         "origin": HERE,
@@ -40,6 +41,11 @@ def set_row(spec, **changes):
 def network_rows(trained, **changes):
     """The trained networks of a plan."""
     unit = trained.unit
-    same = {"dataset": unit.dataset, "condensed_set": unit.needs, "training": unit.training_key, "store": unit.stored_as}
+    same = {
+        "dataset": unit.dataset,
+        "condensed_set": unit.needs,
+        "training": unit.training_key,
+        "store": unit.stored_as,
+    }
     pairs = zip(unit.keys, unit.draws)
     return [network(key, draw=draw, seed=unit.seed, **same, **changes) for key, draw in pairs]

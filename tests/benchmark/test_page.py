@@ -1,6 +1,7 @@
 """The page of a table: all of it that was measured, by whichever runs, and nothing that was measured otherwise."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 from own_helpers import own_recipe
@@ -55,6 +56,25 @@ def test_a_page_shows_what_other_runs_measured_in_the_paper_s_order():
         ("Herding", 10, MISSING, 0),
         ("Forgetting", 10, MISSING, 0),
     ]
+
+
+def test_what_was_measured_with_images_held_out_has_a_page_and_a_column_of_its_own(tmp_path):
+    apart, plain = of_table_1("random", held_out=0.1), of_table_1("random")
+    contents = store(apart, plain, of_table_1("herding", held_out=0.1))
+    rows = list(contents.networks.values())
+    for row, value in zip([row for row in rows if "#" in row.dataset], (30.0, 32.0, 40.0, 40.0)):
+        contents.networks[row.key] = replace(row, held_out=value)
+    assert told(apart, contents) == [("Random", 10, MEASURED, 2), ("Herding", 10, MEASURED, 2)]
+    assert told(plain, contents) == [("Random", 10, MEASURED, 2)]
+    assert page(apart).name == "table1-paper-held-out-0.1" and page(plain).name == "table1-paper"
+    files = [{path.suffix: path.read_text() for path in page(grid).write(contents, tmp_path)} for grid in (apart, plain)]
+    texts, without = files
+    assert "| held out | ours |" in texts[".md"] and "| 31.00 ± 1.00 | 1.00 ± 0.00 |" in texts[".md"]
+    assert "training images held out: 0.1 of every class (paper none)" in texts[".md"]
+    assert "held out" not in without[".md"].lower()
+    first, second = csv.DictReader(texts[".csv"].splitlines())
+    assert [(row["held_out"], row["held_out_spread"]) for row in (first, second)] == [("31", "1"), ("40", "0")]
+    assert {row["held_out"] for row in csv.DictReader(without[".csv"].splitlines())} == {""}
 
 
 def test_what_is_asked_for_is_there_whether_measured_or_not_and_the_rest_only_if_measured():

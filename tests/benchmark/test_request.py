@@ -69,7 +69,10 @@ def test_networks_and_protocols_leave_tables_out_too():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"datasets": ("cifar100",)}, "none of the tables 4, 6 has any of what is requested, .*: table 4 has no cifar100"),
+        (
+            {"datasets": ("cifar100",)},
+            "none of the tables 4, 6 has any of what is requested, .*: table 4 has no cifar100",
+        ),
         ({"datasets": ("cifar1000",)}, "--dataset must be among cifar10, .*got 'cifar1000'"),
         ({"methods": ("ddmm",)}, "unknown memory 'ddmm'; did you mean 'ddm'"),
         ({"test_networks": ("vgg16",)}, "--test-network must be among ConvNet, .*got 'vgg16'"),
@@ -95,3 +98,12 @@ def test_the_other_release_of_the_same_classes_is_had_by_its_exact_name():
     assert found == [("imagenette", False), ("imagewoof", False), ("imagewoof1k", True)]
     (note,) = NOTES["3"]
     assert "--dataset imagenette imagewoof, in small letters, takes fast.ai's release" in note
+
+
+@pytest.mark.parametrize(
+    ("table", "share", "message"),
+    [("1", 1.0, "the held-out share must be within"), ("7", 0.1, "--held-out: table 7 ranks networks by")],
+)
+def test_a_share_that_cannot_be_held_out_is_an_error(table, share, message):
+    with pytest.raises(ValueError, match=message):
+        TableRequest(table, held_out=share)

@@ -66,6 +66,12 @@ def test_rows_images_and_choices_come_back(store):
         store.images("other")
 
 
+def test_an_accuracy_on_held_out_images_comes_back_where_there_is_one(store):
+    rows = [network("a", held_out=2.5, draw=(0, 1)), network("b")]
+    store.add(Finished("digits", "f", 2, rows))
+    assert store.read().networks == {row.key: row for row in rows}
+
+
 def test_a_set_is_finished_when_all_classes_are_there_wherever_they_come_from(store):
     here, there = Origin(2.0, "cpu", "abc", "torch"), Origin(3.0, "gpu, fast", "def", "torch")
     first = condensed("set", {0: b"0", 1: b"1"}, execution={"kernels": "native"}, origin=here)

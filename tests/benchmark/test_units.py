@@ -17,7 +17,10 @@ from clreplay.benchmark.request import TableRequest
 from clreplay.benchmark.rows import Contents
 from clreplay.benchmark.sets import Place, from_bytes, to_bytes
 from clreplay.benchmark.units import ChoiceUnit, NetworksUnit, SetUnit
+from clreplay.data import load_dataset, pixel_codes
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.training.evaluate import accuracy
+from clreplay.training.loop import train
 
 HERE = Place("cpu", commit="abc")
 QUICK = {"train.updates": 2, "train.width": 4, "train.batch_size": 16}
@@ -125,6 +128,24 @@ def test_networks_do_not_hang_on_who_shares_their_unit():
     rows = [replace(row, origin=None) for one in alone for row in one.networks]
     assert [replace(row, origin=None) for row in together.networks] == rows
     assert len({row.accuracy for row in rows}) > 1 and {row.images for row in rows} == {20}
+
+
+def test_held_out_images_are_neither_condensed_nor_trained_on_and_tested_on_beside_the_test_images():
+    plain, apart = made(planned(networks=2)), made(planned(networks=2, held_out=0.25))
+    data = load_dataset("digits#held-out=0.25")
+    (finished, unit), tested = apart, [data.test, data.held_out]
+    assert finished.images.key != plain[0].images.key and unit.keys[0] != plain[1].keys[0]
+    known = {bytes(image.numpy()) for image in data.held_out.images}
+    memory = from_bytes(finished.images.data, data, "float32")
+    chosen = [bytes(image.numpy()) for image in pixel_codes(memory.images, data.normalization)[0]]
+    assert len(chosen) == 20 and not known & set(chosen)
+    for row, draw in zip(unit.run(HERE, finished.images.data).networks, unit.draws):
+        network = unit._drawn(data, draw, fused=True)
+        settings, key = unit.training.settings, (unit.seed, "static", "train", *draw)
+        train(network, memory.images, memory.labels, settings, key)
+        found = [accuracy(network, part, data.normalization, torch.device("cpu")) for part in tested]
+        assert [row.accuracy, row.held_out] == pytest.approx(found) and row.dataset == data.name
+    assert [row.held_out for row in plain[1].run(HERE, plain[0].images.data).networks] == [None, None]
 
 
 def test_on_a_gpu_networks_of_a_set_share_a_unit_and_on_a_cpu_they_do_not():

@@ -4,6 +4,7 @@ Everything is drawn from the same keys as in the library.
 """
 
 import torch
+import torch.nn.functional as F
 
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS, draw, parse_strategy
@@ -27,8 +28,30 @@ class SlowSGD:
                 weight.sub_(self.lr * ahead)
 
 
-def slow_epoch(network, images, labels, sgd, key, epoch, batch_size, augment=None):
+def in_bfloat16(network):
+    """Logits of a ConvNet of a convolution, a norm, ReLU and pooling a block, whose convolutions and linear layer see
+    everything rounded to bfloat16; the network's own norm works on what they give.
+    """
+
+    def rounded(layer, values):
+        return F.conv2d(values, *layer, padding=1) if values.ndim == 4 else F.linear(values, *layer)
+
+    def forward(images):
+        maps = images
+        for block in network.blocks:
+            low = rounded([p.bfloat16() for p in (block.conv.weight, block.conv.bias)], maps.bfloat16())
+            maps = F.avg_pool2d(block.norm(low.float()).relu(), 2)
+        last = network.classifier
+        return rounded([last.weight.bfloat16(), last.bias.bfloat16()], maps.flatten(1).bfloat16()).float()
+
+    return forward
+
+
+def slow_epoch(network, images, labels, sgd, key, epoch, batch_size, augment=None, forward=None):
     """Cross-entropy on the mini-batches of one epoch, each in one pass since batch norm looks at all its images.
+
+    Args:
+        forward: gives the logits; the network itself by default.
 
     Returns:
         (row, whether it was right before the update) of every image, in the order of presentation.
@@ -45,13 +68,13 @@ def slow_epoch(network, images, labels, sgd, key, epoch, batch_size, augment=Non
             for i, name in enumerate(strategy.chosen(choice)):
                 image = OPERATORS[name](image, parameters[place : place + 1, 3 * i : 3 * i + 3])
             batch.append(image)
-        logits = network(torch.cat(batch))
+        logits = (forward or network)(torch.cat(batch))
         seen += [(row, int(one.argmax()) == int(labels[row])) for row, one in zip(rows, logits)]
         sgd.step(-sum(one.log_softmax(0)[labels[row]] for row, one in zip(rows, logits)) / len(rows))
     return seen
 
 
-def slow_training(network, images, labels, settings, key):
+def slow_training(network, images, labels, settings, key, forward=None):
     """The loop of DM's authors: where the learning rate drops, momentum starts anew.
 
     Returns:
@@ -60,7 +83,8 @@ def slow_training(network, images, labels, settings, key):
     sgd = SlowSGD(network, settings.lr, settings.momentum, settings.weight_decay, settings.nesterov)
     histories = [[] for _ in images]
     for epoch in range(settings.epochs_for(len(images))):
-        for row, right in slow_epoch(network, images, labels, sgd, key, epoch, settings.batch_size, settings.augment):
+        how = (settings.batch_size, settings.augment, forward)
+        for row, right in slow_epoch(network, images, labels, sgd, key, epoch, *how):
             histories[row].append(right)
         if epoch in settings.drops_after(len(images)):
             sgd.lr *= settings.lr_drop

@@ -1,11 +1,12 @@
 """Training from scratch, and a little further, against a slow loop; keyed chance, momentum, progress, errors."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from slow_training import SlowSGD, slow_epoch, slow_training
+from slow_training import SlowSGD, in_bfloat16, slow_epoch, slow_training
 from training_helpers import CPU, NORMALIZATION, TINY, AllSettings, assert_same, network_of, state, weights
 
 from clreplay.data import ImageSet
@@ -36,6 +37,28 @@ def test_training_equals_the_slow_loop(options, pixels):
     train(fast, images, labels, settings, (0, "train"))
     slow_training(slow, images, labels, settings, (0, "train"))
     torch.testing.assert_close(state(fast), state(slow), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("fused", "tolerance"), [(True, 0.05), (False, 0.1)])
+def test_a_training_in_bfloat16_rounds_what_convolutions_read_and_write(fused, tolerance, pixels):
+    """Weights, loss and updates stay single: only then do two ways of computing it keep together for long."""
+    images, labels = pixels()
+    images = NORMALIZATION.apply(images)
+    settings = TrainingSettings(width=16, depth=2, updates=8, batch_size=16, lr=0.05, precision="bfloat16")
+    low, slow, single = (network_of(width=16) for _ in range(3))
+    before = weights(low)
+    train(low.fuse() if fused else low, images, labels, settings, (0, "train"))
+    slow_training(slow, images, labels, settings, (0, "train"), in_bfloat16(slow))
+    train(single, images, labels, replace(settings, precision="float32"), (0, "train"))
+    moved, apart = (weights(one) - before for one in (slow, single))
+    assert low.blocks[0].conv.weight.dtype == torch.float32
+    assert (weights(low) - weights(slow)).norm() < tolerance * moved.norm()
+    assert 0 < (weights(low) - weights(single)).norm() < 0.2 * apart.norm()
+
+
+def test_a_precision_that_is_none_is_an_error():
+    with pytest.raises(ValueError, match="precision must be one of float32, tf32, bfloat16, got 'half'"):
+        TrainingSettings(precision="half")
 
 
 def test_every_batch_can_be_watched_before_its_update(pixels):

@@ -61,6 +61,7 @@ VARIED = {
     "augment": st.sampled_from([EXACT, None, "color+crop+flip"]),
     "nesterov": st.booleans(),
     "drop_resets_momentum": st.booleans(),
+    "precision": st.sampled_from(["float32", "tf32"]),  # bfloat16 below: nothing of it is exact
 }
 
 
@@ -89,6 +90,17 @@ def test_networks_move_and_move_apart(exact):
 def test_pixel_codes_and_every_operator_in_single_precision(pixels):
     alone, together = both_ways(*pixels(), TINY, NORMALIZATION)
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_is_that_of_a_network_alone(pixels):
+    settings = replace(TINY, precision="bfloat16")
+    alone, together = both_ways(*pixels(), settings, NORMALIZATION)
+    single, _ = both_ways(*pixels(), TINY, NORMALIZATION)
+    name = "classifier.weight"
+    for one, other, plain in zip(alone, together, single):
+        assert one[name].dtype == other[name].dtype == torch.float32
+        assert (one[name] - other[name]).norm() < 0.02 * one[name].norm()
+        assert not torch.equal(other[name], plain[name])
 
 
 @pytest.mark.parametrize(

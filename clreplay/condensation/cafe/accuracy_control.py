@@ -17,23 +17,24 @@ class AccuracyWindow:
     """The last accuracies of a network in training; a window that is not full yet says nothing.
 
     Args:
-        length: how many accuracies it holds.
-        values: accuracies so far, the oldest first.
+        length: how many values it holds.
+        carried: part of the value before that is added to each accuracy.
+        values: so far, the oldest first: accuracies with what they carry along.
     """
 
-    def __init__(self, length: int, values: Iterable[float] = ()) -> None:
-        self.values = deque(values, maxlen=length)
+    def __init__(self, length: int, carried: float = 0.0, values: Iterable[float] = ()) -> None:
+        self.carried, self.values = carried, deque(values, maxlen=length)
 
     def add(self, accuracy: float) -> None:
-        """Take in the newest accuracy; the oldest of a full window leaves."""
-        self.values.append(accuracy)
+        """Take in the newest accuracy; the oldest value of a full window leaves."""
+        self.values.append(accuracy + (self.carried * self.values[-1] if self.values else 0.0))
 
     def is_stable(self, within: float) -> bool:
-        """Whether the window is full and its accuracies lie within ``within``."""
-        return self._full and max(self.values) - min(self.values) <= within
+        """Whether the window is full and its values are less than ``within`` apart."""
+        return self._full and max(self.values) - min(self.values) < within
 
     def has_changed(self, beyond: float) -> bool:
-        """Whether the window is full and its accuracies lie further apart than ``beyond``."""
+        """Whether the window is full and its values are more than ``beyond`` apart."""
         return self._full and max(self.values) - min(self.values) > beyond
 
     @property

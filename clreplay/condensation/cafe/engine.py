@@ -9,6 +9,7 @@ The discrimination term and the training make classes depend on one another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class CafeEngine(SteppedEngine):
         self.outputs = outputs.split([len(group.labels) for group in self.groups])
         self.accuracy = RealAccuracy(self.groups, self.outputs, real.normalise, settings.accuracy_images, self.seed)
         self.epochs = 0  # that the network under way has trained; an iteration is a network
-        self.window = AccuracyWindow(settings.window)
+        self.window = self._new_window()
         self._state = self._snapshot()
 
     # ------------------------------------------------------------------ one image step
@@ -70,13 +71,14 @@ class CafeEngine(SteppedEngine):
         settings = self.settings
         if self.position == 0:
             self.parameters.redraw(generator(self.seed, "network", self.iteration, device=self.device))
-            self.window, self.epochs = AccuracyWindow(settings.window), 0
+            self.window, self.epochs = self._new_window(), 0
         values = self._update_images()
-        self.window.add(self._measure(0))
+        accuracy = self._measure(0)
+        self.window.add(accuracy)
         last = self.window.is_stable(settings.settled_within) or self.position + 1 == settings.max_image_steps
         if last:
             self.iteration += 1
-            more = {"image_steps": self.position + 1, "epochs": self.epochs, "accuracy": self.window.values[-1]}
+            more = {"image_steps": self.position + 1, "epochs": self.epochs, "accuracy": accuracy}
             self.add_row(values, **more)
             self.position = 0
         else:
@@ -138,7 +140,7 @@ class CafeEngine(SteppedEngine):
         images = torch.cat([group.synthetic.flatten(0, 1) for group in self.groups])
         counts = [group.synthetic.shape[1] for group in self.groups]
         labels = torch.cat([outputs.repeat_interleave(count) for outputs, count in zip(self.outputs, counts)])
-        window = AccuracyWindow(self.settings.window)
+        window = self._new_window()
         for epoch in range(1, self.settings.max_epochs + 1):
             self.network.requires_grad_()  # views of the flat buffer, trained in place
             train_further(
@@ -159,6 +161,12 @@ class CafeEngine(SteppedEngine):
     def _measure(self, turn: int) -> float:
         return self.accuracy(self.network, (self.iteration, self.position), turn)
 
+    def _new_window(self, values: Iterable[float] = ()) -> AccuracyWindow:
+        classes = len(self.real.classes)
+        # Of a single class the sum would only grow, and no network would ever be done with.
+        carried = 1 / classes if self.settings.carry_accuracies and classes > 1 else 0.0
+        return AccuracyWindow(self.settings.window, carried, values)
+
     def progress(self) -> tuple[int, int] | None:
         """Networks done and in all, reported after every network."""
         return None if self.position else (self.iteration, self.iterations)
@@ -170,4 +178,4 @@ class CafeEngine(SteppedEngine):
 
     def _take_own(self, state: dict[str, Any]) -> None:
         self.epochs = state["epochs"]
-        self.window = AccuracyWindow(self.settings.window, state["accuracies"])
+        self.window = self._new_window(state["accuracies"])

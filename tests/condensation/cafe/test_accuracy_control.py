@@ -14,18 +14,34 @@ from clreplay.condensation.cafe.engine import CafeEngine
 engine = maker(CafeEngine, SMALL_CAFE, count=4)
 
 
-@given(st.integers(1, 5), st.lists(st.integers(0, 20), max_size=12), st.integers(0, 20))
-def test_a_window_looks_at_the_last_accuracies_and_says_nothing_before_it_is_full(length, steps, limit):
-    window = AccuracyWindow(length)
+CARRIED = st.sampled_from([0.0, 0.5, 0.25])  # exact in floats
+
+
+@given(st.integers(1, 5), CARRIED, st.lists(st.integers(0, 20), max_size=12), st.integers(0, 20))
+def test_a_window_looks_at_the_last_accuracies_and_says_nothing_before_it_is_full(length, carried, steps, limit):
+    window, values = AccuracyWindow(length, carried), []
     for count, accuracy_now in enumerate(steps, start=1):
         window.add(accuracy_now)
-        last = steps[max(0, count - length) : count]
+        values.append(accuracy_now + carried * (values[-1] if values else 0))
+        last = values[-length:]
         far = max(last) - min(last)
-        assert window.is_stable(limit) == (count >= length and far <= limit)
+        assert window.is_stable(limit) == (count >= length and far < limit)
         assert window.has_changed(limit) == (count >= length and far > limit)
-        assert list(AccuracyWindow(length, window.values).values) == last
+        assert list(AccuracyWindow(length, carried, window.values).values) == last
     if not steps:
         assert not window.is_stable(1.0) and not window.has_changed(0.0)
+
+
+def test_what_an_accuracy_carries_is_what_a_sum_over_classes_carries_that_starts_from_the_last_mean():
+    """The authors' loop, class by class: the sum is not set back before it is divided by the number of classes."""
+    by_class = [[0.1, 0.3, 0.2], [0.5, 0.9, 0.4], [0.6, 0.6, 0.6]]
+    total, window = 0.0, AccuracyWindow(9, 1 / 3)
+    for accuracies in by_class:
+        for accuracy in accuracies:
+            total += accuracy
+        total /= 3
+        window.add(sum(accuracies) / 3)
+        assert window.values[-1] == pytest.approx(total)
 
 
 class Answers(torch.nn.Module):
