@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ SECONDS_BETWEEN_TABLES = 60.0
 """Tables of what is there so far are written no more often than this."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """Flags of ``runs/static_tables.py``."""
+def parser(add_help: bool = True) -> argparse.ArgumentParser:
+    """Flags of ``runs/static_tables.py``; without ``-h`` they may be those of another script as well."""
     arguments = argparse.ArgumentParser(
         prog="static_tables",
         description=DESCRIPTION,
         epilog="tables:\n" + "\n".join(f"  {name:<6} {title}" for name, title in TITLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=add_help,
     )
     add = arguments.add_argument
     add("--table", nargs="+", metavar="NAME", default=[], help=f"{', '.join(TITLES)}, or all")
@@ -88,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.show:
         return _show(Path(options.out) / "store.sqlite", options.show)
-    tables = list(TITLES) if options.table == ["all"] else options.table
+    tables = _names(options)
     if not tables and not options.merge:
         raise ValueError(f"--table must name one of {', '.join(TITLES)} (or all)")
     if options.architectures is not None and SEARCH not in tables:
@@ -96,11 +97,11 @@ def _run(options: argparse.Namespace) -> int:
     if not tables or options.status or options.render:
         # Looking must work where measuring does not: the device only names the preset then.
         device = options.device if options.device != "auto" else str(default_device())
-        return _tables(tables, options, device, None, Reporter())
+        return _tables(options, device, None, Reporter())
     if options.cluster is None:
         reporter = Reporter()
         executor = JoblibExecutor(1 if options.jobs is None else options.jobs, lambda unit: _progress(reporter, unit))
-        return _tables(tables, options, str(default_device(_auto(options.device))), executor, reporter)
+        return _tables(options, str(default_device(_auto(options.device))), executor, reporter)
     from clreplay.benchmark.cluster import RayExecutor, connected, has_gpus
 
     if options.device not in ("auto", "cpu", "cuda"):
@@ -109,15 +110,15 @@ def _run(options: argparse.Namespace) -> int:
         device = options.device if options.device != "auto" else "cuda" if has_gpus() else "cpu"
         reporter, executor = Reporter(), RayExecutor(device, options.jobs)
         reporter.line(f"Ray cluster: {executor.share.summary()}")
-        return _tables(tables, options, device, executor, reporter)
+        return _tables(options, device, executor, reporter)
 
 
-def _tables(tables: Sequence[str], options: argparse.Namespace, device: str, executor: Any, reporter: Any) -> int:
+def _tables(options: argparse.Namespace, device: str, executor: Any, reporter: Any) -> int:
     """Show, or with an executor measure, all tables."""
     from clreplay.benchmark.plan import plan
     from clreplay.benchmark.store import Store
 
-    grids = [_grid(options, request, device) for request in _requests(tables, options, reporter)]
+    grids = table_requests(options, device, reporter.line)
     plans = [plan(grid) for grid in grids]
     store = Store(Path(options.out) / "store.sqlite")
     for other in options.merge:
@@ -189,7 +190,25 @@ def _progress(reporter: Any, unit: Any):
         yield task
 
 
-def _requests(tables: Sequence[str], options: argparse.Namespace, reporter: Any) -> list[Any]:
+def table_requests(options: argparse.Namespace, device: str, say: Callable[[str], None]) -> list[Any]:
+    """The request of every table that has a part of what the flags ask for.
+
+    Args:
+        options: parsed by :func:`parser`.
+        device: it chooses the preset where the flags do not.
+        say: called with a sentence on everything that is left out.
+
+    Raises:
+        ValueError: a name is unknown, or a setting that nothing has is changed.
+    """
+    return [_grid(options, request, device) for request in _requests(_names(options), options, say)]
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    return list(TITLES) if options.table == ["all"] else options.table
+
+
+def _requests(tables: Sequence[str], options: argparse.Namespace, say: Callable[[str], None]) -> list[Any]:
     """The request of every table that has a part of it."""
     from clreplay.benchmark.request import CellFilter, split_request
     from clreplay.data import DATASETS
@@ -203,7 +222,7 @@ def _requests(tables: Sequence[str], options: argparse.Namespace, reporter: Any)
     requests = [CellFilter(table, *map(tuple, names)) for table in tables]
     taken, skipped = split_request(requests, options.protocol, tuple(DATASETS))
     for text in skipped:
-        reporter.line(text)
+        say(text)
     return taken
 
 

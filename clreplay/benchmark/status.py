@@ -29,7 +29,8 @@ def status_line(line: TableRow) -> str:
         return f"{what}: {': '.join(said)}"
     spread = "" if line.spread is None else f" +- {line.spread:.2f}"
     missing = f" ({line.done} of {line.wanted} networks)" if line.state == PARTLY else ""
-    return f"{what}: {line.ours:.2f}{spread}{published}{missing}"
+    held_out = "" if line.held_out is None else f", held out {line.held_out:.2f}"
+    return f"{what}: {line.ours:.2f}{spread}{held_out}{published}{missing}"
 
 
 def status_lines(planned: Sequence[PlannedCell], contents: Contents, jobs: int) -> list[str]:

@@ -74,6 +74,10 @@ class ConvNet(Network):
     (2048 values at width 128 and the default depth); the taps are the post-activation, pre-pooling maps of all
     blocks, (n, width, h, w) each.
 
+    The first convolution pads images of 28 pixels by 3, so that they become 32 wide, and all others by 1. DC's code,
+    which the others copied, decides by channels instead: it pads every grey image by 3. The two agree on all sets of
+    the papers, where grey images are MNIST's 28 pixels; of a grey set of another size we keep the size.
+
     Args:
         num_classes: outputs of the classifier.
         channels: channels of the images.
@@ -114,7 +118,6 @@ class ConvNet(Network):
 
         blocks, size, channels_in = [], image_size, channels
         for index in range(depth):
-            # 28-pixel digits are padded to 32 by the first convolution, as in DC's networks.
             padding = 3 if index == 0 and image_size == 28 else 1
             size += 2 * (padding - 1)
             blocks.append(_Block(channels_in, width, size, padding, norm, activation, pooling))

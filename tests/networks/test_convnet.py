@@ -20,6 +20,15 @@ def test_depth_follows_the_resolution(image_size, depth):
     assert len(ConvNet(2, image_size=image_size, width=1).blocks) == depth
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("image_size", "padding"), [(8, 1), (28, 3), (32, 1), (64, 1)])
+def test_only_28_pixels_are_padded_to_32_whatever_the_channels(channels, image_size, padding):
+    network = ConvNet(10, channels, image_size, width=4)
+    assert network.blocks[0].conv.padding == (padding, padding)
+    side = 32 if image_size == 28 else image_size
+    assert network.taps(torch.zeros(1, channels, image_size, image_size))[0].shape[2:] == (side, side)
+
+
 @pytest.mark.parametrize("image_size", [28, 32, 64, 128])
 def test_the_embedding_has_2048_values_at_width_128(image_size):
     assert ConvNet(10, image_size=image_size).embedding_size == 2048
