@@ -1,13 +1,15 @@
 #!/usr/bin/env python
 """How fast the matching engine is, beside a faithful loop over classes, in one process on the same data.
 
-    python runs/bench_condense.py --method ddm --classes 20 --ipc 20 --real 64 --width 32
+    python runs/bench_condense.py --method ddm-paper --classes 20 --ipc 20 --real 64 --width 32
+    python runs/bench_condense.py --memories dm ddm-paper dm+sm-second dm+patch --classes 10 --ipc 10
     python runs/bench_condense.py --retrain 20 --width 128
     python runs/bench_condense.py --suite --out bench.json
 
-Engine and reference take turns; every time is the median of the repeats, after warming up. Speed is a
-property of the machine: a row says which one, and only the ratio travels. Both run with the memory allocator
-tuned (clreplay/runtime/allocator.py), which helps the reference as well.
+Engine and reference take turns; every time is the median of the repeats, after warming up. With --memories, engines
+of several memories that match distributions take turns instead: what their terms cost beside the first. Speed is a
+property of the machine: a row says which one, and only the ratio travels. All run with the memory allocator tuned
+(clreplay/runtime/allocator.py), which helps the reference as well.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from clreplay.training.loop import train
 from clreplay.training.settings import TrainingSettings
 from clreplay.training.stacked import train_together
 
+METHODS = ("dm", "ddm-paper")
+"""What the reference loop computes."""
 SUITE = [
     {"method": method, "classes": classes, "ipc": ipc, "width": width}
-    for method in ("dm", "ddm")
+    for method in METHODS
     for classes, ipc, width in [
         (20, 20, 32),
         (20, 20, 128),
@@ -58,7 +62,8 @@ UPDATES = {"cpu": 2, "cuda": 50}
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--method", choices=("dm", "ddm"), default="ddm")
+    made.add_argument("--method", choices=METHODS, default="ddm-paper")
+    made.add_argument("--memories", nargs="+", metavar="NAME", help="compare these with one another instead")
     made.add_argument("--classes", type=int, default=20)
     made.add_argument("--ipc", type=int, default=20, help="synthetic images a class")
     made.add_argument("--real", type=int, help="real images a class and iteration (default: 256 on a GPU, 64 on a CPU)")
@@ -85,18 +90,8 @@ def parser() -> argparse.ArgumentParser:
 
 def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: dict[str, Any]) -> dict[str, Any]:
     """One row: medians of engine and reference, taking turns on the same data."""
-    chance = torch.Generator().manual_seed(0)
-    per_class = max(row["real"], row["ipc"]) + 50
-    images = torch.randint(0, 256, (row["classes"] * per_class, 3, 32, 32), generator=chance, dtype=torch.uint8)
-    labels = torch.arange(row["classes"]).repeat_interleave(per_class)
-    real = RealImages(images, labels, NORMALIZATIONS["cifar10"])
-    configured = load_recipe(row["method"]).configured(
-        "paper", {"width": row["width"], "real_batch": row["real"], **overrides}
-    )
-    counts = dict.fromkeys(real.classes, row["ipc"])
-    configured = configured.with_execution(lambda: (real, counts), device)
-    settings, values = configured.settings, configured.values()
-    engine = MatchingEngine(real, counts, settings, 0, device, configured.execution)
+    engine, values = _engine(row, device, overrides)
+    real, settings = engine.real, engine.settings
     floats = [real.normalised(label).to(device) for label in real.classes]
     reference = ReferenceLoop(floats, row["ipc"], row["width"], row["real"], row["method"])
     reuse = settings.network_reuse  # iterations that share a network are timed together
@@ -137,8 +132,43 @@ def measure(row: dict[str, Any], device: torch.device, repeats: int, overrides: 
     }
 
 
+def _engine(row: dict[str, Any], device: torch.device, overrides: dict[str, Any]) -> tuple[MatchingEngine, Any]:
+    """The engine of a row on images that are noise, and all its settings."""
+    chance = torch.Generator().manual_seed(0)
+    per_class = max(row["real"], row["ipc"]) + 50
+    images = torch.randint(0, 256, (row["classes"] * per_class, 3, 32, 32), generator=chance, dtype=torch.uint8)
+    labels = torch.arange(row["classes"]).repeat_interleave(per_class)
+    real = RealImages(images, labels, NORMALIZATIONS["cifar10"])
+    given = {"width": row["width"], "real_batch": row["real"], **overrides}
+    configured = load_recipe(row["method"]).configured("paper", given, "cifar10", row["ipc"])
+    counts = dict.fromkeys(real.classes, row["ipc"])
+    configured = configured.with_execution(lambda: (real, counts), device)
+    return MatchingEngine(real, counts, configured.settings, 0, device, configured.execution), configured.values()
+
+
+def measure_memories(
+    names: list[str], row: dict[str, Any], device: torch.device, repeats: int, overrides: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A row a memory: the median time of its iteration, all taking turns on the same data."""
+    engines = {name: _engine({**row, "method": name}, device, overrides) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(repeats + 1):  # the first is to warm up
+        for name, (engine, _) in engines.items():
+            seconds = _timed(engine.step, device)
+            if repeat:
+                times[name].append(seconds)
+    medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    rows = []
+    for name, (engine, values) in engines.items():
+        engine.close()
+        chosen = {field: values[field] for field in EXECUTION_FIELDS}
+        cost = {"engine_ms": round(medians[name], 2), "beside_first": round(medians[name] / medians[names[0]], 2)}
+        rows.append({**row, "method": name, "device": device.type, **cost, "settings": overrides, "chosen": chosen})
+    return rows
+
+
 def _gigaflop(row: dict[str, Any], reuse: int) -> float:
-    """What an iteration of ConvNet-3 at 32 pixels cannot do without: convolutions, and Gram products for ddm.
+    """What an iteration of ConvNet-3 at 32 pixels cannot do without: convolutions, and Gram products for ddm-paper.
 
     The gradient of the images costs the convolutions once more (weights want none), and a Gram product once; the
     real side is computed once for all iterations that share a network.
@@ -146,7 +176,7 @@ def _gigaflop(row: dict[str, Any], reuse: int) -> float:
     width, real, synthetic = row["width"], row["real"], row["ipc"]
     pixels = [32 * 32, 16 * 16, 8 * 8]
     conv = sum(2 * 9 * p * width * inputs for p, inputs in zip(pixels, (3, width, width)))
-    gram = sum(2 * p * width * width for p in pixels) if row["method"] == "ddm" else 0
+    gram = sum(2 * p * width * width for p in pixels) if row["method"] == "ddm-paper" else 0
     return row["classes"] * (real / reuse + 2 * synthetic) * (conv + gram) / 1e9
 
 
@@ -221,7 +251,13 @@ def main(argv: list[str] | None = None) -> int:
     rates = {str(dtype)[6:]: float(f"{matrix_rate(device, dtype):.3g}") for dtype in (torch.float32, torch.bfloat16)}
     print("matrix product: " + ", ".join(f"{rate:g} GFLOP/s in {name}" for name, rate in rates.items()))
     rows = []
-    if options.retrain is None:
+    if options.memories:
+        rows += measure_memories(
+            options.memories, {**one, "real": real}, device, options.repeats, parse_set(options.overrides)
+        )
+        for row in rows:
+            print(_memory_line(row), flush=True)
+    elif options.retrain is None:
         for row in SUITE if options.suite else [one]:
             rows.append(measure({**row, "real": real}, device, options.repeats, parse_set(options.overrides)))
             print(_line(rows[-1]), flush=True)
@@ -238,10 +274,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _line(r: dict[str, Any]) -> str:
     return (
-        f"{r['method']:>4}  {r['classes']:>3} classes x {r['images_per_class']:>2} images, {r['real_batch']} real, "
+        f"{r['method']:>9}  {r['classes']:>3} classes x {r['images_per_class']:>2} images, {r['real_batch']} real, "
         f"width {r['width']:>3}:  engine {r['engine_ms']:>8.1f} ms  reference {r['reference_ms']:>8.1f} ms  "
         f"ratio {r['ratio']:.2f}  {r['images_per_second']} images/s  {r['gflop_per_s']:.0f} GFLOP/s  "
         f"{r['peak_mb']} MB  ({r['chosen']['kernels']}, {r['chosen']['parallel']}, {r['chosen']['precision']})"
+    )
+
+
+def _memory_line(r: dict[str, Any]) -> str:
+    return (
+        f"{r['method']:>14}  {r['classes']} classes x {r['ipc']} images, {r['real']} real, width {r['width']}:  "
+        f"{r['engine_ms']:>8.1f} ms an iteration, {r['beside_first']:.2f} times the first  "
+        f"({r['chosen']['kernels']}, {r['chosen']['parallel']}, {r['chosen']['precision']})"
     )
 
 

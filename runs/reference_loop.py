@@ -40,7 +40,7 @@ class ReferenceLoop:
         images_per_class: synthetic images.
         width: of the network.
         real_batch: real images a class and iteration.
-        method: ``dm`` or ``ddm``.
+        method: ``dm`` or ``ddm-paper``.
     """
 
     def __init__(self, real: list[Tensor], images_per_class: int, width: int, real_batch: int, method: str) -> None:
