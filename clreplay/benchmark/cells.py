@@ -15,8 +15,9 @@ SEARCH = "7"
 """The one table whose cells are not accuracies of a condensed set alone (:mod:`.architecture_ranking`)."""
 SEARCH_IMAGES = 50
 """Images a class of the architecture search: the paper stores 500 of CIFAR-10."""
-RECIPES = {"DG": "dc", "DM+MM+CM": "dm+sm", "WholeDataset": WHOLE}
-"""Recipes that are called otherwise than the paper's method in lower case."""
+RECIPES = {"DDM": "ddm-paper", "DG": "dc", "DM+MM+CM": "dm+sm", "WholeDataset": WHOLE}
+"""Recipes that are called otherwise than the paper's method in lower case. The paper's tables are about the paper's
+reading of DDM; Table 1 has a row beside it for what ``ddm`` stands for in this library."""
 DATASETS = {"ImageNet-1K": "imagenet", "ImageNette": "imagenette1k", "ImageWoof": "imagewoof1k"}
 """Data sets that clreplay calls otherwise than the paper's name without case and signs. The two last are ten classes of
 ImageNet-1K each, as the papers at 128 pixels take them, not fast.ai's release."""
@@ -58,6 +59,12 @@ class Cell:
     published_spread: str = ""
     source: str = ""
 
+    @property
+    def called(self) -> str:
+        """The method, with its recipe where that does not go without saying: ``DDM (ddm-paper)``."""
+        known = self.recipe == WHOLE or self.recipe == self.method.lower() or self.recipe.endswith(".yaml")
+        return self.method if known else f"{self.method} ({self.recipe})"
+
 
 @cache
 def published_cells(table: str) -> tuple[Cell, ...]:
@@ -66,7 +73,11 @@ def published_cells(table: str) -> tuple[Cell, ...]:
     Raises:
         ValueError: there is no such table.
     """
-    return tuple(_cell(table, row) for row in published_rows(table))
+    cells = [_cell(table, row) for row in published_rows(table)]
+    if table != "1":
+        return tuple(cells)
+    both = ((cell, replace(cell, recipe="ddm")) if cell.method == "DDM" else (cell,) for cell in cells)
+    return tuple(cell for some in both for cell in some)
 
 
 def select(
@@ -87,7 +98,7 @@ def select(
         table: a key of :data:`clreplay.benchmark.published.TITLES`.
         datasets: names of data sets, in any spelling.
         images_per_class: numbers of images a class.
-        methods: recipes or the paper's names, in any case; :data:`WHOLE` for all real images.
+        methods: recipes, or else the paper's names, in any case; :data:`WHOLE` for all real images.
         train_networks, test_networks: names of networks.
         known_datasets: data sets beside the table's own.
 
@@ -222,8 +233,10 @@ def _of_counts(cells: list[Cell], counts: Sequence[int]) -> list[Cell]:
 
 def _of_methods(cells: list[Cell], table: str, names: Sequence[str]) -> list[Cell]:
     """The table's own methods in its order, then those that it does not have."""
+    recipes = {cell.recipe for cell in cells}
     wanted = [name.lower() for name in names]
-    found = [cell for cell in cells if cell.recipe in wanted or cell.method.lower() in wanted]
+    by_the_paper = {name for name in wanted if name not in recipes}
+    found = [cell for cell in cells if cell.recipe in wanted or cell.method.lower() in by_the_paper]
     theirs = {name for cell in cells for name in (cell.recipe, cell.method.lower())}
     for name in names:
         if name.lower() not in theirs:
@@ -240,7 +253,7 @@ def _of_own_method(cells: list[Cell], table: str, name: str) -> list[Cell]:
     from clreplay.recipes.recipe import load_recipe
 
     recipe = load_recipe(name)  # a typo is an error now
-    model = next(recipe for recipe in ("ddm", *theirs) if recipe in theirs and recipe != WHOLE)
+    model = next(recipe for recipe in ("ddm-paper", *theirs) if recipe in theirs and recipe != WHOLE)
     own = {"recipe": name, "method": recipe.label, "overrides": ()}
     return [_unpublished(cell, **own) for cell in cells if cell.recipe == model]
 

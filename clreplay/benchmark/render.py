@@ -13,7 +13,7 @@ from clreplay.benchmark.published import NOTES, TITLES
 from clreplay.benchmark.results import MEASURED, PARTLY, TableRow
 
 CSV_COLUMNS = (
-    "table,dataset,images_per_class,method,train_network,test_network,variant,metric,ours,spread,held_out,"
+    "table,dataset,images_per_class,method,recipe,train_network,test_network,variant,metric,ours,spread,held_out,"
     "held_out_spread,published,published_spread,difference,measured,wanted,condense_seconds,train_seconds,device,commit,settings,state,reason,"
     "preset,protocol,store,reduced,source"
 ).split(",")
@@ -84,6 +84,7 @@ def table_csv(lines: Sequence[TableRow], caption: Caption) -> str:
                 "dataset": cell.dataset,
                 "images_per_class": "whole" if cell.images_per_class is None else cell.images_per_class,
                 "method": cell.method,
+                "recipe": cell.recipe,
                 "train_network": cell.train_network,
                 "test_network": cell.test_network,
                 "variant": "; ".join(f"{name}={value}" for name, value in line.variant),
@@ -122,7 +123,20 @@ def _grid(lines: Sequence[TableRow]) -> tuple[list[str], list[list[str]]]:
     variants = _variants(lines)
     metric = ["metric"] if _several_metrics(lines) else []
     held_out = ["held out"] if _any_held_out(lines) else []
-    header = ["data", "IPC", "method", "network", *variants, *metric, *held_out, "ours", "published", "difference", "n"]
+    header = [
+        "data",
+        "IPC",
+        "method",
+        "recipe",
+        "network",
+        *variants,
+        *metric,
+        *held_out,
+        "ours",
+        "published",
+        "difference",
+        "n",
+    ]
     header += ["condensing, s", "training, s", "device", "commit", "settings"]
     return header, [_cells(line, variants, bool(metric), bool(held_out)) for line in lines]
 
@@ -139,6 +153,7 @@ def _cells(line: TableRow, variants: Sequence[str], with_metric: bool, with_held
         cell.dataset,
         "whole" if cell.images_per_class is None else str(cell.images_per_class),
         cell.method,
+        cell.recipe,
         networks,
         *(shown.get(name, "") for name in variants),
         *([_METRICS.get(cell.metric, cell.metric)] if with_metric else []),
@@ -187,7 +202,7 @@ def _any_held_out(lines: Sequence[TableRow]) -> bool:
 
 def _named(lines: Sequence[TableRow]) -> int:
     """Columns that hold names, not numbers."""
-    return 4 + len(_variants(lines)) + _several_metrics(lines)
+    return 5 + len(_variants(lines)) + _several_metrics(lines)
 
 
 # ---------------------------------------------------------------- the text around the table
@@ -252,7 +267,7 @@ def _reason(line: TableRow) -> str:
 
 def _where(line: TableRow) -> str:
     variant = "".join(f" {name} {value}" for name, value in line.variant)
-    return f"{line.cell.method} {_budget(line)}{variant}"
+    return f"{line.cell.called} {_budget(line)}{variant}"
 
 
 def _row(cells: Sequence[str]) -> str:

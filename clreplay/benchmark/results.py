@@ -163,7 +163,7 @@ def _diverged(planned: PlannedCell, rows: Sequence[NetworkRow]) -> list[str]:
     count = sum(row.diverged for row in rows)
     if not count:
         return []
-    return [f"{planned.cell.method}: the training of {count} network(s) diverged; they count with what they then know."]
+    return [f"{planned.cell.called}: the training of {count} network(s) diverged; they count with what they then know."]
 
 
 def _rows(trained: Iterable[PlannedNetworks], contents: Contents) -> list[NetworkRow | None]:

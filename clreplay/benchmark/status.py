@@ -22,7 +22,7 @@ def status_line(line: TableRow) -> str:
     )
     variant = "".join(f", {name} {value}" for name, value in line.variant)
     metric = "" if cell.metric == "accuracy" else f", {cell.metric.replace('_', ' ')}"
-    what = f"{cell.method} on {cell.dataset}, {count}, {networks}{variant}{metric}"
+    what = f"{cell.called} on {cell.dataset}, {count}, {networks}{variant}{metric}"
     published = f", published {cell.published}" if cell.published else ""
     if line.ours is None:
         said = [text for text in (line.state if line.state != MEASURED else "", line.reason) if text]

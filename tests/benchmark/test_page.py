@@ -67,7 +67,9 @@ def test_what_was_measured_with_images_held_out_has_a_page_and_a_column_of_its_o
     assert told(apart, contents) == [("Random", 10, MEASURED, 2), ("Herding", 10, MEASURED, 2)]
     assert told(plain, contents) == [("Random", 10, MEASURED, 2)]
     assert page(apart).name == "table1-paper-held-out-0.1" and page(plain).name == "table1-paper"
-    files = [{path.suffix: path.read_text() for path in page(grid).write(contents, tmp_path)} for grid in (apart, plain)]
+    files = [
+        {path.suffix: path.read_text() for path in page(grid).write(contents, tmp_path)} for grid in (apart, plain)
+    ]
     texts, without = files
     assert "| held out | ours |" in texts[".md"] and "| 31.00 ± 1.00 | 1.00 ± 0.00 |" in texts[".md"]
     assert "training images held out: 0.1 of every class (paper none)" in texts[".md"]
@@ -82,7 +84,7 @@ def test_what_is_asked_for_is_there_whether_measured_or_not_and_the_rest_only_if
     assert told(asked, Contents()) == [("Herding", 10, MISSING, 0)]
     only_a_set = Contents(sets=store(of_table_1("random")).sets)
     assert told(asked, only_a_set) == [("Herding", 10, MISSING, 0)]
-    assert len(page(TableRequest("1")).lines(Contents())) == 112
+    assert len(page(TableRequest("1")).lines(Contents())) == 124
 
 
 @pytest.mark.parametrize(

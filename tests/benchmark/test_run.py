@@ -270,7 +270,7 @@ def test_status_and_rendering_need_no_data(tmp_path, capsys, monkeypatch):
         assert main(["--table", table, "--out", out, "--preset", "paper", "--device", "cuda", "--status", *flags]) == 0
     assert not Path(out).exists()
     said = capsys.readouterr().out
-    assert "112 not measured of 112 cells" in said and "left: 11360 unit(s)" in said
+    assert "124 not measured of 124 cells" in said and "left: 11360 unit(s)" in said
     assert main(["--table", "8", "--out", out, "--preset", "paper", "--render"]) == 0
     found = rows(Path(out) / "table8-paper.csv")
     assert {row["state"] for row in found} == {MISSING} and {row["ours"] for row in found} == {""}
