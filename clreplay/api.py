@@ -29,6 +29,7 @@ def condense(
     progress: Progress | None = None,
     dataset: str | None = None,
     store: str = "uint8",
+    quality: int | None = None,
     **settings: Any,
 ) -> ReplayMemory:
     """Condense (or select) a class-balanced set of images.
@@ -47,7 +48,9 @@ def condense(
         progress: called with (done, total, unit).
         dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks; recipes may
             have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
-        store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
+        store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,
+            ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
+        quality: of a store that is an image codec; None takes its default.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
 
     Returns:
@@ -63,10 +66,11 @@ def condense(
     """
     from clreplay.recipes import load_recipe
 
-    memory = ReplayMemory(images_per_class=images_per_class, store=store)
+    memory = ReplayMemory(images_per_class=images_per_class, store=store, quality=quality)
     recipe = load_recipe(method)
     configured = recipe.configured(preset, settings, dataset, images_per_class)
     images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
+    memory.check_channels(images.shape[1])
     memory.normalization = normalization
     real = RealImages(images, labels, normalization)
     condense_experience(memory, real, configured, seed=seed, device=default_device(device), progress=progress)

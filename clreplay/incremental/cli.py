@@ -27,10 +27,11 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
     add(
         "--store",
-        choices=("uint8", "float32"),
         default="uint8",
-        help="how condensed images are stored; float32 takes four times the bytes (default: uint8)",
+        metavar="NAME",
+        help="how images are kept: uint8, float32 (condensed ones), 4bit, 2bit, png, jpeg, webp, avif (default: uint8)",
     )
+    add("--quality", type=int, metavar="N", help="of jpeg, webp or avif (default: 75, 75, 50)")
     add(
         "--steps",
         type=int,
@@ -125,6 +126,7 @@ def continual_settings(options: argparse.Namespace) -> Any:
         images_per_class=budget,
         mem_size=options.mem_size,
         store=options.store,
+        quality=options.quality,
         steps=options.steps,
         class_orders=options.class_orders,
         networks=options.networks,

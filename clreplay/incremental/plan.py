@@ -17,7 +17,6 @@ from clreplay.data import Dataset, load_dataset
 from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
 from clreplay.memory.budget import class_quotas
 from clreplay.memory.class_cache import ClassCache
-from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
 from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, load_recipe, training_settings
@@ -105,6 +104,7 @@ class ExperimentPlan:
             "images_per_class": s.images_per_class,
             "mem_size": s.mem_size,
             "store": s.store,
+            **({} if s.quality is None else {"quality": s.quality}),
             "class_orders": s.class_orders,
             "networks": s.networks,
             "seed": s.seed,
@@ -151,7 +151,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     for name in ("steps", "class_orders", "networks"):
         if getattr(filled, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(filled, name)}")
-    ReplayMemory(filled.images_per_class, filled.mem_size, store=filled.store)  # checked before the data is read
+    memory = filled.memory()  # checked before the data is read
     where = (settings.dataset, filled.images_per_class)
     methods = {recipe.name: recipe.configured(preset, by_recipe[recipe.name], *where) for recipe in recipes}
     learned = training_settings(preset, learner, *where)
@@ -161,6 +161,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     # By its name from here on: a folder's path says something on this machine only.
     plan = ExperimentPlan(replace(filled, dataset=data.name), data, recipes, methods, learned, device)
     _check_budget(plan)
+    memory.check_channels(data.train.images.shape[1])
     _check_methods(plan)
     plan.network()  # a learner that does not fit the images is an error now
     return plan
@@ -172,7 +173,7 @@ def default_folder(plan: ExperimentPlan) -> Path:
     budget = (
         "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
     )
-    store = "" if s.store == "uint8" else f"-{s.store}"
+    store = "" if s.store == "uint8" else f"-{s.store}{'' if s.quality is None else s.quality}"
     names = "-".join(recipe.name for recipe in plan.recipes)
     return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}-{s.preset}"
 

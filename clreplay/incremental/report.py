@@ -17,7 +17,13 @@ def announce(
     """Say what will be done and how long it takes; None for a run that goes on, whose forecast would be wrong."""
     s = plan.settings
     budget = f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images in all"
-    budget += "" if s.store == "uint8" else f", condensed ones stored as {s.store}"
+    budget += (
+        ""
+        if s.store == "uint8"
+        else f", condensed ones stored as {s.store}"
+        if s.store == "float32"
+        else (f", stored as {s.store}" + ("" if s.quality is None else f" of quality {s.quality}"))
+    )
     reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {s.steps} steps, {budget}")
     reporter.line(
         f"  memories  {', '.join(r.label for r in plan.recipes)}; "

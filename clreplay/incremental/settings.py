@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clreplay.data import Normalization
+from clreplay.memory.replay_memory import ReplayMemory
+
 HOSTS = ("avalanche", "none")
 
 
@@ -22,7 +25,8 @@ class ContinualSettings:
         dataset: a name that :func:`clreplay.data.load_dataset` knows.
         memories: names or recipe files of the memories to compare.
         images_per_class, mem_size: the budget in stored images; one of them.
-        store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
+        store: how images are kept, one of :data:`clreplay.memory.stores.STORES`.
+        quality: of a store that is an image codec; None takes its default.
         steps: experiences that the classes are split into evenly.
         class_orders: how many orders (legacy NumPy permutations of seeds 0, 1, ...).
         networks: networks trained a step.
@@ -40,6 +44,7 @@ class ContinualSettings:
     images_per_class: int | None = None
     mem_size: int | None = None
     store: str = "uint8"
+    quality: int | None = None
     steps: int = 5
     class_orders: int | None = None
     networks: int | None = None
@@ -51,3 +56,11 @@ class ContinualSettings:
     data_root: str | None = None
     cache: str | Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def memory(self, normalization: Normalization | None = None) -> ReplayMemory:
+        """An empty memory.
+
+        Raises:
+            ValueError: there is no such budget or store.
+        """
+        return ReplayMemory(self.images_per_class, self.mem_size, normalization, self.store, self.quality)

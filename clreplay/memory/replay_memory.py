@@ -1,4 +1,4 @@
-"""ReplayMemory: class-balanced slots under a budget, coded in uint8, with all bytes counted."""
+"""ReplayMemory: class-balanced slots under a budget, in a store of one's choice, with all bytes counted."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from torch import Tensor
 from clreplay.data import Normalization
 from clreplay.memory.budget import class_quotas
 from clreplay.memory.decoders import decoder
-from clreplay.memory.quantization import Slot, decode, encode
+from clreplay.memory.slot import Slot
+from clreplay.memory.stores import Store, find_store
 from clreplay.runtime.files import replacing
 
-FORMAT_VERSION = 2
-"""1: without decodings; still read."""
+FORMAT_VERSION = 3
+"""1: without decodings, 2: uint8 and float32 only; both are still read."""
 
 
 class ReplayMemory:
     """A class-balanced set of images to train on, under a fixed quota or a total budget.
 
-    Condensed images live in normalised space beyond the pixel range, so each is stored as uint8 with a
-    float32 scale and offset an image and channel (24 bytes beside 3,072, counted), never clipped. Real
-    images keep their pixel code and cost nothing extra. Labels follow from the slots and are not counted.
+    How pictures are kept is a choice of its own (:mod:`clreplay.memory.stores`). ``uint8``: condensed images live in
+    normalised space beyond the pixel range, so each has a float32 scale and offset an image and channel (24 bytes
+    beside 3,072, counted) and is never clipped; real images keep their pixel code and cost nothing extra. ``4bit`` and
+    ``2bit`` do the same with fewer codes, to real images as well. ``png``, ``jpeg``, ``webp`` and ``avif`` code
+    pictures of a class in mosaics. Labels follow from the slots and are not counted.
 
     A budget is about storage: quotas, ``len(memory)`` and ``memory_bytes`` count what is stored. Where a class
     names a decoding (:mod:`clreplay.memory.decoders`), ``images``, ``labels`` and ``task_labels`` are longer: they are
@@ -35,10 +38,12 @@ class ReplayMemory:
         images_per_class: fixed quota (the paper's protocol: 20); old classes are never touched.
         mem_size: total budget in stored images instead; quotas shrink as classes arrive.
         normalization: how real pixel codes become network input.
-        store: ``uint8``, or ``float32`` for condensed images at four times the bytes.
+        store: one of :data:`clreplay.memory.stores.STORES`; ``float32`` is for condensed images.
+        quality: of a codec, within its range; None takes its default.
 
     Raises:
-        ValueError: not exactly one budget is given, or it is below 1.
+        ValueError: not exactly one budget is given, or it is below 1; the store is unknown, or cannot be had here, or
+            takes no such quality.
     """
 
     def __init__(
@@ -47,16 +52,16 @@ class ReplayMemory:
         mem_size: int | None = None,
         normalization: Normalization | None = None,
         store: str = "uint8",
+        quality: int | None = None,
     ) -> None:
         if (images_per_class is None) == (mem_size is None):
             raise ValueError("give either images_per_class or mem_size, not both and not neither")
         for name, value in {"images_per_class": images_per_class, "mem_size": mem_size}.items():
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        if store not in ("uint8", "float32"):
-            raise ValueError(f"store must be uint8 or float32, got {store!r}")
+        self._store = find_store(store, quality)
         self.images_per_class, self.mem_size = images_per_class, mem_size
-        self.normalization, self.store = normalization, store
+        self.normalization, self.store, self.quality = normalization, store, quality
         self.slots: dict[int, Slot] = {}
         self.record: list[dict[str, Any]] = []
         self.info: dict[str, Any] = {}
@@ -108,10 +113,7 @@ class ReplayMemory:
 
     def stored_images(self, label: int) -> Tensor:
         """One class as it is stored, before decoding, in normalised space, float32 (k, c, h, w)."""
-        slot = self.slots[label]
-        if slot.scale is not None:
-            return decode(slot.codes, slot.scale, slot.offset)
-        return self.normalization.apply(slot.codes) if slot.codes.dtype == torch.uint8 else slot.codes
+        return self.slots[label].images(self.normalization)
 
     def of_classes(self, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Decoded images, labels and task labels of some classes, in the order of arrival."""
@@ -127,6 +129,14 @@ class ReplayMemory:
             return (images - low) / (high - low).clamp_min(1e-8)
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.normalization.mean, self.normalization.std))
         return (images * std + mean).clamp(0, 1)
+
+    def check_channels(self, channels: int) -> None:
+        """Whether the store can keep images of so many channels.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        self._store.check_channels(channels)
 
     # ------------------------------------------------------------------ adding classes
 
@@ -168,12 +178,12 @@ class ReplayMemory:
                 those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
         quotas = self.quotas_with(list(images))
-        first = [slot.codes for slot in self.slots.values()] or list(images.values())
+        shapes = [slot.shape for slot in self.slots.values()] or [tuple(next(iter(images.values())).shape[1:])]
         for label, new in images.items():
-            if new.shape[1:] != first[0].shape[1:]:
+            if tuple(new.shape[1:]) != shapes[0]:
                 raise ValueError(
                     f"class {label} brings images of shape {tuple(new.shape[1:])}, the memory holds "
-                    f"{tuple(first[0].shape[1:])}; use another memory"
+                    f"{shapes[0]}; use another memory"
                 )
             if len(new) != quotas[label]:
                 raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
@@ -190,13 +200,11 @@ class ReplayMemory:
         self._decoded = None
 
     def _slot(self, images: Tensor, task_label: int, key: str, decoding: str) -> Slot:
-        if images.dtype == torch.uint8:
-            if self.normalization is None:
-                raise ValueError("a memory of uint8 pixel codes needs its normalization")
-            return Slot(images.cpu().clone(), None, None, task_label, key, decoding)
-        if self.store == "float32":
-            return Slot(images.detach().to("cpu", torch.float32).clone(), None, None, task_label, key, decoding)
-        return Slot(*encode(images), task_label, key, decoding)
+        if images.dtype == torch.uint8 and self.normalization is None:
+            raise ValueError("a memory of uint8 pixel codes needs its normalization")
+        images = images.cpu() if images.dtype == torch.uint8 else images.detach().to("cpu", torch.float32)
+        parts = self._store.encode(images, self.normalization)
+        return Slot(self._store, parts, len(images), tuple(images.shape[1:]), task_label, key, decoding)
 
     def _repeat(self, value: dict[int, int]) -> Tensor:
         counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)
@@ -211,11 +219,12 @@ class ReplayMemory:
             "images_per_class": self.images_per_class,
             "mem_size": self.mem_size,
             "store": self.store,
+            "quality": self.quality,
             "normalization": None
             if self.normalization is None
             else [list(self.normalization.mean), list(self.normalization.std)],
             "classes": [
-                [label, slot.task_label, slot.key, len(slot), slot.scale is not None, slot.decoding]
+                [label, slot.task_label, slot.key, len(slot), sorted(slot.parts), slot.decoding, list(slot.shape)]
                 for label, slot in self.slots.items()
             ],
             "record": self.record,
@@ -223,9 +232,7 @@ class ReplayMemory:
         }
         tensors: dict[str, Any] = {"settings": json.dumps(settings)}
         for label, slot in self.slots.items():
-            tensors[f"{label}.codes"] = slot.codes
-            if slot.scale is not None:
-                tensors[f"{label}.scale"], tensors[f"{label}.offset"] = slot.scale, slot.offset
+            tensors.update({f"{label}.{name}": part for name, part in slot.parts.items()})
         return tensors
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -238,26 +245,11 @@ class ReplayMemory:
         settings = json.loads(state["settings"])
         if not 1 <= settings["format"] <= FORMAT_VERSION:
             raise ValueError(f"memory format {settings['format']} is not one of 1 to {FORMAT_VERSION}; update clreplay")
-        slots = {}
-        for label, task_label, key, count, scaled, *decoding in settings["classes"]:
-            names = ["codes", "scale", "offset"] if scaled else ["codes"]
-            missing = [f"{label}.{name}" for name in names if f"{label}.{name}" not in state]
-            if missing:
-                raise ValueError(f"the memory lacks {', '.join(missing)}; it is incomplete")
-            parts = [state[f"{label}.{name}"].clone() for name in names]
-            if any(len(part) != count for part in parts):
-                raise ValueError(f"class {label} of the memory must have {count} images, got {len(parts[0])}")
-            for name, part in zip(names[1:], parts[1:]):
-                if part.shape != parts[0].shape[:2]:
-                    shape = tuple(parts[0].shape[:2])
-                    raise ValueError(
-                        f"class {label} of the memory must have a {name} of {shape}, got {tuple(part.shape)}"
-                    )
-            name = decoder(decoding[0] if decoding else "none").name  # before any change: it may be unknown
-            slots[label] = Slot(*(parts if scaled else [parts[0], None, None]), task_label, key, name)
+        store = find_store(settings["store"], settings.get("quality"))
+        slots = {entry[0]: _read_slot(store, entry, state) for entry in settings["classes"]}
         normalization = settings["normalization"]
         self.images_per_class, self.mem_size = settings["images_per_class"], settings["mem_size"]
-        self.store = settings["store"]
+        self.store, self.quality, self._store = settings["store"], settings.get("quality"), store
         self.normalization = normalization and Normalization(*(tuple(v) for v in normalization))
         self.slots, self.record, self.info = slots, settings["record"], settings["info"]
         self._decoded = None
@@ -306,3 +298,24 @@ class ReplayMemory:
         if dataset is not None and found != dataset:
             raise ValueError(f"{path} is a memory of {found!r}, not of {dataset!r}; pass the file of that data set")
         return memory
+
+
+def _read_slot(store: Store, entry: list[Any], state: dict[str, Any]) -> Slot:
+    """A class of a memory's state, from its line in the settings.
+
+    Raises:
+        ValueError: a tensor is missing or does not fit the others.
+    """
+    label, task_label, key, count, names, *more = entry
+    if isinstance(names, bool):  # formats 1 and 2
+        names = ["codes", "scale", "offset"] if names else ["codes"]
+    if sorted(names) not in map(sorted, store.names()):
+        raise ValueError(f"class {label} of the memory has {', '.join(names)}, which its store does not keep")
+    missing = [f"{label}.{name}" for name in names if f"{label}.{name}" not in state]
+    if missing:
+        raise ValueError(f"the memory lacks {', '.join(missing)}; it is incomplete")
+    parts = {name: state[f"{label}.{name}"].clone() for name in names}
+    decoding = decoder(more[0] if more else "none").name  # it may be unknown
+    shape = tuple(more[1] if len(more) > 1 else parts["codes"].shape[1:])
+    store.check(parts, count, shape, f"class {label} of the memory")
+    return Slot(store, parts, count, shape, task_label, key, decoding)

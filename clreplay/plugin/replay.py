@@ -77,7 +77,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
             None reads them from the experience.
         cache: folder where condensed classes are stored for other runs and class orders; None stores none.
-        store: ``uint8``, the default, or ``float32`` for condensed images at four times the bytes.
+        store: how images are kept: ``uint8``, the default, ``float32`` (condensed ones, at four times the bytes),
+            ``4bit``, ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
+        quality: of a store that is an image codec; None takes its default.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -112,13 +114,16 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         real_images: Callable[[Any], RealImages] | None = None,
         cache: str | Path | None = None,
         store: str | None = None,
+        quality: int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
         if memory is None:
-            memory = ReplayMemory(images_per_class, mem_size, store=store or "uint8")
-        elif images_per_class is not None or mem_size is not None or store is not None:
-            raise ValueError("memory brings its own budget and store; leave images_per_class, mem_size and store out")
+            memory = ReplayMemory(images_per_class, mem_size, store=store or "uint8", quality=quality)
+        elif any(given is not None for given in (images_per_class, mem_size, store, quality)):
+            raise ValueError(
+                "memory brings its own budget and store; leave images_per_class, mem_size, store and quality out"
+            )
         self.memory = memory
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment

@@ -69,13 +69,22 @@ def test_the_command_line_has_a_flag_for_it(tmp_path, capsys):
     parser = continual_parser("digits", "")
     assert continual_settings(parser.parse_args([])).store == "uint8"
     assert continual_settings(parser.parse_args(["--store", "float32"])).store == "float32"
-    with pytest.raises(SystemExit):
-        continual_main("digits", "", ["--store", "float16"])
-    assert "--store" in capsys.readouterr().err
+    coded = continual_settings(parser.parse_args(["--store", "avif", "--quality", "30"]))
+    assert (coded.store, coded.quality) == ("avif", 30)
+    for flags, said in (
+        (
+            ["--store", "float16"],
+            "store must be one of uint8, float32, 4bit, 2bit, png, jpeg, webp, avif, got 'float16'",
+        ),
+        (["--quality", "30"], "quality belongs to the stores png, jpeg, webp, avif, got it for 'uint8'"),
+        (["--store", "jpeg", "--quality", "99"], "quality of store 'jpeg' must be an integer within 1 and 95, got 99"),
+    ):
+        assert continual_main("digits", "", [*flags, "--out", str(tmp_path / "run")]) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_an_unknown_store_is_told_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="store must be uint8 or float32, got 'float16'"):
+    with pytest.raises(ValueError, match="store must be one of uint8, float32, .*, got 'float16'"):
         run_experiment(digits("random", "float16", host="none"), tmp_path / "run", QUIET)
     assert not (tmp_path / "run").exists()
 
@@ -90,7 +99,7 @@ def test_condense_stores_the_very_floats(tmp_path, pixels):
     counts = dict.fromkeys(real.classes, 3)
     made = recipe.method.condense(real, counts, recipe.settings(), seed=0, device=torch.device("cpu"))
     assert all(torch.equal(exact.class_images(label), made.images[label]) for label in real.classes)
-    with pytest.raises(ValueError, match="store must be uint8 or float32, got 'half'"):
+    with pytest.raises(ValueError, match="store must be one of uint8, float32, .*, got 'half'"):
         condense(images, labels, path, 3, store="half")
 
 
@@ -107,7 +116,7 @@ def test_the_plugin_stores_floats(tmp_path):
 
 
 def test_a_memory_given_to_the_plugin_brings_its_own_store():
-    with pytest.raises(ValueError, match="memory brings its own budget and store; leave .* store out"):
+    with pytest.raises(ValueError, match="memory brings its own budget and store; leave .* quality out"):
         random_replay(memory=ReplayMemory(2), store="float32")
-    with pytest.raises(ValueError, match="store must be uint8 or float32, got 'float64'"):
+    with pytest.raises(ValueError, match="store must be one of uint8, float32, .*, got 'float64'"):
         random_replay(2, store="float64")

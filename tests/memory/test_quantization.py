@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_helpers import codes, floats
 
-from clreplay.memory.quantization import Slot, decode, encode
+from clreplay.memory.quantization import decode, encode
+from clreplay.memory.slot import Slot
+from clreplay.memory.stores import find_store
 
 
 def slow_decode(images):
@@ -69,5 +71,5 @@ def test_every_image_and_channel_is_coded_by_its_own_range():
 
 
 def test_a_slot_is_not_changed_by_asking_for_more_than_it_has():
-    slot = Slot(codes(2), None, None)
+    slot = Slot(find_store("uint8"), {"codes": codes(2)}, 2, (3, 4, 4))
     assert slot.first(2) is slot and slot.first(5) is slot and len(slot.first(1)) == 1
