@@ -20,7 +20,7 @@ def condense(
     images: Tensor,
     labels: Tensor,
     method: str | Path = "ddm",
-    images_per_class: int = 10,
+    images_per_class: int | None = None,
     *,
     preset: str = "paper",
     normalization: Normalization | str | None = None,
@@ -30,6 +30,8 @@ def condense(
     dataset: str | None = None,
     store: str = "uint8",
     quality: int | None = None,
+    bytes_per_class: int | None = None,
+    mem_bytes: int | None = None,
     **settings: Any,
 ) -> ReplayMemory:
     """Condense (or select) a class-balanced set of images.
@@ -38,7 +40,7 @@ def condense(
         images: (n, c, h, w), square; uint8 pixel codes, or float images that are normalised already.
         labels: (n,) integers.
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``) or the path of a recipe.
-        images_per_class: images of every class that are stored.
+        images_per_class: images of every class that are stored; 10 where no budget is given.
         preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``.
         normalization: a :class:`clreplay.data.Normalization` or the name of a known one such as
             ``"cifar10"``. None takes mean and deviation of uint8 images themselves, and recognises known
@@ -51,6 +53,8 @@ def condense(
         store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,
             ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
         quality: of a store that is an image codec; None takes its default.
+        bytes_per_class, mem_bytes: a budget in bytes instead, of every class or of all together; everything that is
+            stored is counted, and how many images come of it depends on the store.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
 
     Returns:
@@ -66,13 +70,18 @@ def condense(
     """
     from clreplay.recipes import load_recipe
 
-    memory = ReplayMemory(images_per_class=images_per_class, store=store, quality=quality)
+    if images_per_class is None and bytes_per_class is None and mem_bytes is None:
+        images_per_class = 10
+    memory = ReplayMemory(
+        images_per_class, store=store, quality=quality, bytes_per_class=bytes_per_class, mem_bytes=mem_bytes
+    )
     recipe = load_recipe(method)
     configured = recipe.configured(preset, settings, dataset, images_per_class)
     images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
     memory.check_channels(images.shape[1])
     memory.normalization = normalization
     real = RealImages(images, labels, normalization)
+    memory.total_classes = len(real.classes)
     condense_experience(memory, real, configured, seed=seed, device=default_device(device), progress=progress)
     memory.info.update(method=recipe.name, **({"dataset": dataset} if dataset else {}))
     return memory

@@ -307,3 +307,17 @@ def test_a_condenser_that_leaves_a_class_out_is_found_out(pixels):
     with pytest.raises(ValueError, match=r"gave classes \[0\], but was asked for \[0, 1, 2\]"):
         condense_experience(memory, real, ConfiguredMethod.of_callable(forgetful), seed=0, device=torch.device("cpu"))
     assert len(memory) == 0
+
+
+@pytest.mark.parametrize("store", ["uint8", "2bit", "webp"])
+def test_a_budget_in_bytes_decides_how_many_images_are_stored(store, pixels):
+    images, labels = pixels(3, 40, size=16)
+    memory = condense(images, labels, "random", normalization="cifar10", store=store, mem_bytes=30_000)
+    assert memory.memory_bytes <= 30_000 and memory.classes == [0, 1, 2]
+    assert all(slot.bytes <= 10_000 for slot in memory.slots.values())
+    assert [len(slot) for slot in memory.slots.values()] == {"uint8": [13] * 3, "2bit": [40] * 3}.get(
+        store, [len(slot) for slot in memory.slots.values()]
+    )
+    assert len(condense(images, labels, "random", normalization="cifar10")) == 30  # ten a class where nothing is said
+    with pytest.raises(ValueError, match="one of them; got images_per_class, mem_bytes"):
+        condense(images, labels, "random", 5, mem_bytes=30_000)

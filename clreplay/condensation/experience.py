@@ -1,4 +1,4 @@
-"""Condense one experience into a memory, to the quotas its classes get."""
+"""Condense one experience into a memory, to what its budget gives every class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def condense_experience(
     keep: Path | None = None,
     cache: ClassCache | None = None,
 ) -> float:
-    """Condense one experience into a memory, to the quotas its classes get.
+    """Condense one experience into a memory, to what its budget gives every class.
 
     Args:
         memory: takes the classes in.
@@ -51,8 +51,7 @@ def condense_experience(
             real images than its quota, or the method cannot make so many of such classes; after it, if the condenser
             left a class out or names another decoder than its method does.
     """
-    quotas = memory.quotas_with(real.classes)
-    counts = {label: quotas[label] for label in real.classes}
+    counts = memory.counts_for(real.classes, real.raw, condensed=not configured.method.selects)
     real.check_counts(counts)
     configured.check(counts, real.shape)
     start = time.perf_counter()

@@ -92,6 +92,7 @@ class Method:
             it of every step before any work, under the first class order.
         execution: fields of :class:`clreplay.condensation.engine.execution.Execution` that it heeds; where there are
             any, the condenser is given ``execution``, too.
+        selects: whether it gives real images, the most wanted first, so that one may ask for a few more than fit.
         code: hash of the file that the user's own method was read from; empty for those of clreplay.
     """
 
@@ -103,6 +104,7 @@ class Method:
     choose_execution: ChooseExecution | None = None
     check: Check = has_no_limits
     execution: tuple[str, ...] = ()
+    selects: bool = False
     code: str = ""
 
     def __reduce__(self) -> Any:
@@ -133,6 +135,7 @@ def register(
     check: Check = has_no_limits,
     execution: tuple[str, ...] = (),
     engine: bool = False,
+    selects: bool = False,
 ) -> Callable[[Any], Any]:
     """Enter a condenser in the table, so that recipes can name it as their ``method``.
 
@@ -146,6 +149,7 @@ def register(
         execution: see :class:`Method`; methods that know one way to compute leave it out.
         engine: whether what is decorated is no condenser but a class with a ``run``, made with the experience, the
             counts, the settings, the seed, the device and the execution.
+        selects: see :class:`Method`; methods that make images leave it out.
 
     Raises:
         ValueError: the name is taken, or the settings are not a dataclass.
@@ -157,7 +161,7 @@ def register(
         if not (isinstance(settings, type) and is_dataclass(settings)):
             raise ValueError(f"the settings of method {name!r} must be a dataclass, got {settings!r}; decorate it")
         work = _run_of(condenser) if engine else condenser
-        _entering[name] = Method(name, settings, work, separable, decoding, choose_execution, check, execution)
+        _entering[name] = Method(name, settings, work, separable, decoding, choose_execution, check, execution, selects)
         return condenser
 
     return enter

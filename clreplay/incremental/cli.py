@@ -25,6 +25,8 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
     )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
+    add("--bytes-per-class", type=int, metavar="N", help="budget in bytes of every class instead, all that is stored")
+    add("--mem-bytes", type=int, metavar="N", help="total budget in bytes instead; shares shrink as classes arrive")
     add(
         "--store",
         default="uint8",
@@ -117,14 +119,15 @@ def continual_settings(options: argparse.Namespace) -> Any:
     from clreplay.recipes.overrides import parse_set
     from clreplay.runtime.files import user_cache
 
-    budget = options.images_per_class
-    if budget is None and options.mem_size is None and options.dataset == "digits":
-        budget = 5  # ten easy classes: 20 images a class would make all memories equally good
+    budgets = {
+        name: getattr(options, name) for name in ("images_per_class", "mem_size", "bytes_per_class", "mem_bytes")
+    }
+    if not any(value is not None for value in budgets.values()) and options.dataset == "digits":
+        budgets["images_per_class"] = 5  # ten easy classes: with 20 images a class all memories would be equally good
     return ContinualSettings(
         dataset=options.dataset,
         memories=tuple(options.memory),
-        images_per_class=budget,
-        mem_size=options.mem_size,
+        **budgets,
         store=options.store,
         quality=options.quality,
         steps=options.steps,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
 from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
-from clreplay.memory.budget import class_quotas
+from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
@@ -23,6 +25,9 @@ from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, load_recipe, t
 from clreplay.runtime.device import default_device
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.settings import TrainingSettings
+
+SAMPLE = 64
+"""Images from which the bytes of a coded one are estimated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +48,22 @@ class ExperimentPlan:
 
     def images_at(self, step: int) -> int:
         """Images stored after a step (0-based)."""
-        seen = self.data.num_classes // self.settings.steps * (step + 1)
-        return sum(class_quotas(seen, self.settings.images_per_class, self.settings.mem_size))
+        return sum(self.quotas(self.data.num_classes // self.settings.steps * (step + 1)))
+
+    def quotas(self, classes: int) -> list[int]:
+        """Stored images of every class when so many are in memory; of a budget in bytes, about so many."""
+        budget = self.settings.budget
+        if not budget.in_bytes:
+            return budget.quotas(classes)
+        share, sample = budget.share(classes), self._sample
+        expected = self.settings.memory(self.data.normalization).expected_images(share, sample)
+        return [min(expected, int(torch.bincount(self.data.train.labels).min()))] * classes
+
+    @cached_property
+    def _sample(self) -> Tensor:
+        """Some training images, from which the bytes of a coded one are estimated."""
+        images = self.data.train.images
+        return images[torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()]
 
     def real_images(self, classes: list[int]) -> RealImages:
         """The training images of some classes, as condensers take them."""
@@ -79,8 +98,7 @@ class ExperimentPlan:
 
         def first_step() -> tuple[RealImages, dict[int, int]]:
             real = self.real_images(self.classes(0)[0])
-            quotas = class_quotas(len(real.classes), self.settings.images_per_class, self.settings.mem_size)
-            return real, dict(zip(real.classes, quotas))
+            return real, dict(zip(real.classes, self.quotas(len(real.classes))))
 
         methods = {
             name: method.resume(before.get(name, {}), self.device).with_execution(first_step, self.device)
@@ -103,6 +121,7 @@ class ExperimentPlan:
             "steps": s.steps,
             "images_per_class": s.images_per_class,
             "mem_size": s.mem_size,
+            **{name: getattr(s, name) for name in ("bytes_per_class", "mem_bytes") if getattr(s, name) is not None},
             "store": s.store,
             **({} if s.quality is None else {"quality": s.quality}),
             "class_orders": s.class_orders,
@@ -144,9 +163,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
         host=_host(settings.host),
         class_orders=orders if settings.class_orders is None else settings.class_orders,
         networks=networks if settings.networks is None else settings.networks,
-        images_per_class=20
-        if settings.images_per_class is None and settings.mem_size is None
-        else settings.images_per_class,
+        images_per_class=settings.images_per_class if _budgets(settings) else 20,
     )
     for name in ("steps", "class_orders", "networks"):
         if getattr(filled, name) < 1:
@@ -170,20 +187,30 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
 def default_folder(plan: ExperimentPlan) -> Path:
     """``out/cifar100-5step-ddm-cpu``: one folder a line-up, data set, number of steps and preset."""
     s = plan.settings
-    budget = (
-        "" if s.images_per_class == 20 else f"-ipc{s.images_per_class}" if s.images_per_class else f"-mem{s.mem_size}"
-    )
+    short = {"images_per_class": "ipc", "mem_size": "mem", "bytes_per_class": "bytes-a-class", "mem_bytes": "bytes"}
+    ((name, value),) = _budgets(s).items()
+    budget = "" if (name, value) == ("images_per_class", 20) else f"-{short[name]}{value}"
     store = "" if s.store == "uint8" else f"-{s.store}{'' if s.quality is None else s.quality}"
     names = "-".join(recipe.name for recipe in plan.recipes)
     return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}-{s.preset}"
 
 
+def _budgets(settings: ContinualSettings) -> dict[str, int]:
+    """Those that are given."""
+    return {one.name: value for one in fields(Budget) if (value := getattr(settings, one.name)) is not None}
+
+
 def _check_budget(plan: ExperimentPlan) -> None:
-    """The largest quota of any class, in any order, must be there in real images."""
+    """The largest quota of any class, in any order, must be there in real images; a byte must do for something."""
+    if plan.settings.budget.in_bytes:
+        plan.settings.memory(plan.data.normalization).check_share(
+            plan.data.num_classes, plan.quotas(plan.data.num_classes)
+        )
+        return
     sizes = torch.bincount(plan.data.train.labels, minlength=plan.data.num_classes)
     s, classes = plan.settings, plan.data.num_classes
     for step in range(1, s.steps + 1):
-        quotas = class_quotas(classes // s.steps * step, s.images_per_class, s.mem_size)
+        quotas = plan.quotas(classes // s.steps * step)
         if max(quotas) > int(sizes.min()):
             name, value = ("images_per_class", s.images_per_class) if s.images_per_class else ("mem_size", s.mem_size)
             limit = int(sizes.min()) if s.images_per_class else int(sizes.min()) * (classes // s.steps)
@@ -197,7 +224,7 @@ def _check_methods(plan: ExperimentPlan) -> None:
     """Every memory must be able to make what every step asks of it; steps differ under a total budget."""
     s, shape = plan.settings, tuple(plan.data.train.images.shape[1:])
     for step, classes in enumerate(plan.classes(0), start=1):
-        quotas = class_quotas(len(classes) * step, s.images_per_class, s.mem_size)[-len(classes) :]
+        quotas = plan.quotas(len(classes) * step)[-len(classes) :]
         counts = dict(zip(sorted(classes), quotas))
         for recipe in plan.recipes:
             who = f"memory {recipe.name} at step {step} of {s.steps}"

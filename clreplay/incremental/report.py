@@ -16,7 +16,7 @@ def announce(
 ) -> Forecast | None:
     """Say what will be done and how long it takes; None for a run that goes on, whose forecast would be wrong."""
     s = plan.settings
-    budget = f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images in all"
+    budget = str(s.budget)
     budget += (
         ""
         if s.store == "uint8"
@@ -58,9 +58,7 @@ def accuracy_picture(plan: ExperimentPlan, folder: RunFolder) -> None:
 
     labels = {recipe.name: recipe.label for recipe in plan.recipes}
     s = plan.settings
-    title = f"{s.dataset}, {s.steps} steps, " + (
-        f"{s.images_per_class} images a class" if s.images_per_class else f"{s.mem_size} images"
-    )
+    title = f"{s.dataset}, {s.steps} steps, " + (str(s.budget))
     accuracy_figure(
         folder.rows(), labels=labels, title=f"{title} ({s.preset} preset)", path=folder.path / "accuracy.png"
     )

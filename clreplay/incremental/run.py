@@ -137,6 +137,6 @@ def _memory_of(plan: ExperimentPlan, recipe: Recipe, order: int, folder: RunFold
         return ReplayMemory.load(path, dataset=plan.data.name)
     if finished:
         raise FileNotFoundError(f"{folder.results_file} has finished steps but {path} is gone; use a new --out")
-    memory = plan.settings.memory(plan.data.normalization)
+    memory = plan.settings.memory(plan.data.normalization, plan.data.num_classes)
     memory.info = {"dataset": plan.data.name, "method": recipe.name, "class_order": order, "condense_seconds": []}
     return memory

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clreplay.data import Normalization
+from clreplay.memory.budget import Budget
 from clreplay.memory.replay_memory import ReplayMemory
 
 HOSTS = ("avalanche", "none")
@@ -24,7 +25,8 @@ class ContinualSettings:
     Attributes:
         dataset: a name that :func:`clreplay.data.load_dataset` knows.
         memories: names or recipe files of the memories to compare.
-        images_per_class, mem_size: the budget in stored images; one of them.
+        images_per_class, mem_size, bytes_per_class, mem_bytes: the budget, one of them; see
+            :class:`clreplay.memory.budget.Budget`.
         store: how images are kept, one of :data:`clreplay.memory.stores.STORES`.
         quality: of a store that is an image codec; None takes its default.
         steps: experiences that the classes are split into evenly.
@@ -43,6 +45,8 @@ class ContinualSettings:
     memories: tuple[str, ...] = ("ddm",)
     images_per_class: int | None = None
     mem_size: int | None = None
+    bytes_per_class: int | None = None
+    mem_bytes: int | None = None
     store: str = "uint8"
     quality: int | None = None
     steps: int = 5
@@ -57,10 +61,25 @@ class ContinualSettings:
     cache: str | Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def memory(self, normalization: Normalization | None = None) -> ReplayMemory:
+    @property
+    def budget(self) -> Budget:
+        """The one that is given.
+
+        Raises:
+            ValueError: none is, or several.
+        """
+        return Budget(self.images_per_class, self.mem_size, self.bytes_per_class, self.mem_bytes)
+
+    def memory(self, normalization: Normalization | None = None, total_classes: int | None = None) -> ReplayMemory:
         """An empty memory.
 
         Raises:
             ValueError: there is no such budget or store.
         """
-        return ReplayMemory(self.images_per_class, self.mem_size, normalization, self.store, self.quality)
+        return ReplayMemory(
+            **asdict(self.budget),
+            normalization=normalization,
+            store=self.store,
+            quality=self.quality,
+            total_classes=total_classes,
+        )

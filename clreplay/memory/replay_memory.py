@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from clreplay.data import Normalization
-from clreplay.memory.budget import class_quotas
+from clreplay.memory.budget import Budget
+from clreplay.memory.codecs import CODECS
 from clreplay.memory.decoders import decoder
 from clreplay.memory.slot import Slot
 from clreplay.memory.stores import Store, find_store
@@ -37,13 +39,18 @@ class ReplayMemory:
     Args:
         images_per_class: fixed quota (the paper's protocol: 20); old classes are never touched.
         mem_size: total budget in stored images instead; quotas shrink as classes arrive.
+        bytes_per_class, mem_bytes: the same two in bytes of all that is stored (:attr:`memory_bytes`), which are never
+            exceeded. How many images come of it depends on the store. Nothing is coded a second time: a class shrinks
+            by dropping its last images, coded ones a mosaic at a time.
+        total_classes: how many classes will come, if that is known: coded images are then put together as shares will
+            shrink. Otherwise they are ready to be halved.
         normalization: how real pixel codes become network input.
         store: one of :data:`clreplay.memory.stores.STORES`; ``float32`` is for condensed images.
         quality: of a codec, within its range; None takes its default.
 
     Raises:
-        ValueError: not exactly one budget is given, or it is below 1; the store is unknown, or cannot be had here, or
-            takes no such quality.
+        ValueError: not exactly one budget is given, or it is no integer of at least 1; the store is unknown, or cannot
+            be had here, or takes no such quality.
     """
 
     def __init__(
@@ -53,14 +60,12 @@ class ReplayMemory:
         normalization: Normalization | None = None,
         store: str = "uint8",
         quality: int | None = None,
+        bytes_per_class: int | None = None,
+        mem_bytes: int | None = None,
+        total_classes: int | None = None,
     ) -> None:
-        if (images_per_class is None) == (mem_size is None):
-            raise ValueError("give either images_per_class or mem_size, not both and not neither")
-        for name, value in {"images_per_class": images_per_class, "mem_size": mem_size}.items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        self.budget, self.total_classes = Budget(images_per_class, mem_size, bytes_per_class, mem_bytes), total_classes
         self._store = find_store(store, quality)
-        self.images_per_class, self.mem_size = images_per_class, mem_size
         self.normalization, self.store, self.quality = normalization, store, quality
         self.slots: dict[int, Slot] = {}
         self.record: list[dict[str, Any]] = []
@@ -94,6 +99,16 @@ class ReplayMemory:
         return self._repeat({label: slot.task_label for label, slot in self.slots.items()})
 
     @property
+    def images_per_class(self) -> int | None:
+        """The fixed quota, if that is the budget."""
+        return self.budget.images_per_class
+
+    @property
+    def mem_size(self) -> int | None:
+        """The total of images, if that is the budget."""
+        return self.budget.mem_size
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes of everything stored."""
         return sum(slot.bytes for slot in self.slots.values())
@@ -102,10 +117,9 @@ class ReplayMemory:
         return sum(len(slot) for slot in self.slots.values())
 
     def __repr__(self) -> str:
-        budget = f"images_per_class={self.images_per_class}" if self.images_per_class else f"mem_size={self.mem_size}"
         decoded = sum(slot.decoded for slot in self.slots.values())
         images = f"{len(self)} images" + (f" ({decoded} when decoded)" if decoded != len(self) else "")
-        return f"ReplayMemory({budget}: {images} of {len(self.slots)} classes, {self.memory_bytes} bytes)"
+        return f"ReplayMemory({self.budget}: {images} of {len(self.slots)} classes, {self.memory_bytes} bytes)"
 
     def class_images(self, label: int) -> Tensor:
         """One class as network input, decoded, float32 (k, c, h, w)."""
@@ -141,19 +155,77 @@ class ReplayMemory:
     # ------------------------------------------------------------------ adding classes
 
     def quotas_with(self, new_classes: Sequence[int]) -> dict[int, int]:
-        """The quota of every class, old and new, once ``new_classes`` are in.
+        """The quota of every class, old and new, once ``new_classes`` are in; for a budget in images.
 
         Raises:
             ValueError: a new class is in memory already, or the budget is too small.
         """
+        self._check_new(new_classes)
+        labels = [*self.slots, *new_classes]
+        return dict(zip(labels, self.budget.quotas(len(labels))))
+
+    def counts_for(
+        self, new_classes: Sequence[int], real: Callable[[int], Tensor], condensed: bool = True
+    ) -> dict[int, int]:
+        """How many images to make of every new class.
+
+        A budget in images says so. Of a budget in bytes it is what is expected to fit, and at most all of a class.
+
+        Args:
+            new_classes: those that arrive.
+            real: gives the real images of a class, uint8 pixel codes or normalised floats, (n, c, h, w).
+            condensed: whether images will be made, not selected; of images that are selected, a few more than are
+                expected to fit into coded mosaics, since those that do not fit cost nothing.
+
+        Raises:
+            ValueError: a new class is in memory already, or the budget is smaller than an image a class.
+        """
+        if not self.budget.in_bytes:
+            quotas = self.quotas_with(new_classes)
+            return {label: quotas[label] for label in new_classes}
+        self._check_new(new_classes)
+        share, counts = self.budget.share(len(self.slots) + len(new_classes)), {}
+        for label in new_classes:
+            images = real(label)
+            expected = self.expected_images(share, images, condensed)
+            if self.store in CODECS and not condensed:
+                expected = expected * 5 // 4 + 1
+            counts[label] = min(len(images), expected)
+        self._check_share(share, counts)
+        return counts
+
+    def expected_images(self, size: int, sample: Tensor, condensed: bool = True) -> int:
+        """How many images such as real ones are expected to fit into so many bytes, see :meth:`Store.count_for`."""
+        return self._store.count_for(size, sample, condensed, self.normalization)
+
+    def check_share(self, classes: int, counts: Sequence[int]) -> None:
+        """Whether a budget in bytes leaves every class an image.
+
+        Args:
+            classes: in memory in the end.
+            counts: images of every class that are expected to fit.
+
+        Raises:
+            ValueError: it does not.
+        """
+        self._check_share(self.budget.share(classes), dict(enumerate(counts)))
+
+    def _check_new(self, new_classes: Sequence[int]) -> None:
         for label in new_classes:
             if label in self.slots:
                 raise ValueError(
                     f"class {label} is in memory already; a class may arrive in one experience only: "
                     "merge the experiences, or start a new memory"
                 )
-        labels = [*self.slots, *new_classes]
-        return dict(zip(labels, class_quotas(len(labels), self.images_per_class, self.mem_size)))
+
+    def _check_share(self, share: int, counts: Mapping[int, int]) -> None:
+        """Every class must have an image."""
+        for label, count in counts.items():
+            if count < 1:
+                raise ValueError(
+                    f"a budget of {self.budget} leaves {share:,} bytes a class, too few for one image of class "
+                    f"{label} in store {self.store!r}; raise it, or choose a store that takes less"
+                )
 
     def add(
         self,
@@ -166,18 +238,20 @@ class ReplayMemory:
         """Add new classes; shrink the old ones to their quota (their first stored images stay).
 
         Args:
-            images: images of every new class to store, exactly its quota: uint8 pixel codes of real images, or
-                float images, normalised, which are coded here.
+            images: images of every new class to store: uint8 pixel codes of real images, or float images, normalised,
+                which are coded here. Of a budget in images exactly its quota; of a budget in bytes the first ones are
+                taken that fit.
             task_labels: task label of every class, 0 where absent.
             keys: hash of every class's real images.
             record: rows of the condenser's record.
             decoding: name of the decoder that makes images to train on of these (:mod:`clreplay.memory.decoders`).
 
         Raises:
-            ValueError: a number of images is not the quota, images are not finite, of another shape than
+            ValueError: a number of images is not the quota or none fits, images are not finite, of another shape than
                 those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
-        quotas = self.quotas_with(list(images))
+        self._check_new(list(images))
+        quotas = None if self.budget.in_bytes else self.quotas_with(list(images))
         shapes = [slot.shape for slot in self.slots.values()] or [tuple(next(iter(images.values())).shape[1:])]
         for label, new in images.items():
             if tuple(new.shape[1:]) != shapes[0]:
@@ -185,26 +259,37 @@ class ReplayMemory:
                     f"class {label} brings images of shape {tuple(new.shape[1:])}, the memory holds "
                     f"{shapes[0]}; use another memory"
                 )
-            if len(new) != quotas[label]:
+            if quotas is not None and len(new) != quotas[label]:
                 raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
             if new.dtype != torch.uint8 and not torch.isfinite(new).all():
                 raise ValueError(f"class {label} brings images with NaN or infinity; lower lr_img")
             decoder(decoding)(new[:1].to(torch.float32))  # an unknown or unsuitable decoder must fail before any change
-        arriving = {
-            label: self._slot(new, (task_labels or {}).get(label, 0), (keys or {}).get(label, ""), decoding)
-            for label, new in images.items()
-        }
-        shrunk = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
+        described = {label: ((task_labels or {}).get(label, 0), (keys or {}).get(label, "")) for label in images}
+        if quotas is not None:
+            arriving = {label: self._slot(new, *described[label], decoding) for label, new in images.items()}
+            shrunk = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
+        else:
+            seen = len(self.slots) + len(images)
+            shares = self.budget.shares_ahead(seen, len(images), self.total_classes)
+            arriving = {label: self._slot(new, *described[label], decoding, shares) for label, new in images.items()}
+            shrunk = {label: slot.within(shares[0]) for label, slot in self.slots.items()}
+            self._check_share(shares[0], {label: len(slot) for label, slot in {**shrunk, **arriving}.items()})
         self.slots = {**shrunk, **arriving}
         self.record.extend(record)
         self._decoded = None
 
-    def _slot(self, images: Tensor, task_label: int, key: str, decoding: str) -> Slot:
+    def _slot(
+        self, images: Tensor, task_label: int, key: str, decoding: str, sizes: Sequence[int] | None = None
+    ) -> Slot:
+        """A class in the store: all its images, or those that fit into so many bytes."""
         if images.dtype == torch.uint8 and self.normalization is None:
             raise ValueError("a memory of uint8 pixel codes needs its normalization")
         images = images.cpu() if images.dtype == torch.uint8 else images.detach().to("cpu", torch.float32)
-        parts = self._store.encode(images, self.normalization)
-        return Slot(self._store, parts, len(images), tuple(images.shape[1:]), task_label, key, decoding)
+        if sizes is None:
+            parts, count = self._store.encode(images, self.normalization), len(images)
+        else:
+            parts, count = self._store.encode_within(images, sizes, self.normalization)
+        return Slot(self._store, parts, count, tuple(images.shape[1:]), task_label, key, decoding)
 
     def _repeat(self, value: dict[int, int]) -> Tensor:
         counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)
@@ -216,8 +301,8 @@ class ReplayMemory:
         """Tensors under plain names, and ``settings`` (JSON text): all that the memory is."""
         settings = {
             "format": FORMAT_VERSION,
-            "images_per_class": self.images_per_class,
-            "mem_size": self.mem_size,
+            **asdict(self.budget),
+            "total_classes": self.total_classes,
             "store": self.store,
             "quality": self.quality,
             "normalization": None
@@ -246,9 +331,10 @@ class ReplayMemory:
         if not 1 <= settings["format"] <= FORMAT_VERSION:
             raise ValueError(f"memory format {settings['format']} is not one of 1 to {FORMAT_VERSION}; update clreplay")
         store = find_store(settings["store"], settings.get("quality"))
+        budget = Budget(**{one.name: settings.get(one.name) for one in fields(Budget)})
         slots = {entry[0]: _read_slot(store, entry, state) for entry in settings["classes"]}
         normalization = settings["normalization"]
-        self.images_per_class, self.mem_size = settings["images_per_class"], settings["mem_size"]
+        self.budget, self.total_classes = budget, settings.get("total_classes")
         self.store, self.quality, self._store = settings["store"], settings.get("quality"), store
         self.normalization = normalization and Normalization(*(tuple(v) for v in normalization))
         self.slots, self.record, self.info = slots, settings["record"], settings["info"]

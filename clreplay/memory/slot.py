@@ -70,6 +70,10 @@ class Slot:
             return self
         return replace(self, parts=self.store.first(self.parts, count), count=count)
 
+    def within(self, size: int) -> Slot:
+        """The first stored images that take at most ``size`` bytes as they are coded; maybe none."""
+        return self.first(self.store.count_within(self.parts, self.count, size))
+
     @property
     def bytes(self) -> int:
         """Bytes of all that is kept."""

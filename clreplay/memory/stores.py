@@ -6,7 +6,7 @@ tensors: all that is kept, saved and counted. It gives back what one trains on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +59,33 @@ class Store(Protocol):
         """What is kept of the first ``count`` images, without coding anything anew; it may hold a few more."""
         ...
 
+    def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
+        """How many images such as these fit into so many bytes, to the best of what can be told before coding them.
+
+        Args:
+            size: bytes.
+            sample: uint8 pixel codes or normalised floats of real images, (k, c, h, w).
+            condensed: whether it is not these but condensed images that will be kept.
+            normalization: of pixel codes.
+        """
+        ...
+
+    def encode_within(
+        self, images: Tensor, sizes: Sequence[int], normalization: Normalization | None
+    ) -> tuple[dict[str, Tensor], int]:
+        """What is kept of the first images that fit into a number of bytes, and how many they are.
+
+        Args:
+            images: as of :meth:`encode`.
+            sizes: bytes; the largest is what may be used now, to the smaller ones the class will have to shrink.
+            normalization: of pixel codes.
+        """
+        ...
+
+    def count_within(self, parts: Parts, count: int, size: int) -> int:
+        """How many of the first images can stay if no more than ``size`` bytes may be kept, coded as they are."""
+        ...
+
     def names(self) -> tuple[tuple[str, ...], ...]:
         """The sets of names that parts may have."""
         ...
@@ -77,8 +104,28 @@ class Store(Protocol):
         ...
 
 
+class _EqualImages:
+    """What stores have in common in which every image takes the same bytes."""
+
+    def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
+        """See :class:`Store`; exact."""
+        one = sample[:1].float() if condensed else sample[:1]
+        return size // _bytes(self.encode(one, normalization))
+
+    def encode_within(
+        self, images: Tensor, sizes: Sequence[int], normalization: Normalization | None
+    ) -> tuple[dict[str, Tensor], int]:
+        """See :class:`Store`."""
+        count = min(len(images), max(sizes) // _bytes(self.encode(images[:1], normalization)))
+        return self.encode(images[:count], normalization), count
+
+    def count_within(self, parts: Parts, count: int, size: int) -> int:
+        """See :class:`Store`."""
+        return min(count, size // (_bytes(parts) // count))
+
+
 @dataclass(frozen=True)
-class PlainStore:
+class PlainStore(_EqualImages):
     """Pixel codes as they are; condensed images in uint8 with a scale and offset an image and channel, or as floats.
 
     Attributes:
@@ -119,7 +166,7 @@ class PlainStore:
 
 
 @dataclass(frozen=True)
-class PackedStore:
+class PackedStore(_EqualImages):
     """Codes of 4 or 2 bits with a scale and offset an image and channel, real images as well.
 
     Attributes:
@@ -174,19 +221,60 @@ class CodedStore:
 
     def encode(self, images: Tensor, normalization: Normalization | None) -> dict[str, Tensor]:
         """See :class:`Store`."""
-        ranges = {}
-        if images.dtype != torch.uint8:
-            joined, scale, offset = encode(images.transpose(0, 1).flatten(1).view(1, images.shape[1], -1, 1))
-            images = joined.view(images.shape[1], len(images), *images.shape[2:]).transpose(0, 1)
-            ranges = {"scale": scale[0], "offset": offset[0]}
-        mosaics = encode_mosaics(images, self.codec, self.quality)
-        counts = [len(part) for part in images.split(SIDE**2)]
-        return {
-            "mosaics": torch.frombuffer(bytearray(b"".join(mosaics)), dtype=torch.uint8),
-            "lengths": torch.tensor([len(one) for one in mosaics], dtype=torch.int32),
-            "pictures": torch.tensor(counts, dtype=torch.int16),
-            **ranges,
-        }
+        codes, ranges = _pictures(images)
+        mosaics = encode_mosaics(codes, self.codec, self.quality)
+        return _coded(mosaics, [len(part) for part in codes.split(SIDE**2)], ranges)
+
+    def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
+        """See :class:`Store`; an estimate from one mosaic of the sample, and from real images for condensed ones."""
+        codes, _ = _pictures(sample[: SIDE**2])
+        each = len(encode_mosaics(codes, self.codec, self.quality)[0]) + _BYTES_A_MOSAIC
+        ranges = 2 * 4 * sample.shape[1] if condensed else 0
+        return max(0, (size - ranges) * len(codes) // each)
+
+    def encode_within(
+        self, images: Tensor, sizes: Sequence[int], normalization: Normalization | None
+    ) -> tuple[dict[str, Tensor], int]:
+        """See :class:`Store`. For every size, from the smallest, the mosaics so far fill it as well as they can."""
+        codes, ranges = _pictures(images)
+        used, start = _bytes(ranges), 0
+        mosaics: list[bytes] = []
+        counts: list[int] = []
+        for size in sorted(sizes):
+            while start < len(codes):
+                rest = codes[start : start + SIDE**2]
+                count, mosaic = self._largest(rest, size - used - _BYTES_A_MOSAIC)
+                if count:
+                    mosaics.append(mosaic)
+                    counts.append(count)
+                    used, start = used + len(mosaic) + _BYTES_A_MOSAIC, start + count
+                if count < len(rest):
+                    break
+        return _coded(mosaics, counts, ranges), start
+
+    def _largest(self, pictures: Tensor, size: int) -> tuple[int, bytes]:
+        """The mosaic of the most first pictures that takes at most ``size`` bytes, and their number; 0 if none does.
+
+        The bytes of a mosaic grow with its pictures but for a little noise, so what does not fit is not tried larger.
+        """
+        best, mosaic, too_many = 0, b"", len(pictures) + 1
+        count = len(pictures)
+        while best < count < too_many and size > 0:
+            (tried,) = encode_mosaics(pictures[:count], self.codec, self.quality)
+            if len(tried) <= size:
+                best, mosaic = count, tried
+            else:
+                too_many = count
+            guess = count * size // len(tried)
+            count = min(max(guess, best + 1), too_many - 1)
+        return best, mosaic
+
+    def count_within(self, parts: Parts, count: int, size: int) -> int:
+        """See :class:`Store`; whole mosaics."""
+        ranges = _bytes({name: parts[name] for name in ("scale", "offset") if name in parts})
+        bytes_with = (parts["lengths"] + _BYTES_A_MOSAIC).cumsum(0) + ranges
+        kept = int((bytes_with <= size).sum())
+        return min(count, int(parts["pictures"][:kept].sum()))
 
     def decode(self, parts: Parts, count: int, shape: Shape, normalization: Normalization | None) -> Tensor:
         """See :class:`Store`."""
@@ -226,6 +314,33 @@ class CodedStore:
         before = sum(counts[:-1])
         if not all(0 < some <= SIDE**2 for some in counts) or min(lengths) < 1 or not before < count <= sum(counts):
             raise ValueError(f"{what} must have {count} images, its mosaics say {sum(counts)}; it is damaged")
+
+
+_BYTES_A_MOSAIC = 4 + 2
+"""Of its length and its number of pictures."""
+
+
+def _pictures(images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pixel codes of images, and the range of every channel where they are condensed ones."""
+    if images.dtype == torch.uint8:
+        return images, {}
+    count, channels, *sides = images.shape
+    joined, scale, offset = encode(images.transpose(0, 1).reshape(1, channels, -1, 1))
+    return joined.view(channels, count, *sides).transpose(0, 1), {"scale": scale[0], "offset": offset[0]}
+
+
+def _coded(mosaics: Sequence[bytes], counts: Sequence[int], ranges: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    joined = bytearray(b"".join(mosaics))
+    return {
+        "mosaics": torch.frombuffer(joined, dtype=torch.uint8) if joined else torch.empty(0, dtype=torch.uint8),
+        "lengths": torch.tensor([len(one) for one in mosaics], dtype=torch.int32),
+        "pictures": torch.tensor(counts, dtype=torch.int16),
+        **ranges,
+    }
+
+
+def _bytes(parts: Parts) -> int:
+    return sum(part.numel() * part.element_size() for part in parts.values())
 
 
 def _check_part(parts: Parts, name: str, shape: tuple[int, ...], kinds: tuple[torch.dtype, ...], what: str) -> None:

@@ -80,6 +80,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         store: how images are kept: ``uint8``, the default, ``float32`` (condensed ones, at four times the bytes),
             ``4bit``, ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
         quality: of a store that is an image codec; None takes its default.
+        bytes_per_class, mem_bytes: budgets in bytes instead of images, of a class or in all; everything that is stored
+            is counted, and they are never exceeded.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -115,14 +117,18 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         cache: str | Path | None = None,
         store: str | None = None,
         quality: int | None = None,
+        bytes_per_class: int | None = None,
+        mem_bytes: int | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
+        budget = {"images_per_class": images_per_class, "mem_size": mem_size}
+        budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         if memory is None:
-            memory = ReplayMemory(images_per_class, mem_size, store=store or "uint8", quality=quality)
-        elif any(given is not None for given in (images_per_class, mem_size, store, quality)):
+            memory = ReplayMemory(**budget, store=store or "uint8", quality=quality)
+        elif any(given is not None for given in (*budget.values(), store, quality)):
             raise ValueError(
-                "memory brings its own budget and store; leave images_per_class, mem_size, store and quality out"
+                f"memory brings its own budget and store; leave {', '.join(budget)}, store and quality out"
             )
         self.memory = memory
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
@@ -254,8 +260,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     def _check(self, real: RealImages, experience: int) -> None:
         """Refuse what the condenser cannot do, naming the memory, whose name only the plugin knows."""
-        quotas = self.memory.quotas_with(real.classes)
-        counts = {label: quotas[label] for label in real.classes}
+        counts = self.memory.counts_for(real.classes, real.raw, condensed=not self.configured.method.selects)
         self.configured.check(counts, real.shape, f"memory {self.name} at experience {experience}")
 
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:

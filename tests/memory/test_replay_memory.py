@@ -145,8 +145,8 @@ def test_pictures_are_within_zero_and_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give either images_per_class or mem_size"),
-        ({"images_per_class": 2, "mem_size": 9}, "give either images_per_class or mem_size"),
+        ({}, "give either images_per_class or mem_size or"),
+        ({"images_per_class": 2, "mem_size": 9}, "give either images_per_class or mem_size or"),
         ({"images_per_class": 0}, "images_per_class must be an integer of at least 1, got 0"),
         ({"mem_size": -3}, "mem_size must be an integer of at least 1, got -3"),
         ({"images_per_class": 2.0}, "images_per_class must be an integer.*2.0"),

@@ -153,7 +153,7 @@ def larger(name, by=1):
         ("uint8", lambda s, p: p.update(store="bmp"), "store must be one of"),
         ("png", lambda s, p: s.pop("1.mosaics"), "the memory lacks 1.mosaics; it is incomplete"),
     ],
-    ids=str,
+    ids=["lengths", "pictures", "dtype", "range", "packed", "names", "store", "missing"],
 )
 def test_a_state_whose_parts_do_not_fit_is_refused_before_anything_is_decoded(store, change, message):
     memory = ReplayMemory(images_per_class=1)

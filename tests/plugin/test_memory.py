@@ -162,6 +162,18 @@ def test_a_fixed_quota_never_touches_old_classes():
     assert torch.equal(plugin.memory.class_images(0), before)
 
 
+@pytest.mark.parametrize("store", ["uint8", "2bit", "png"])
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_a_budget_in_bytes_holds_at_every_experience(replay, store):
+    plugin = replay(mem_bytes=5_000, store=store, augment=None)
+    trained, sizes = strategy(plugin, train_epochs=1), []
+    for experience in plain_benchmark().train_stream:
+        trained.train(experience)
+        sizes.append((len(plugin.memory.classes), plugin.memory.memory_bytes))
+    assert [classes for classes, _ in sizes] == [2, 4] and all(0 < size <= 5_000 for _, size in sizes)
+    assert all(1 <= slot.bytes <= 5_000 // 4 for slot in plugin.memory.slots.values())
+
+
 @pytest.mark.parametrize("replay", [random_replay, ddm_replay])
 def test_a_total_budget_shrinks_the_quotas_as_classes_arrive(replay):
     # Trap: re-selecting when the quota shrinks keeps images that are not a prefix of the earlier choice.
@@ -335,8 +347,8 @@ def test_the_constructor_makes_no_images():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "give either images_per_class or mem_size"),
-        ({"images_per_class": 2, "mem_size": 10}, "give either images_per_class or mem_size"),
+        ({}, "give either images_per_class or mem_size or"),
+        ({"images_per_class": 2, "mem_size": 10}, "give either images_per_class or mem_size or"),
         ({"images_per_class": 0}, "images_per_class must be an integer of at least 1, got 0"),
         ({"mem_size": 2.5}, "mem_size must be an integer of at least 1, got 2.5"),
         ({"images_per_class": 2, "memory": ReplayMemory(2)}, "memory brings its own budget"),

@@ -71,7 +71,7 @@ class ForgettingEvents:
         return scores.masked_fill(~self.learned, float("inf")) if never_learned == "most" else scores
 
 
-@register("forgetting", ForgettingSettings)
+@register("forgetting", ForgettingSettings, selects=True)
 def select_forgetting(
     real: RealImages,
     counts: dict[int, int],

@@ -13,7 +13,7 @@ from clreplay.condensation.selection.feature_network import EmbeddingSettings, s
 from clreplay.runtime.progress import Progress
 
 
-@register("herding", EmbeddingSettings)
+@register("herding", EmbeddingSettings, selects=True)
 def select_herding(
     real: RealImages,
     counts: dict[int, int],

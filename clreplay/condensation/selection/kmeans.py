@@ -18,7 +18,7 @@ STARTS = 4
 """Runs of Lloyd's algorithm from different centres, of which the best counts."""
 
 
-@register("kmeans", EmbeddingSettings)
+@register("kmeans", EmbeddingSettings, selects=True)
 def select_kmeans(
     real: RealImages,
     counts: dict[int, int],

@@ -25,7 +25,7 @@ class RandomSettings:
     redraw_per_order: bool = True
 
 
-@register("random", RandomSettings)
+@register("random", RandomSettings, selects=True)
 def select_random(
     real: RealImages,
     counts: dict[int, int],
