@@ -181,6 +181,10 @@ class PackedStore(_EqualImages):
         codes, scale, offset = encode(floats, 2**self.bits)
         return {"packed": pack(codes.flatten(2), self.bits), "scale": scale, "offset": offset}
 
+    def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
+        """See :class:`Store`; real images are packed as condensed ones are."""
+        return super().count_for(size, sample, True, normalization)
+
     def decode(self, parts: Parts, count: int, shape: Shape, normalization: Normalization | None) -> Tensor:
         """See :class:`Store`."""
         codes = unpack(parts["packed"], self.bits, shape[1] * shape[2]).unflatten(2, shape[1:])

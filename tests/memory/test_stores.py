@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +181,16 @@ def test_channels_are_asked_for_before_any_work():
 def test_a_quality_belongs_to_codecs():
     with pytest.raises(ValueError, match="quality belongs to the stores png, jpeg, webp, avif, got it for '4bit'"):
         find_store("4bit", 50)
+
+
+def test_the_documentation_s_way_to_read_a_file_gives_its_pictures(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "memory_file.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    memory = ReplayMemory(images_per_class=70, normalization=NORMALIZATION, store="webp")
+    memory.add({5: codes(70, size=8)})
+    memory.save(tmp_path / "memory.safetensors")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    pictures = torch.from_numpy(names["pictures"]).permute(0, 3, 1, 2)
+    assert torch.equal(NORMALIZATION.apply(pictures), memory.images)

@@ -177,14 +177,14 @@ def weights(model):
 
 def random_replay(images_per_class=2, **options):
     """The plugin with the cheapest memory."""
-    if "memory" in options or "mem_size" in options:
+    if {"memory", "mem_size", "mem_bytes"} & set(options):
         images_per_class = None
     return CondensedReplayPlugin("random", images_per_class, **options)
 
 
 def ddm_replay(images_per_class=2, **options):
     """The plugin with two iterations of DDM on a narrow network."""
-    if "memory" in options or "mem_size" in options:
+    if {"memory", "mem_size", "mem_bytes"} & set(options):
         images_per_class = None
     return CondensedReplayPlugin(
         "ddm", images_per_class, **{"iterations": 2, "width": 4, "depth": 1, "real_batch": 4, **options}
