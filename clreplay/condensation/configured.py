@@ -12,6 +12,7 @@ import torch
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, Condenser, Method
+from clreplay.memory.decoders import decoder
 from clreplay.runtime.progress import Progress
 
 
@@ -51,6 +52,10 @@ class ConfiguredMethod:
         settings = self.settings
         own = asdict(settings) if is_dataclass(settings) else dict(settings or {})
         return {**own, **{name: getattr(self.execution, name) for name in self.method.execution}}
+
+    def real_images_each(self) -> int:
+        """Real images that a stored one of a selection is made of."""
+        return decoder(self.decoding() or "none").images_each if self.method.selects else 1
 
     def decoding(self) -> str | None:
         """Name of the decoder of what is stored; None for the user's own callable."""

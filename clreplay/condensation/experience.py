@@ -51,7 +51,8 @@ def condense_experience(
             real images than its quota, or the method cannot make so many of such classes; after it, if the condenser
             left a class out or names another decoder than its method does.
     """
-    counts = memory.counts_for(real.classes, real.raw, condensed=not configured.method.selects)
+    selects, each = configured.method.selects, configured.real_images_each()
+    counts = memory.counts_for(real.classes, real.raw, condensed=not selects, real_images_each=each)
     real.check_counts(counts)
     configured.check(counts, real.shape)
     start = time.perf_counter()

@@ -211,11 +211,12 @@ def _check_budget(plan: ExperimentPlan) -> None:
     s, classes = plan.settings, plan.data.num_classes
     for step in range(1, s.steps + 1):
         quotas = plan.quotas(classes // s.steps * step)
-        if max(quotas) > int(sizes.min()):
+        each = max(method.real_images_each() for method in plan.methods.values())
+        if max(quotas) * each > int(sizes.min()):
             name, value = ("images_per_class", s.images_per_class) if s.images_per_class else ("mem_size", s.mem_size)
-            limit = int(sizes.min()) if s.images_per_class else int(sizes.min()) * (classes // s.steps)
+            limit = int(sizes.min()) // each * (1 if s.images_per_class else classes // s.steps)
             raise ValueError(
-                f"{name} is {value}, so a class needs {max(quotas)} images at step {step}, but class "
+                f"{name} is {value}, so a class needs {max(quotas) * each} images at step {step}, but class "
                 f"{int(sizes.argmin())} of {plan.data.name} has {int(sizes.min())}; take at most {limit}"
             )
 

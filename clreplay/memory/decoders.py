@@ -95,27 +95,47 @@ def as_stored(stored: Tensor) -> Tensor:
     return stored
 
 
-@register_decoder("tiles2", images_each=4)
-def tiles2(stored: Tensor) -> Tensor:
-    """Partition and expansion of IDM (Zhao et al., CVPR 2023): every quadrant becomes an image of full size.
+def tiles(stored: Tensor, factor: int) -> Tensor:
+    """Partition and expansion of IDC and IDM (Zhao et al., CVPR 2023): every tile becomes an image of full size.
 
-    Quadrants are enlarged bilinearly (``align_corners`` False), each by itself: nothing of a neighbour leaks in.
+    Tiles are enlarged bilinearly (``align_corners`` False), each by itself: nothing of a neighbour leaks in.
 
     Args:
-        stored: (n, c, h, w) float, h and w even.
+        stored: (n, c, h, w) float.
+        factor: tiles in a row and in a column; it divides h and w.
 
     Returns:
-        (4n, c, h, w): of each stored image the upper left, upper right, lower left and lower right quadrant.
+        (n * factor * factor, c, h, w): the tiles of each stored image row by row.
 
     Raises:
-        ValueError: an odd height or width.
+        ValueError: another height or width.
     """
     n, c, h, w = stored.shape
-    if h % 2 or w % 2:
-        raise ValueError(f"tiles2 needs images of even height and width, got {h} x {w}; resize them")
-    quadrants = stored.reshape(n, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5)  # n, row, column, c, h/2, w/2
-    tiles = quadrants.reshape(4 * n, c, h // 2, w // 2)
-    return F.interpolate(tiles, size=(h, w), mode="bilinear", align_corners=False)
+    if h % factor or w % factor:
+        raise ValueError(
+            f"tiles{factor} needs images whose height and width are multiples of {factor}, got {h} x {w}; resize them"
+        )
+    cells = stored.reshape(n, c, factor, h // factor, factor, w // factor).permute(0, 2, 4, 1, 3, 5)
+    small = cells.reshape(n * factor * factor, c, h // factor, w // factor)
+    return F.interpolate(small, size=(h, w), mode="bilinear", align_corners=False)
+
+
+@register_decoder("tiles2", images_each=4)
+def tiles2(stored: Tensor) -> Tensor:
+    """Four images in one, see :func:`tiles`."""
+    return tiles(stored, 2)
+
+
+@register_decoder("tiles3", images_each=9)
+def tiles3(stored: Tensor) -> Tensor:
+    """Nine images in one, see :func:`tiles`."""
+    return tiles(stored, 3)
+
+
+@register_decoder("tiles4", images_each=16)
+def tiles4(stored: Tensor) -> Tensor:
+    """Sixteen images in one, see :func:`tiles`."""
+    return tiles(stored, 4)
 
 
 def _origin(decode: Decode) -> tuple[str | None, str | None]:

@@ -165,7 +165,11 @@ class ReplayMemory:
         return dict(zip(labels, self.budget.quotas(len(labels))))
 
     def counts_for(
-        self, new_classes: Sequence[int], real: Callable[[int], Tensor], condensed: bool = True
+        self,
+        new_classes: Sequence[int],
+        real: Callable[[int], Tensor],
+        condensed: bool = True,
+        real_images_each: int = 1,
     ) -> dict[int, int]:
         """How many images to make of every new class.
 
@@ -176,6 +180,7 @@ class ReplayMemory:
             real: gives the real images of a class, uint8 pixel codes or normalised floats, (n, c, h, w).
             condensed: whether images will be made, not selected; of images that are selected, a few more than are
                 expected to fit into coded mosaics, since those that do not fit cost nothing.
+            real_images_each: real images that a stored one is made of.
 
         Raises:
             ValueError: a new class is in memory already, or the budget is smaller than an image a class.
@@ -190,7 +195,7 @@ class ReplayMemory:
             expected = self.expected_images(share, images, condensed)
             if self.store in CODECS and not condensed:
                 expected = expected * 5 // 4 + 1
-            counts[label] = min(len(images), expected)
+            counts[label] = min(len(images) // real_images_each, expected)
         self._check_share(share, counts)
         return counts
 

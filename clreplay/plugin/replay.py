@@ -260,7 +260,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     def _check(self, real: RealImages, experience: int) -> None:
         """Refuse what the condenser cannot do, naming the memory, whose name only the plugin knows."""
-        counts = self.memory.counts_for(real.classes, real.raw, condensed=not self.configured.method.selects)
+        selects, each = self.configured.method.selects, self.configured.real_images_each()
+        counts = self.memory.counts_for(real.classes, real.raw, condensed=not selects, real_images_each=each)
         self.configured.check(counts, real.shape, f"memory {self.name} at experience {experience}")
 
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:

@@ -78,7 +78,7 @@ def test_a_total_budget_shrinks_stored_images_and_keeps_the_first(size):
 @pytest.mark.parametrize(
     ("images", "decoding", "message"),
     [
-        (floats(2, size=5), "tiles2", "tiles2 needs images of even height"),
+        (floats(2, size=5), "tiles2", "tiles2 needs images whose height and width are multiples of 2, got 5"),
         (floats(2), "tiles9", "unknown decoding 'tiles9'"),
         (floats(8), "tiles2", "class 0 must bring exactly 2 images, got 8"),
     ],

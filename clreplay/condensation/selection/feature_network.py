@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
+from clreplay.condensation.selection.tiled import TiledSettings, stored, wanted
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
@@ -29,12 +30,13 @@ class DataTrainingSettings(TrainingSettings):
 
 
 @dataclass(frozen=True)
-class EmbeddingSettings(DataTrainingSettings):
+class EmbeddingSettings(TiledSettings, DataTrainingSettings):
     """Selection by the embedding of a network trained on the experience at hand.
 
     Attributes:
         unit_features: scale every feature vector to length one first, as iCaRL does. Off by default, as
             in the comparison code of the condensation literature.
+        tiles: see :class:`TiledSettings`.
 
     The rest is the training of the feature network, whose length the papers do not give.
     """
@@ -65,6 +67,7 @@ def select_by_embedding(
         FloatingPointError: training diverged.
         ValueError: a class has fewer real images than are to be chosen.
     """
+    counts = wanted(counts, settings)
     real.check_counts(counts)
     unit = "epochs of the feature network"
     network = trained_on(real, settings, "herding", seed=seed, device=device, progress=progress, unit=unit).eval()
@@ -75,7 +78,7 @@ def select_by_embedding(
             features = torch.nn.functional.normalize(features, dim=1)
         rows = choose(features, counts[label], key_seed(seed, real.keys[label], "choice"))
         chosen[label] = real.raw(label)[rows]
-    return Condensed(chosen)
+    return stored(chosen, settings)
 
 
 @torch.no_grad()

@@ -11,19 +11,21 @@ from torch import Tensor
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, register
 from clreplay.condensation.selection.feature_network import DataTrainingSettings, trained_on
+from clreplay.condensation.selection.tiled import TiledSettings, check_tiles, decoding, stored, wanted
 from clreplay.runtime.checks import check_choice
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import generator
 
 
 @dataclass(frozen=True)
-class ForgettingSettings(DataTrainingSettings):
+class ForgettingSettings(TiledSettings, DataTrainingSettings):
     """One training run on the experience at hand, during which forgetting events are counted.
 
     Attributes:
         nesterov: Nesterov's momentum.
         never_learned: how images that were never classified correctly count: ``most`` forgotten of all, as
             in the paper's definition, or ``least``, with no event, as in DeepCore's code.
+        tiles: see :class:`TiledSettings`.
 
     The rest is the training, with the values of DeepCore (Guo et al. 2022), whose networks see the images
     without augmentation and at a constant learning rate.
@@ -71,7 +73,7 @@ class ForgettingEvents:
         return scores.masked_fill(~self.learned, float("inf")) if never_learned == "most" else scores
 
 
-@register("forgetting", ForgettingSettings, selects=True)
+@register("forgetting", ForgettingSettings, selects=True, decoding=decoding, check=check_tiles)
 def select_forgetting(
     real: RealImages,
     counts: dict[int, int],
@@ -86,6 +88,7 @@ def select_forgetting(
 
     ``keep`` is ignored: a single training run is short, and begins anew after an interruption.
     """
+    counts = wanted(counts, settings)
     real.check_counts(counts)
     events = ForgettingEvents(sum(real.count(label) for label in real.classes), device)
 
@@ -99,4 +102,4 @@ def select_forgetting(
         shuffled = torch.randperm(len(own), generator=generator(seed, real.keys[label], "forgetting"))
         order = shuffled[own[shuffled].argsort(descending=True, stable=True)]
         chosen[label] = real.raw(label)[order[: counts[label]]]
-    return Condensed(chosen)
+    return stored(chosen, settings)

@@ -10,10 +10,11 @@ from torch import Tensor
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, register
 from clreplay.condensation.selection.feature_network import EmbeddingSettings, select_by_embedding
+from clreplay.condensation.selection.tiled import check_tiles, decoding
 from clreplay.runtime.progress import Progress
 
 
-@register("herding", EmbeddingSettings, selects=True)
+@register("herding", EmbeddingSettings, selects=True, decoding=decoding, check=check_tiles)
 def select_herding(
     real: RealImages,
     counts: dict[int, int],

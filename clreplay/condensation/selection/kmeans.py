@@ -12,13 +12,14 @@ from torch import Tensor
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, register
 from clreplay.condensation.selection.feature_network import EmbeddingSettings, select_by_embedding
+from clreplay.condensation.selection.tiled import check_tiles, decoding
 from clreplay.runtime.progress import Progress
 
 STARTS = 4
 """Runs of Lloyd's algorithm from different centres, of which the best counts."""
 
 
-@register("kmeans", EmbeddingSettings, selects=True)
+@register("kmeans", EmbeddingSettings, selects=True, decoding=decoding, check=check_tiles)
 def select_kmeans(
     real: RealImages,
     counts: dict[int, int],
