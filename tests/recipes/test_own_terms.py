@@ -198,7 +198,7 @@ def test_what_is_wrong_is_told_by_the_name_it_has_in_recipes_and_flags(level, tm
 
 def test_memories_that_do_not_use_it_have_the_settings_they_had(level, tmp_path):
     assert type(load_recipe("ddm").settings()) is MatchingSettings
-    assert load_recipe("random").keys() == ["redraw_per_order"]
+    assert load_recipe("random").keys() == ["tiles", "redraw_per_order"]
     with pytest.raises(RecipeError, match="unknown key 'level_weight'"):
         load_recipe("random").settings("paper", {"level_weight": 1})
 
