@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
             for spec in cell.specs:
                 if spec.key in contents.sets:
                     what = {"dataset": spec.dataset, "images_per_class": spec.images_per_class}
-                    row = {**what, "method": cell.cell.method, "set": spec.key[:12]}
+                    row = {**what, "method": cell.cell.recipe, "set": spec.key[:12]}
                     found.append({**row, **_of_set(store, spec, options, device)})
     if not found:
         raise ValueError(f"{store.path} holds none of these sets; measure them with runs/static_tables.py first")

@@ -29,9 +29,9 @@ def test_the_style_gap_of_sets_is_read_from_the_store_that_the_tables_filled(tmp
     capsys.readouterr()
     assert main([*flags, "--draws", "2", "--csv", str(tmp_path / "gap.csv")]) == 0
     said = capsys.readouterr().out
-    assert "image_std" in said and "layer1_std_ratio" in said and "Random" in said and "DM" in said
+    assert "image_std" in said and "layer1_std_ratio" in said and "random" in said and "dm" in said
     rows = pd.read_csv(tmp_path / "gap.csv")
-    assert rows.method.tolist() == ["Random", "Random", "DM", "DM"] and rows.set.nunique() == 4
+    assert rows.method.tolist() == ["random", "random", "dm", "dm"] and rows.set.nunique() == 4
     assert rows.real_image_std.nunique() == 1 and rows.image_std.nunique() == 4
     # A few real images have a contrast like that of all; condensing at a rate of 10 moves it.
     ratios = (rows.layer1_std_ratio - 1).abs()
