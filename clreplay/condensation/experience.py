@@ -27,6 +27,7 @@ def condense_experience(
     progress: Progress | None = None,
     keep: Path | None = None,
     cache: ClassCache | None = None,
+    who: str = "",
 ) -> float:
     """Condense one experience into a memory, to what its budget gives every class.
 
@@ -42,6 +43,7 @@ def condense_experience(
         keep: file that holds the work in progress, so that a stopped condensation can go on.
         cache: where classes that were condensed before are found and new ones put. Methods that do not
             separate over classes, and the user's own callables, do not use it.
+        who: the memory, for the message about what its method cannot do.
 
     Returns:
         seconds spent condensing.
@@ -54,7 +56,7 @@ def condense_experience(
     selects, each = configured.method.selects, configured.real_images_each()
     counts = memory.counts_for(real.classes, real.raw, condensed=not selects, real_images_each=each)
     real.check_counts(counts)
-    configured.check(counts, real.shape)
+    configured.check(counts, real.shape, who)
     start = time.perf_counter()
     before = configured.resume(memory.info.get("chosen", {}), device)
     fixed = before.with_execution(lambda: (real, counts), device)

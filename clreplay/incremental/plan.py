@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
@@ -55,15 +54,19 @@ class ExperimentPlan:
         budget = self.settings.budget
         if not budget.in_bytes:
             return budget.quotas(classes)
-        share, sample = budget.share(classes), self._sample
-        expected = self.settings.memory(self.data.normalization).expected_images(share, sample)
-        return [min(expected, int(torch.bincount(self.data.train.labels).min()))] * classes
+        return [self._expected[classes]] * classes
 
     @cached_property
-    def _sample(self) -> Tensor:
-        """Some training images, from which the bytes of a coded one are estimated."""
-        images = self.data.train.images
-        return images[torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()]
+    def _expected(self) -> dict[int, int]:
+        """Of a budget in bytes, by the number of classes after a step, about how many images each of them has.
+
+        Estimated once, from some training images: to code them takes a while.
+        """
+        s, images = self.settings, self.data.train.images
+        sample = images[torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()]
+        memory, fewest = s.memory(self.data.normalization), int(torch.bincount(self.data.train.labels).min())
+        seen = [self.data.num_classes // s.steps * step for step in range(1, s.steps + 1)]
+        return {n: min(memory.expected_images(s.budget.share(n), sample), fewest) for n in seen}
 
     def real_images(self, classes: list[int]) -> RealImages:
         """The training images of some classes, as condensers take them."""
@@ -188,7 +191,7 @@ def default_folder(plan: ExperimentPlan) -> Path:
     """``out/cifar100-5step-ddm-cpu``: one folder a line-up, data set, number of steps and preset."""
     s = plan.settings
     short = {"images_per_class": "ipc", "mem_size": "mem", "bytes_per_class": "bytes-a-class", "mem_bytes": "bytes"}
-    ((name, value),) = _budgets(s).items()
+    name, value = s.budget.given
     budget = "" if (name, value) == ("images_per_class", 20) else f"-{short[name]}{value}"
     store = "" if s.store == "uint8" else f"-{s.store}{'' if s.quality is None else s.quality}"
     names = "-".join(recipe.name for recipe in plan.recipes)

@@ -25,14 +25,19 @@ class Budget:
     mem_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        if len(given) != 1:
+        names = [name for name, value in asdict(self).items() if value is not None]
+        if len(names) != 1:
             raise ValueError(
-                f"give either {' or '.join(asdict(self))}, one of them; got {', '.join(given) if given else 'none'}"
+                f"give either {' or '.join(asdict(self))}, one of them; got {', '.join(names) if names else 'none'}"
             )
-        ((name, value),) = given.items()
+        name, value = self.given
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+    @property
+    def given(self) -> tuple[str, int]:
+        """The one limit that is given: its name and its value."""
+        return next((name, value) for name, value in asdict(self).items() if value is not None)
 
     @property
     def in_bytes(self) -> bool:
@@ -40,7 +45,7 @@ class Budget:
         return self.bytes_per_class is not None or self.mem_bytes is not None
 
     def __str__(self) -> str:
-        ((name, value),) = ((name, value) for name, value in asdict(self).items() if value is not None)
+        name, value = self.given
         texts = {"images_per_class": "images a class", "mem_size": "images in all"}
         texts.update(bytes_per_class="bytes a class", mem_bytes="bytes in all")
         return f"{value:,} {texts[name]}" if self.in_bytes else f"{value} {texts[name]}"

@@ -120,6 +120,20 @@ def tiles(stored: Tensor, factor: int) -> Tensor:
     return F.interpolate(small, size=(h, w), mode="bilinear", align_corners=False)
 
 
+def joined(small: Tensor, factor: int) -> Tensor:
+    """The reverse of cutting an image into tiles: every ``factor * factor`` small images in one, row by row.
+
+    Args:
+        small: (n * factor * factor, c, h, w).
+
+    Returns:
+        (n, c, h * factor, w * factor).
+    """
+    _, c, h, w = small.shape
+    cells = small.view(-1, factor, factor, c, h, w).permute(0, 3, 1, 4, 2, 5)
+    return cells.reshape(-1, c, h * factor, w * factor)
+
+
 @register_decoder("tiles2", images_each=4)
 def tiles2(stored: Tensor) -> Tensor:
     """Four images in one, see :func:`tiles`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clreplay.data import Normalization
 from clreplay.memory.decoders import decoder
-from clreplay.memory.stores import Parts, Shape, Store
+from clreplay.memory.stores import Parts, Shape, Store, bytes_of
 
 
 @dataclass(frozen=True)
@@ -77,4 +77,4 @@ class Slot:
     @property
     def bytes(self) -> int:
         """Bytes of all that is kept."""
-        return sum(part.numel() * part.element_size() for part in self.parts.values())
+        return bytes_of(self.parts)

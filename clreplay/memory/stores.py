@@ -110,18 +110,25 @@ class _EqualImages:
     def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
         """See :class:`Store`; exact."""
         one = sample[:1].float() if condensed else sample[:1]
-        return size // _bytes(self.encode(one, normalization))
+        return size // bytes_of(self.encode(one, normalization))
 
     def encode_within(
         self, images: Tensor, sizes: Sequence[int], normalization: Normalization | None
     ) -> tuple[dict[str, Tensor], int]:
         """See :class:`Store`."""
-        count = min(len(images), max(sizes) // _bytes(self.encode(images[:1], normalization)))
+        count = min(len(images), max(sizes) // bytes_of(self.encode(images[:1], normalization)))
         return self.encode(images[:count], normalization), count
 
     def count_within(self, parts: Parts, count: int, size: int) -> int:
         """See :class:`Store`."""
-        return min(count, size // (_bytes(parts) // count))
+        return min(count, size // (bytes_of(parts) // count))
+
+    def check_channels(self, channels: int) -> None:
+        """See :class:`Store`; any number."""
+
+    def first(self, parts: Parts, count: int) -> dict[str, Tensor]:
+        """See :class:`Store`; cloned, so that what is dropped is freed."""
+        return {name: tensor[:count].clone() for name, tensor in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -146,13 +153,6 @@ class PlainStore(_EqualImages):
         if "scale" in parts:
             return decode(codes, parts["scale"], parts["offset"])
         return codes if codes.dtype == torch.float32 else normalization.apply(codes)
-
-    def check_channels(self, channels: int) -> None:
-        """See :class:`Store`; any number."""
-
-    def first(self, parts: Parts, count: int) -> dict[str, Tensor]:
-        """See :class:`Store`; cloned, so that what is dropped is freed."""
-        return {name: tensor[:count].clone() for name, tensor in parts.items()}
 
     def names(self) -> tuple[tuple[str, ...], ...]:
         """See :class:`Store`."""
@@ -189,13 +189,6 @@ class PackedStore(_EqualImages):
         """See :class:`Store`."""
         codes = unpack(parts["packed"], self.bits, shape[1] * shape[2]).unflatten(2, shape[1:])
         return decode(codes, parts["scale"], parts["offset"])
-
-    def check_channels(self, channels: int) -> None:
-        """See :class:`Store`; any number."""
-
-    def first(self, parts: Parts, count: int) -> dict[str, Tensor]:
-        """See :class:`Store`."""
-        return {name: tensor[:count].clone() for name, tensor in parts.items()}
 
     def names(self) -> tuple[tuple[str, ...], ...]:
         """See :class:`Store`."""
@@ -241,7 +234,7 @@ class CodedStore:
     ) -> tuple[dict[str, Tensor], int]:
         """See :class:`Store`. For every size, from the smallest, the mosaics so far fill it as well as they can."""
         codes, ranges = _pictures(images)
-        used, start = _bytes(ranges), 0
+        used, start = bytes_of(ranges), 0
         mosaics: list[bytes] = []
         counts: list[int] = []
         for size in sorted(sizes):
@@ -275,7 +268,7 @@ class CodedStore:
 
     def count_within(self, parts: Parts, count: int, size: int) -> int:
         """See :class:`Store`; whole mosaics."""
-        ranges = _bytes({name: parts[name] for name in ("scale", "offset") if name in parts})
+        ranges = bytes_of({name: parts[name] for name in ("scale", "offset") if name in parts})
         bytes_with = (parts["lengths"] + _BYTES_A_MOSAIC).cumsum(0) + ranges
         kept = int((bytes_with <= size).sum())
         return min(count, int(parts["pictures"][:kept].sum()))
@@ -343,7 +336,8 @@ def _coded(mosaics: Sequence[bytes], counts: Sequence[int], ranges: Mapping[str,
     }
 
 
-def _bytes(parts: Parts) -> int:
+def bytes_of(parts: Parts) -> int:
+    """Bytes of all parts."""
     return sum(part.numel() * part.element_size() for part in parts.values())
 
 

@@ -237,7 +237,6 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             real = self.real_images(strategy.experience)
         else:
             real = self._real_images(read_images(strategy.experience.dataset), labels)
-        self._check(real, strategy.experience.current_experience)
         before = self.memory.normalization
         if not self.memory.slots and real.normalization is not None:
             self.memory.normalization = real.normalization
@@ -252,17 +251,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 progress=self.progress,
                 keep=None if self.keep is None else self.keep(self.experiences),
                 cache=self.cache,
+                # Only the plugin knows what the memory is called.
+                who=f"memory {self.name} at experience {strategy.experience.current_experience}",
             )
         except BaseException:
             if not self.memory.slots:
                 self.memory.normalization = before
             raise
-
-    def _check(self, real: RealImages, experience: int) -> None:
-        """Refuse what the condenser cannot do, naming the memory, whose name only the plugin knows."""
-        selects, each = self.configured.method.selects, self.configured.real_images_each()
-        counts = self.memory.counts_for(real.classes, real.raw, condensed=not selects, real_images_each=each)
-        self.configured.check(counts, real.shape, f"memory {self.name} at experience {experience}")
 
     def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
         """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clreplay.condensation.real_images import RealImages
+from clreplay.memory.decoders import joined
 from clreplay.runtime.seeding import generator
 
 
@@ -37,4 +38,4 @@ def tiled_images(real: RealImages, label: int, count: int, init: str, seed: int)
     pixels = real.raw(label)
     one, other = (real.normalise(pixels[order[where % len(order)]]) for where in (place, place + rounds))
     small = F.interpolate((one + other) / 2, scale_factor=0.5, mode="bilinear", align_corners=False)
-    return small.view(count, 2, 2, c, h // 2, w // 2).permute(0, 3, 1, 4, 2, 5).reshape(count, c, h, w)
+    return joined(small, 2)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clreplay.condensation.registry import Condensed
+from clreplay.memory.decoders import joined
 
 FACTORS = (1, 2, 3, 4)
 
@@ -74,9 +75,7 @@ def tile(images: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return images
-    _, c, h, w = images.shape
     small = F.avg_pool2d(images.to(torch.float32), factor)
     if images.dtype == torch.uint8:
         small = small.round().to(torch.uint8)
-    placed = small.view(-1, factor, factor, c, h // factor, w // factor).permute(0, 3, 1, 4, 2, 5)
-    return placed.reshape(-1, c, h, w)
+    return joined(small, factor)
