@@ -40,7 +40,7 @@ def sets_of(
             recipe=cell.recipe,
             method=recipe.method.name,
             code=recipe.method.code,
-            settings={name: value for name, value in values.items() if name not in chosen.method.execution},
+            settings={name: v for name, v in chosen.identifying().items() if name not in chosen.method.execution},
             execution={name: values[name] for name in chosen.method.execution},
             images_per_class=int(cell.images_per_class or 0),
             seed=key_seed(grid.seed, "static", "set", number),

@@ -13,6 +13,7 @@ from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, Condenser, Method
 from clreplay.memory.decoders import decoder
+from clreplay.runtime.later import identifying
 from clreplay.runtime.progress import Progress
 
 
@@ -53,6 +54,10 @@ class ConfiguredMethod:
         own = asdict(settings) if is_dataclass(settings) else dict(settings or {})
         return {**own, **{name: getattr(self.execution, name) for name in self.method.execution}}
 
+    def identifying(self) -> dict[str, Any]:
+        """:meth:`values` without settings that came later and change nothing (:mod:`clreplay.runtime.later`)."""
+        return identifying(self.settings, self.values())
+
     def real_images_each(self) -> int:
         """Real images that a stored one of a selection is made of."""
         return decoder(self.decoding() or "none").images_each if self.method.selects else 1
@@ -86,7 +91,7 @@ class ConfiguredMethod:
     def identity(self) -> tuple[str, dict[str, Any]]:
         """All that decides a class's outcome but its images, their number, the seed and the device."""
         method = self.method
-        return (f"{method.name} {method.code}" if method.code else method.name), self.values()
+        return (f"{method.name} {method.code}" if method.code else method.name), self.identifying()
 
     # ------------------------------------------------------------------ how to compute
 

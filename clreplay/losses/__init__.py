@@ -2,7 +2,7 @@
 
 from clreplay.losses.attention import AttentionMatching, attention_maps
 from clreplay.losses.content_diversity import ContentDiversity, principal_directions, spread_along
-from clreplay.losses.cross_entropy import TrustedCrossEntropy, class_cross_entropy
+from clreplay.losses.cross_entropy import ClassConstraint, TrustedCrossEntropy, class_cross_entropy
 from clreplay.losses.discrimination import discrimination
 from clreplay.losses.diversity import IntraClassDiversity, intra_class_diversity, neighbour_count
 from clreplay.losses.gradient_distance import gradient_distance, row_cosine, squared_difference, whole_cosine
@@ -15,6 +15,7 @@ from clreplay.losses.term import TERMS, Term, register_term, setting
 
 __all__ = [
     "AttentionMatching",
+    "ClassConstraint",
     "ContentDiversity",
     "CorrelationMatching",
     "IntraClassDiversity",

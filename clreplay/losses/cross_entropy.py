@@ -1,4 +1,4 @@
-"""Cross-entropy of synthetic images, as far as the network that judges them can be trusted (IDM, CVPR 2023)."""
+"""Cross-entropy of synthetic images under trained networks: what keeps the classes apart."""
 
 from __future__ import annotations
 
@@ -57,3 +57,33 @@ class TrustedCrossEntropy(Term):
         """Unweighted loss, (classes,)."""
         logits = self.judge.network.classifier(features.embedding)
         return self.judge.accuracy * class_cross_entropy(logits, self.outputs)
+
+
+class ClassJudge(Protocol):
+    """What a trained network says of images whose features are known: logits (classes, n, outputs)."""
+
+    def logits(self, features: Features) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ClassConstraint(Term):
+    """Cross-entropy of a class's synthetic images under a trained network, one value a class.
+
+    Args:
+        weight: of the term; 1 in both papers, beside mean matching of weight 1.
+        outputs: (classes,), the output of the network that stands for each class.
+        judge: gives logits of the images whose features are at hand.
+
+    Source: TGDD (AAAI 2026), the constraint by a network further on along the trajectory; DANCE (IJCAI 2024), the
+    calibration by a trained expert. There it is an image step of its own, here a term of the same step.
+    """
+
+    weight: float
+    outputs: Tensor
+    judge: ClassJudge
+    name = "constraint"
+    reads_maps = False
+
+    def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
+        """Unweighted loss, (classes,)."""
+        return class_cross_entropy(self.judge.logits(features), self.outputs)

@@ -87,7 +87,8 @@ def test_images_without_quadrants_are_told_when_the_run_is_planned(pixels, monke
     monkeypatch.setattr(plan, "load_dataset", lambda *_, **__: data)
     asked = replace(digits("idm", images_per_class=2, steps=2), dataset="odd")
     with pytest.raises(
-        ValueError, match="^memory idm at step 1 of 2, 2 images a class: .* even, got 9 x 9; pad or res"
+        ValueError,
+        match="^memory idm at step 1 of 2, 2 images a class: tiles must divide .* 9 x 9, got 2; choose another",
     ):
         plan_experiment(asked)
 
@@ -151,7 +152,7 @@ def test_an_experience_is_refused_before_any_work_and_leaves_the_memory_as_it_wa
 
 
 def test_condense_tells_it_by_the_memory_s_name(pixels):
-    for name, message in (("dsa", "outer_loops and inner_epochs must be given for 3"), ("idm", "even, got 9 x 9")):
+    for name, message in (("dsa", "outer_loops and inner_epochs must be given for 3"), ("idm", "9 x 9, got 2")):
         with pytest.raises(ValueError, match=f"^memory {name}, 3 images a class: .*{message}"):
             condense(*pixels(2, 5, size=9), name, 3, normalization="cifar10")
 
@@ -177,7 +178,7 @@ def test_the_plugin_tells_it_by_the_memory_s_name_and_its_experience(picky):
 
 def test_a_callable_of_one_s_own_and_a_method_without_limits_are_not_asked(real):
     ConfiguredMethod.of_callable(print, {}).check({0: 1}, (3, 8, 8))
-    for method in (METHODS["matching"], Method("mine", object, print)):
+    for method in (METHODS["cafe"], Method("mine", object, print)):
         ConfiguredMethod(method, None).check({0: 1}, (3, 7, 7))
 
 

@@ -46,7 +46,10 @@ def test_fewer_stored_images_give_a_prefix(kept, more, size):
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 5), (1, 1)])
 def test_tiles_of_odd_sizes_are_refused(shape):
-    with pytest.raises(ValueError, match=rf"tiles2 needs images whose height and width are multiples of 2, got {shape[0]} x {shape[1]}; resize"):
+    with pytest.raises(
+        ValueError,
+        match=rf"tiles2 needs images whose height and width are multiples of 2, got {shape[0]} x {shape[1]}; resize",
+    ):
         tiles2(torch.zeros(1, 3, *shape))
 
 
@@ -59,7 +62,9 @@ def test_stored_images_that_need_no_decoding_stay_themselves():
 
 
 def test_an_unknown_decoder_is_an_error_that_names_the_known_ones():
-    with pytest.raises(ValueError, match="unknown decoding 'tiles9'; known: none, tiles2, tiles3, tiles4.*registered first"):
+    with pytest.raises(
+        ValueError, match="unknown decoding 'tiles9'; known: none, tiles2, tiles3, tiles4.*registered first"
+    ):
         decoder("tiles9")
 
 

@@ -18,6 +18,7 @@ from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.networks import FlatParameters
 from clreplay.runtime.allocator import keep_freed_memory
+from clreplay.runtime.later import identifying
 from clreplay.runtime.progress import Progress
 from clreplay.training.augmentation import parse_strategy
 
@@ -104,6 +105,9 @@ class Engine:
 
     # ------------------------------------------------------------------ what a relative may do otherwise
 
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Work that comes before the first step and saves itself."""
+
     def after_step(self, outcome: Any) -> None:
         """Whatever a whole step is followed by, such as a row of the record; ``outcome`` is what the step returned."""
 
@@ -140,6 +144,7 @@ class Engine:
             self.load_state_dict(state)
         try:
             with saving(keep, self.identity(), self.state_dict) as save_if_due:
+                self.prepare(progress)
                 while self.iteration < self.iterations:
                     self.after_step(self.step())
                     if progress is not None and (done := self.progress()) is not None:
@@ -152,7 +157,8 @@ class Engine:
     def identity(self) -> str:
         """Names this very condensation: classes, counts, settings, execution, seed and kind of device."""
         classes = [[self.real.keys[label], count] for label, count in self.counts.items()]
-        return json.dumps([classes, asdict(self.settings), asdict(self.execution), self.seed, self.device.type])
+        settings = identifying(self.settings, asdict(self.settings))
+        return json.dumps([classes, settings, asdict(self.execution), self.seed, self.device.type])
 
     # ------------------------------------------------------------------ the record
 

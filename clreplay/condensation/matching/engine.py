@@ -8,9 +8,11 @@ threads, with the same outcome (to float rounding): one at a time suits a CPU's 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,17 +21,39 @@ from clreplay.condensation.engine.base import GroupEngine
 from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.class_threads import ClassThreads
 from clreplay.condensation.engine.start import equal_groups, initial_images
+from clreplay.condensation.matching.encoders import TrainedNetworks
 from clreplay.condensation.matching.fresh_networks import FreshNetworks
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
-from clreplay.losses import Term
+from clreplay.condensation.matching.tiled_start import tiled_images
+from clreplay.condensation.tiles import check_tiles, decoding
+from clreplay.data import Normalization
+from clreplay.losses import ClassConstraint, Term
+from clreplay.memory.decoders import decoder
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
 from clreplay.runtime.precision import convolutions_in
+from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import BLOCK
 from clreplay.training.augmentation import augment_classes
 
 logger = logging.getLogger(__name__)
+
+
+class _PixelSpace(NamedTuple):
+    """Where pixels lie in normalised space, (c, 1, 1) each.
+
+    Attributes:
+        low, high: of the pixel values 0 and 1.
+        steepness: a gradient with respect to pixels moves normalised values by this times the one with respect to
+            them: once because pixels are a stretched copy, once more because the step is stretched, too.
+    """
+
+    low: Tensor
+    high: Tensor
+    steepness: Tensor
+
+
 RESIDENT_SHARE = 0.4
 """Of a GPU's free memory: what real images may take of it; beyond, batches come from the host."""
 
@@ -41,9 +65,14 @@ class MatchingEngine(GroupEngine):
     images, their velocity, the iteration, the record and what the networks know beyond their draw.
 
     Args:
-        real, counts, seed, device: see :class:`~clreplay.condensation.engine.base.Engine`.
+        real, seed, device: see :class:`~clreplay.condensation.engine.base.Engine`.
+        counts: stored images of every class; with ``tiles`` each is several that the network sees.
         settings: see :class:`MatchingSettings`.
         execution: see there; what is still ``auto`` is plain here.
+
+    Raises:
+        ValueError: the images cannot be cut into tiles, ``image_space`` is ``pixels`` and nobody knows which pixels the
+            images are of, or a class has fewer real images than are to be made of it.
     """
 
     settings: MatchingSettings
@@ -51,10 +80,16 @@ class MatchingEngine(GroupEngine):
     def set_up(self) -> None:
         """See :class:`~clreplay.condensation.engine.base.Engine`."""
         super().set_up()
+        check_tiles(self.settings, self.counts, self.real.shape)
         self.settings = settings = self.settings.plain(self.device)
+        self.decoding = decoding(settings)
+        self.tiles = decoder(self.decoding)
+        self._pixels = self._pixel_space() if settings.image_space == "pixels" else None
         self.execution = how = self.execution.plain(self.device, settings.norm)
         self.networks = self.make_networks()
         self.forward = Forward(self.networks.network, how.kernels, how.layout, settings.precision)
+        if isinstance(self.networks, TrainedNetworks):
+            self.networks.judged_with(how.kernels, how.layout, settings.precision)
         self.groups = self._make_groups()
         self._halved = False
         self._threads: ClassThreads | None = None
@@ -63,23 +98,55 @@ class MatchingEngine(GroupEngine):
 
     # ------------------------------------------------------------------ what a relative may do otherwise
 
-    first_images = staticmethod(initial_images)
-    """The first synthetic images of a class."""
-
-    def make_networks(self) -> FreshNetworks:
-        """Where the network of every iteration comes from."""
+    def make_networks(self) -> Any:
+        """Where the network of every iteration comes from: see :class:`FreshNetworks`."""
+        if self.settings.encoders != "random":
+            return self._trained_networks()
         # One output, whatever the number of classes: only the features are used, and the size of the buffer
         # decides which number of a GPU's draw goes to which weight.
         network = self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
         return FreshNetworks(network, self.seed)
 
+    def _trained_networks(self) -> TrainedNetworks:
+        images, outputs, codes = self.training_set()
+        network, twin = (
+            self.settings.build(len(self.real.classes), *self.real.shape[:2]).to(self.device) for _ in range(2)
+        )
+        classes = "".join(f"{self.real.keys[label]} {self.real.count(label)} " for label in self.real.classes)
+        name = hashlib.blake2b(classes.encode(), digest_size=16).hexdigest()
+        return TrainedNetworks(network, twin, images, outputs, self.settings, self.seed, name, codes)
+
+    def training_set(self) -> tuple[Tensor, Tensor, Normalization | None]:
+        """All real images, class after class, the output of a network that stands for each, and the normalization of
+        pixel codes; on the device if it has room for them. How an experience interleaves its classes must not matter.
+        """
+        real = self.real
+        rows = torch.cat([real.rows(label) for label in real.classes])
+        images = real.images if torch.equal(rows, torch.arange(len(real.images))) else real.images[rows]  # uncopied
+        outputs = torch.cat([torch.full((real.count(label),), i) for i, label in enumerate(real.classes)])
+        where = self.device if self._resident() else images.device
+        codes = real.normalization if images.dtype == torch.uint8 else None
+        return images.to(where), outputs.to(where), codes
+
     def terms(self, labels: list[int], count: int) -> list[Term]:
-        """The terms of the loss for some classes with ``count`` synthetic images each."""
-        return terms_of(self.settings, count)
+        """The terms of the loss for some classes with ``count`` stored images each."""
+        terms, weight = terms_of(self.settings, count * self.tiles.images_each), self.settings.constraint_weight
+        return [*terms, ClassConstraint(weight, self.outputs(labels), self.networks)] if weight > 0 else terms
+
+    def outputs(self, labels: list[int]) -> Tensor:
+        """The output of a trained network that stands for each class, (classes,)."""
+        return torch.tensor([self.real.classes.index(label) for label in labels], device=self.device)
 
     def seen(self, synthetic: Tensor) -> Tensor:
-        """What the network is shown of the synthetic images, (classes, n, c, h, w) both."""
-        return synthetic
+        """What the network is shown of stored images: (classes, n, c, h, w) to (classes, n * images_each, c, h, w)."""
+        if self.tiles.images_each == 1:
+            return synthetic
+        return self.tiles(synthetic.flatten(0, 1)).unflatten(0, (len(synthetic), -1))
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        """See :class:`~clreplay.condensation.engine.base.Engine`."""
+        if isinstance(self.networks, TrainedNetworks):
+            self.networks.prepare(progress)
 
     # ------------------------------------------------------------------ one iteration
 
@@ -130,9 +197,14 @@ class MatchingEngine(GroupEngine):
         synthetic, values = self.losses(group, number)
         loss = sum(term.weight * values[term.name].sum() for term in group.terms)
         (gradient,) = torch.autograd.grad(loss, synthetic)
+        if self._pixels is not None:
+            gradient = gradient * self._pixels.steepness
+        rate = self.settings.lr_img * (synthetic.shape[1] if self.settings.lr_times_images else 1)
         # New tensors, put in place at once: whenever Ctrl-C comes, a group has moved or it has not.
         velocity = torch.add(gradient, group.velocity, alpha=self.settings.momentum_img)
-        moved = torch.sub(synthetic.detach(), velocity, alpha=self.settings.lr_img)
+        moved = torch.sub(synthetic.detach(), velocity, alpha=rate)
+        if self._pixels is not None:
+            moved = moved.clamp(self._pixels.low, self._pixels.high)
         values = {name: value.detach() for name, value in values.items()}
         group.move(moved, velocity, self.iteration + 1, values)
         return values
@@ -200,7 +272,14 @@ class MatchingEngine(GroupEngine):
             "parallel": how.parallel,
             "precision": self.settings.precision,
             "classes_at_once": max(len(group.labels) for group in self.groups),
+            **self._about_encoders(),
         }
+
+    def _about_encoders(self) -> dict[str, Any]:
+        """What their training took, and how many of them had been trained before."""
+        if not isinstance(self.networks, TrainedNetworks):
+            return {}
+        return {"encoder_seconds": round(self.networks.seconds, 1), "encoders_found": self.networks.found}
 
     def close(self) -> None:
         """Let the threads of the classes end; a further step starts new ones."""
@@ -251,8 +330,9 @@ class MatchingEngine(GroupEngine):
 
     def _make_groups(self) -> list[ClassGroup]:
         s, groups = self.settings, []
+        first = initial_images if s.tiles == 1 else partial(tiled_images, factor=s.tiles)
         for alike in equal_groups(
-            self.real, self.counts, s.real_batch, s.init, self.seed, self.device, self._resident(), self.first_images
+            self.real, self.counts, s.real_batch, s.init, self.seed, self.device, self._resident(), first
         ):
             count, shown = alike.synthetic.shape[1], self.seen(alike.synthetic[:1]).shape[1]
             size = self._classes_at_once(alike.batch, shown, len(alike.labels))
@@ -261,6 +341,16 @@ class MatchingEngine(GroupEngine):
                 group.terms = self.terms(group.labels, count)
                 groups.append(group)
         return groups
+
+    def _pixel_space(self) -> _PixelSpace:
+        if self.real.normalization is None:
+            raise ValueError(
+                "image_space pixels needs to know the pixels: give uint8 images with their normalization, or take "
+                "image_space normalised"
+            )
+        ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, self.real.shape[0], 1, 1)
+        low, high = self.real.normalization.apply(ends).to(self.device)
+        return _PixelSpace(low, high, (high - low).square())
 
     def _resident(self) -> bool:
         """Whether the real images have room on the device beside the work; ImageNet's 16 GB may not."""

@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from clreplay.condensation.matching.encoders import EncoderSettings
 from clreplay.condensation.matching.terms import SHIPPED, TermSettings, described, whole_terms
+from clreplay.condensation.tiles import check_factor
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_positive
+from clreplay.runtime.later import later
 from clreplay.runtime.precision import PRECISIONS
 from clreplay.training.augmentation import DSA_STRATEGY, parse_strategy
 
 
 @dataclass(frozen=True)
-class MatchingSettings(TermSettings, NetworkSettings):
+class MatchingSettings(EncoderSettings, TermSettings, NetworkSettings):
     """Settings of the matching engine. The defaults are DM's; a term of weight zero is not computed.
 
     Beside the attributes below, every setting of every term is one, by its flat name.
@@ -32,6 +35,14 @@ class MatchingSettings(TermSettings, NetworkSettings):
             elsewhere the same as float32), ``bfloat16`` (fast on GPUs and on CPUs with ``avx512_bf16``), or
             ``auto`` to take bfloat16 where it is faster. Augmentation, statistics, losses and images are single
             precision in all of them.
+        tiles: store this many small images in a row and in a column of one, and show the network each of them
+            enlarged, as training on the memory does; ``real`` then starts every tile from another real image (IDC's
+            ``mix``). Terms that count images of a class count those.
+        image_space: ``normalised`` moves the images where networks see them, without bounds (DM). ``pixels`` moves
+            pixel values between 0 and 1 and keeps them within (IDC, DANCE, TGDD); a rate there moves as much as one
+            1 / std^2 as large does in normalised space, about 16 times for CIFAR.
+        lr_times_images: multiply ``lr_img`` by the stored images of a class, as IDC, DANCE and TGDD do: every image
+            then moves as fast, however many share the gradient of their mean.
     """
 
     iterations: int = 20_000
@@ -42,6 +53,9 @@ class MatchingSettings(TermSettings, NetworkSettings):
     siamese_augment: str | None = DSA_STRATEGY
     network_reuse: int = 1
     precision: str = "float32"
+    tiles: int = later(1)
+    image_space: str = later("normalised")
+    lr_times_images: bool = later(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +65,9 @@ class MatchingSettings(TermSettings, NetworkSettings):
         check_choice("precision", self.precision, (*PRECISIONS, "auto"))
         check_positive(self, "lr_img")
         check_momentum(self, "momentum_img")
+        check_factor(self)
+        check_choice("image_space", self.image_space, ("normalised", "pixels"))
+        self.check_encoders()
         whole_terms(self)
 
     def plain(self, device: torch.device) -> MatchingSettings:
@@ -65,7 +82,8 @@ MatchingSettings.__doc__ = f"{MatchingSettings.__doc__}{described(SHIPPED)}"
 def is_separable(settings: MatchingSettings) -> bool:
     """Whether a class comes out the same beside any others, and may be cached under its settings.
 
-    Batch statistics mix the classes; everything else of a matching loss separates over them. Where the code of a term
+    Batch statistics mix the classes, and so do networks trained on all of them; everything else of a matching loss
+    separates over them. Where the code of a term
     may have changed unseen, nothing may be taken from the cache.
     """
-    return settings.norm != "batch" and settings.is_traced
+    return settings.norm != "batch" and settings.encoders == "random" and settings.is_traced

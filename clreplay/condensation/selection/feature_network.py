@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
-from clreplay.condensation.selection.tiled import TiledSettings, stored, wanted
+from clreplay.condensation.selection.tiled import stored, wanted
+from clreplay.condensation.tiles import TiledSettings
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed

@@ -10,7 +10,7 @@ from torch import Tensor
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, register
 from clreplay.condensation.selection.feature_network import EmbeddingSettings, select_by_embedding
-from clreplay.condensation.selection.tiled import check_tiles, decoding
+from clreplay.condensation.tiles import check_tiles, decoding
 from clreplay.runtime.progress import Progress
 
 

@@ -9,7 +9,8 @@ import torch
 
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed, register
-from clreplay.condensation.selection.tiled import TiledSettings, check_tiles, decoding, stored, wanted
+from clreplay.condensation.selection.tiled import stored, wanted
+from clreplay.condensation.tiles import TiledSettings, check_tiles, decoding
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import generator
 

@@ -118,7 +118,10 @@ def test_a_class_of_a_single_image_works(pixels):
 def test_images_that_cannot_be_split_are_an_error_before_any_work(pixels, size, monkeypatch):
     monkeypatch.setattr(NetworkQueue, "__init__", lambda *_: pytest.fail("worked"))
     real = RealImages(*pixels(2, 5, size=size), NORMALIZATION)
-    with pytest.raises(ValueError, match=f"height and width must be even, got {size} x {size}; pad or resize"):
+    with pytest.raises(
+        ValueError,
+        match=f"tiles must divide the height and width of the images, {size} x {size}, got 2; cho",
+    ):
         engine(real, count=1)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clreplay import condense
 from clreplay.condensation import RealImages
-from clreplay.condensation.selection.tiled import TiledSettings, tile
+from clreplay.condensation.tiles import TiledSettings, tile
 from clreplay.memory.decoders import DECODERS, tiles
 from clreplay.recipes.recipe import load_recipe
 
