@@ -15,11 +15,10 @@ from typing import Any
 
 from clreplay.benchmark.cells import WHOLE
 from clreplay.networks.table import find_network
-from clreplay.recipes.recipe import training_settings
+from clreplay.recipes.recipe import idc_like, training_settings
 from clreplay.recipes.typed_settings import build
-from clreplay.training.augmentation import parse_strategy
-from clreplay.training.cutmix import CutMixSettings, train_with_cutmix
-from clreplay.training.loop import train
+from clreplay.training.cutmix import CutMixSettings
+from clreplay.training.learner import train_learner
 from clreplay.training.settings import TrainingSettings
 
 PROTOCOLS = {
@@ -67,8 +66,8 @@ class Training:
 
     @property
     def train(self) -> Callable[..., None]:
-        """The function that trains one network: :func:`clreplay.training.loop.train` or its relative."""
-        return train if self.loop == "dm" else train_with_cutmix
+        """The function that trains one network."""
+        return train_learner
 
     def as_plain(self) -> dict[str, Any]:
         """What identifies it, as JSON knows it."""
@@ -189,15 +188,8 @@ def _learner(
 def _idc_settings(
     preset: str, given: Mapping[str, Any], dataset: str | None, images_per_class: int | None
 ) -> CutMixSettings:
-    """IDC's schedule, batches and augmentation; the rest, and the length under small presets, as everybody's."""
-    theirs = {name: getattr(CutMixSettings, name) for name in ("lr_drop", "batch_size", "augment", "mix")}
-    if "flip" not in parse_strategy(_recipe(preset, dataset, images_per_class)["augment"]).names:
-        # Where nobody's images are mirrored, theirs are not: IDC's own string is for natural images.
-        theirs["augment"] = "_".join(name for name in theirs["augment"].split("_") if name != "flip")
-    theirs.update({name: value for name, value in given.items() if name in theirs})
-    others = {name: value for name, value in given.items() if name not in theirs}
-    like = _learner(preset, others, dataset, images_per_class)
-    return build(CutMixSettings, {**asdict(like), **theirs}, "training")
+    """See :func:`clreplay.recipes.recipe.idc_settings`."""
+    return idc_like(lambda others: _learner(preset, others, dataset, images_per_class), given)
 
 
 def _scaled(changes: Mapping[str, Any], settings: TrainingSettings) -> dict[str, Any]:

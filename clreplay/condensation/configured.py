@@ -70,6 +70,14 @@ class ConfiguredMethod:
         """Whether a class comes out the same whatever classes are beside it."""
         return self.method.separable(self.settings)
 
+    def cacheable(self) -> bool:
+        """Whether what it makes may be kept for other runs: if so, changed code of the method or its terms is noticed,
+        or belongs to the library, which says when it changes what is made.
+        """
+        method = self.method
+        known = bool(method.code) or method.condense.__module__.startswith("clreplay.")
+        return method.cached and known and getattr(self.settings, "is_traced", True)
+
     def check(self, counts: Mapping[int, int], shape: tuple[int, int, int], who: str = "") -> None:
         """Tell before any work what the method cannot do.
 

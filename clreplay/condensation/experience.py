@@ -41,8 +41,8 @@ def condense_experience(
         task_labels: task label of every class.
         progress: called as the work goes on, with units done and in all.
         keep: file that holds the work in progress, so that a stopped condensation can go on.
-        cache: where classes that were condensed before are found and new ones put. Methods that do not
-            separate over classes, and the user's own callables, do not use it.
+        cache: where classes that were condensed before are found and new ones put; where classes depend on one
+            another, all together. Methods that are as quick, and the user's own callables, do not use it.
         who: the memory, for the message about what its method cannot do.
 
     Returns:
@@ -64,8 +64,10 @@ def condense_experience(
     def work(part: RealImages) -> Condensed:
         return fixed.condense(part, counts, seed=seed, device=device, progress=progress, keep=keep)
 
-    separable = cache is not None and fixed.separable()
-    condensed = _through_cache(cache, fixed, real, counts, seed, device, work) if separable else work(real)
+    if cache is None or not fixed.cacheable():
+        condensed = work(real)
+    else:
+        condensed = _through_cache(cache, fixed, real, counts, seed, device, work)
     seconds = time.perf_counter() - start
     chosen = {**fixed.chosen_since(configured), **condensed.chosen}
     experience = 1 + max((row["experience"] for row in memory.record), default=-1)
@@ -85,13 +87,18 @@ def _through_cache(
     device: torch.device,
     work: Callable[[RealImages], Condensed],
 ) -> Condensed:
-    """Condense only the classes that are not in the cache, and put them there."""
+    """Condense only the classes that are not in the cache, and put them there; all, if classes depend on others."""
     name, values = configured.identity()
+    separable = configured.separable()
+    company = None if separable else [[real.keys[label], counts[label]] for label in real.classes]
     addresses = {
-        label: cache.address(name, values, real.keys[label], counts[label], seed, device) for label in real.classes
+        label: cache.address(name, values, real.keys[label], counts[label], seed, device, company)
+        for label in real.classes
     }
     found = {label: cache.get(address, (counts[label], *real.shape)) for label, address in addresses.items()}
     missing = [label for label, old in found.items() if old is None]
+    if missing and not separable:
+        found, missing = dict.fromkeys(found), list(found)
     decodings = {old.decoding for old in found.values() if old is not None}
     condensed = work(real.subset(missing)) if missing else Condensed({}, decoding=min(decodings))
     if decodings - {condensed.decoding}:

@@ -80,8 +80,8 @@ class Method:
     """A registered condenser and the dataclass that holds its settings.
 
     Attributes:
-        separable: whether, under given settings, a class comes out the same whatever classes are beside
-            it; only then can condensed classes be cached.
+        separable: whether, under given settings, a class comes out the same whatever classes are beside it; if not,
+            a cached class is found in the same company only.
         decoding: what :attr:`Condensed.decoding` will be under given settings, for estimates made ahead; None where
             that is not known.
         choose_execution: called with settings, an execution, the experience, the images of every class and the
@@ -93,6 +93,7 @@ class Method:
         execution: fields of :class:`clreplay.condensation.engine.execution.Execution` that it heeds; where there are
             any, the condenser is given ``execution``, too.
         selects: whether it gives real images, the most wanted first, so that one may ask for a few more than fit.
+        cached: whether what it makes is worth keeping for other runs.
         code: hash of the file that the user's own method was read from; empty for those of clreplay.
     """
 
@@ -105,6 +106,7 @@ class Method:
     check: Check = has_no_limits
     execution: tuple[str, ...] = ()
     selects: bool = False
+    cached: bool = True
     code: str = ""
 
     def __reduce__(self) -> Any:
@@ -136,6 +138,7 @@ def register(
     execution: tuple[str, ...] = (),
     engine: bool = False,
     selects: bool = False,
+    cached: bool = True,
 ) -> Callable[[Any], Any]:
     """Enter a condenser in the table, so that recipes can name it as their ``method``.
 
@@ -150,6 +153,7 @@ def register(
         engine: whether what is decorated is no condenser but a class with a ``run``, made with the experience, the
             counts, the settings, the seed, the device and the execution.
         selects: see :class:`Method`; methods that make images leave it out.
+        cached: see :class:`Method`; methods that take longer than reading a file leave it out.
 
     Raises:
         ValueError: the name is taken, or the settings are not a dataclass.
@@ -161,7 +165,9 @@ def register(
         if not (isinstance(settings, type) and is_dataclass(settings)):
             raise ValueError(f"the settings of method {name!r} must be a dataclass, got {settings!r}; decorate it")
         work = _run_of(condenser) if engine else condenser
-        _entering[name] = Method(name, settings, work, separable, decoding, choose_execution, check, execution, selects)
+        _entering[name] = Method(
+            name, settings, work, separable, decoding, choose_execution, check, execution, selects, cached
+        )
         return condenser
 
     return enter
@@ -184,7 +190,7 @@ def _run_of(engine: type) -> Condenser:
         more = () if execution is None else (execution,)
         return engine(real, counts, settings, seed, device, *more).run(progress, keep)
 
-    condense.__doc__ = engine.__doc__
+    condense.__doc__, condense.__module__ = engine.__doc__, engine.__module__
     return condense
 
 

@@ -60,6 +60,13 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
         default="auto",
         help="drive the steps through Avalanche, or without it (default: avalanche where installed)",
     )
+    add(
+        "--protocol",
+        choices=("common", "idc"),
+        default="common",
+        help="how the networks of all memories are trained: as DM does, or as IDC does (CutMix, batches of 64, two "
+        "late drops of the learning rate; without Avalanche) (default: common)",
+    )
     add("--data-root", metavar="DIR", help="where the data is (default: $CLREPLAY_DATA, then ./data)")
     add(
         "--out",
@@ -136,6 +143,7 @@ def continual_settings(options: argparse.Namespace) -> Any:
         preset=None if options.preset == "auto" else options.preset,
         device=None if options.device == "auto" else options.device,
         host=None if options.host == "auto" else options.host,
+        protocol=options.protocol,
         seed=options.seed,
         channels=getattr(options, "channels", None),
         data_root=options.data_root,

@@ -14,7 +14,7 @@ from clreplay.incremental.recipe_run import RecipeRun
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.evaluate import accuracies_together, accuracy
-from clreplay.training.loop import train
+from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
 
@@ -37,7 +37,7 @@ def core_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[float, 
             recipe_run.keep(step, seconds)
         images, labels, _ = (t.to(plan.device) for t in recipe_run.memory.of_classes(recipe_run.seen(step)))
         test = plan.data.test.of_classes(recipe_run.seen(step))
-        if should_stack(plan.device, plan.settings.networks):
+        if plan.settings.protocol == "common" and should_stack(plan.device, plan.settings.networks):
             yield _train_all(recipe_run, step, images, labels, test)
         else:
             yield [
@@ -52,7 +52,9 @@ def _train_one(
     start = time.perf_counter()
     network = _drawn(plan, seed, step)
     with recipe_run.reporter.task(f"{recipe_run.title(step)}, network {number + 1}/{plan.settings.networks}") as task:
-        train(network, images, labels, plan.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs"))
+        train_learner(
+            network, images, labels, plan.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs")
+        )
     seconds = time.perf_counter() - start
     return accuracy(network, test, plan.data.normalization, plan.device), seconds
 

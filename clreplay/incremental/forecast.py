@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine.calibration import Trial
 from clreplay.condensation.engine.execution import Execution
+from clreplay.condensation.matching.encoders import encoder_training
 from clreplay.condensation.matching.engine import MatchingEngine
-from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.matching.settings import MatchingSettings, under_random_networks
 from clreplay.condensation.selection.random_choice import RandomSettings
 from clreplay.memory.decoders import decoder
 from clreplay.networks import ConvNet
@@ -34,6 +35,8 @@ class Forecast:
         training: of training and testing all networks under one class order, by memory.
         orders: class orders.
         unknown: memories that cannot be tried; they count as nothing until their first iterations are timed.
+        corrected: memories whose trial was replaced.
+        encoders: of training the networks that condensing needs, by memory; part of ``condensing``.
     """
 
     condensing: dict[str, float]
@@ -41,6 +44,7 @@ class Forecast:
     orders: int
     unknown: list[str] = field(default_factory=list)
     corrected: set[str] = field(default_factory=set)
+    encoders: dict[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float:
@@ -56,7 +60,7 @@ class Forecast:
         if memory in self.corrected or done == total or done < max(3, total // 20):
             return False
         self.corrected.add(memory)
-        self.condensing[memory] = seconds / done * total * steps
+        self.condensing[memory] = seconds / done * total * steps + self.encoders.get(memory, 0.0)
         return True
 
 
@@ -76,17 +80,29 @@ def forecast(plan: ExperimentPlan) -> Forecast:
         stored = [plan.images_at(step) for step in range(plan.settings.steps)]
         trained = sum(_images_trained_on(plan.learner, each * images) for images in stored)
         training[recipe.name] = per_image * (trained + tested)
-    condensing, unknown = {}, []
+    condensing, unknown, encoders = {}, [], {}
     for recipe in plan.recipes:
-        seconds = estimate_condensing(plan, plan.methods[recipe.name])
+        method = plan.methods[recipe.name]
+        seconds, before = estimate_condensing(plan, method), estimate_encoders(plan, method)
         if seconds is None:
             unknown.append(recipe.name)
-        condensing[recipe.name] = seconds or 0.0
-    return Forecast(condensing, training, plan.settings.class_orders, unknown)
+        condensing[recipe.name], encoders[recipe.name] = (seconds or 0.0) + before, before
+    return Forecast(condensing, training, plan.settings.class_orders, unknown, encoders=encoders)
+
+
+def estimate_encoders(plan: ExperimentPlan, method: ConfiguredMethod) -> float:
+    """Seconds that training the encoders of all steps will take, if none of them was trained before."""
+    settings = method.settings
+    if not isinstance(settings, MatchingSettings) or settings.encoders == "random":
+        return 0.0
+    images, how = len(plan.data.train), encoder_training(settings)
+    return _seconds_per_image(plan, how) * images * how.epochs * settings.encoder_networks
 
 
 def estimate_condensing(plan: ExperimentPlan, method: ConfiguredMethod) -> float | None:
-    """Seconds that condensing all classes once will take; nothing for a random choice, None if that is unknown."""
+    """Seconds that condensing all classes once will take, encoders at hand; nothing for a random choice, None if that
+    is unknown.
+    """
     settings = method.settings
     if isinstance(settings, MatchingSettings):
         return (
@@ -107,7 +123,7 @@ def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSetting
     counts = dict.fromkeys(real.classes, math.ceil(plan.images_at(0) / len(labels)))
 
     def seconds(reuse: int) -> float:
-        reusing = replace(settings, network_reuse=reuse)
+        reusing = replace(under_random_networks(settings), network_reuse=reuse)
         return Trial(MatchingEngine, reusing, execution, real, counts, plan.device)({})
 
     if settings.network_reuse == 1:

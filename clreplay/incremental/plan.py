@@ -15,12 +15,12 @@ import torch
 from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
-from clreplay.incremental.settings import HOSTS, REPEATS, ContinualSettings
+from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSettings
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
-from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, load_recipe, training_settings
+from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, idc_settings, load_recipe, training_settings
 from clreplay.runtime.device import default_device
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.settings import TrainingSettings
@@ -132,6 +132,7 @@ class ExperimentPlan:
             "seed": s.seed,
             "preset": s.preset,
             "host": s.host,
+            **({} if s.protocol == "common" else {"protocol": s.protocol}),
             "device": self.device.type,
             "memories": {r.name: self._memory_as_settings(r) for r in self.recipes},
             "training": asdict(self.learner),
@@ -163,7 +164,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     filled = replace(
         settings,
         preset=preset,
-        host=_host(settings.host),
+        host=_host(settings.host, settings.protocol),
         class_orders=orders if settings.class_orders is None else settings.class_orders,
         networks=networks if settings.networks is None else settings.networks,
         images_per_class=settings.images_per_class if _budgets(settings) else 20,
@@ -174,7 +175,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     memory = filled.memory()  # checked before the data is read
     where = (settings.dataset, filled.images_per_class)
     methods = {recipe.name: recipe.configured(preset, by_recipe[recipe.name], *where) for recipe in recipes}
-    learned = training_settings(preset, learner, *where)
+    learned = (idc_settings if filled.protocol == "idc" else training_settings)(preset, learner, *where)
     data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
@@ -195,7 +196,8 @@ def default_folder(plan: ExperimentPlan) -> Path:
     budget = "" if (name, value) == ("images_per_class", 20) else f"-{short[name]}{value}"
     store = "" if s.store == "uint8" else f"-{s.store}{'' if s.quality is None else s.quality}"
     names = "-".join(recipe.name for recipe in plan.recipes)
-    return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}-{s.preset}"
+    protocol = "" if s.protocol == "common" else f"-{s.protocol}"
+    return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}{protocol}-{s.preset}"
 
 
 def _budgets(settings: ContinualSettings) -> dict[str, int]:
@@ -235,10 +237,16 @@ def _check_methods(plan: ExperimentPlan) -> None:
             plan.methods[recipe.name].check(counts, shape, who)
 
 
-def _host(wanted: str | None) -> str:
+def _host(wanted: str | None, protocol: str) -> str:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     installed = importlib.util.find_spec("avalanche") is not None
     if wanted is None:
-        return "avalanche" if installed else "none"
+        return "avalanche" if installed and protocol == "common" else "none"
+    if wanted == "avalanche" and protocol != "common":
+        raise ValueError(
+            f"protocol {protocol!r} mixes the labels of two images, which no Avalanche criterion takes; use --host none"
+        )
     if wanted not in HOSTS:
         raise ValueError(f"host must be one of {', '.join(HOSTS)}, got {wanted!r}")
     if wanted == "avalanche" and not installed:

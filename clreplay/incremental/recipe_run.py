@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
 from clreplay.incremental.forecast import Forecast
 from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
@@ -55,9 +56,11 @@ class RecipeRun:
     def condensing(self, step: int) -> Task:
         """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""
 
-        def correct(done: int, total: int, seconds: float) -> None:
-            steps = self.plan.settings.steps
-            if self.expected is not None and self.expected.correct(self.recipe.name, steps, done, total, seconds):
+        def correct(done: int, total: int, unit: str, seconds: float) -> None:
+            steps, name = self.plan.settings.steps, self.recipe.name
+            if unit == ENCODERS_UNIT or self.expected is None:
+                return
+            if self.expected.correct(name, steps, done, total, seconds):
                 self.reporter.line(
                     f"  time      about {duration(self.expected.total)} in all, "
                     f"corrected after {done} of {total} iterations"

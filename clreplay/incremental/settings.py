@@ -12,6 +12,7 @@ from clreplay.memory.budget import Budget
 from clreplay.memory.replay_memory import ReplayMemory
 
 HOSTS = ("avalanche", "none")
+PROTOCOLS = ("common", "idc")
 
 
 REPEATS = {"paper": (5, 3), "cpu": (1, 3), "smoke": (1, 1)}
@@ -34,7 +35,9 @@ class ContinualSettings:
         networks: networks trained a step.
         preset: ``paper``, ``cpu``, ``smoke``; None takes ``paper`` on a GPU and ``cpu`` otherwise.
         device: None takes a GPU if there is one.
-        host: ``avalanche`` or ``none``; None takes Avalanche where it is installed.
+        host: ``avalanche`` or ``none``; None takes Avalanche where it is installed and can do what is asked.
+        protocol: how every memory's networks are trained: ``common`` as DM does, ``idc`` as IDC does (CutMix, batches
+            of 64, rate x 0.2 after two thirds and five sixths), without Avalanche.
         seed: of everything but the class orders.
         channels: 1 or 3, of grey sets and folders.
         cache: folder where condensed classes are stored and found again; None stores none.
@@ -55,6 +58,7 @@ class ContinualSettings:
     preset: str | None = None
     device: str | None = None
     host: str | None = None
+    protocol: str = "common"
     seed: int = 0
     channels: int | None = None
     data_root: str | None = None

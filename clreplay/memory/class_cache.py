@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +42,16 @@ class ClassCache:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def address(self, method: str, settings: Any, class_key: str, count: int, seed: int, device: torch.device) -> str:
+    def address(
+        self,
+        method: str,
+        settings: Any,
+        class_key: str,
+        count: int,
+        seed: int,
+        device: torch.device,
+        company: Sequence[Any] | None = None,
+    ) -> str:
         """Hash of all that decides how one class comes out.
 
         Args:
@@ -52,10 +61,12 @@ class ClassCache:
             count: images condensed.
             seed: of all chance.
             device: its kind counts; so does the version of PyTorch.
+            company: where a class depends on those beside it, the key and the count of every class of the experience.
         """
         values = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
         version = ".".join(torch.__version__.split(".")[:2])
         parts = [ARITHMETIC, version, method, values, class_key, count, seed, torch.device(device).type]
+        parts += [] if company is None else [list(company)]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
 
     def get(self, address: str, shape: tuple[int, ...]) -> CachedClass | None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from clreplay.recipes.content import PRESETS, TRAINING_FILE, flat, on_top, read,
 from clreplay.recipes.own_code import own_methods
 from clreplay.recipes.terms import Known, flattened, known_terms
 from clreplay.recipes.typed_settings import RecipeError, build, checked_values
+from clreplay.training.augmentation import parse_strategy
+from clreplay.training.cutmix import CutMixSettings
 from clreplay.training.settings import TrainingSettings
 
 
@@ -174,6 +176,36 @@ def training_settings(
     _check(partial(build, TrainingSettings), partial(checked_values, TrainingSettings), content, str(path))
     cases = _applying([case for _, case in content["cases"]], dataset, images_per_class)
     return build(TrainingSettings, _merged(content, preset, overrides or {}, str(path), cases), str(path))
+
+
+def idc_settings(
+    preset: str = "paper",
+    overrides: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    images_per_class: int | None = None,
+) -> CutMixSettings:
+    """A learner trained in IDC's way: its schedule, batches, augmentation and CutMix; network, rate and, under small
+    presets, length are everybody's.
+
+    Arguments and errors are those of :func:`training_settings`.
+    """
+    return idc_like(lambda given: training_settings(preset, given, dataset, images_per_class), overrides or {})
+
+
+def idc_like(common: Callable[[Mapping[str, Any]], TrainingSettings], given: Mapping[str, Any]) -> CutMixSettings:
+    """:func:`idc_settings` where everybody's settings are at hand.
+
+    Args:
+        common: gives everybody's settings with some changed.
+        given: settings that are changed, of either kind.
+    """
+    theirs = {name: getattr(CutMixSettings, name) for name in ("lr_drop", "batch_size", "augment", "mix")}
+    like = common({name: value for name, value in given.items() if name not in theirs})
+    if "flip" not in parse_strategy(like.augment).names:
+        # Where nobody's images are mirrored, theirs are not: IDC's own string is for natural images.
+        theirs["augment"] = "_".join(name for name in theirs["augment"].split("_") if name != "flip")
+    theirs.update({name: value for name, value in given.items() if name in theirs})
+    return build(CutMixSettings, {**asdict(like), **theirs}, "training")
 
 
 def _method(content: Mapping[str, Any], path: Path) -> Method:

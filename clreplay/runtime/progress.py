@@ -50,27 +50,33 @@ class Reporter:
         else:
             self.out(text)
 
-    def task(self, title: str, after: Callable[[int, int, float], None] | None = None) -> Task:
+    def task(self, title: str, after: Callable[[int, int, str, float], None] | None = None) -> Task:
         """Progress of one piece of work.
 
         Args:
             title: what it is.
-            after: called with units done, units in all and seconds so far, for estimates.
+            after: called with units done, units in all, what a unit is, and seconds since the first of them began,
+                for estimates.
         """
         return Task(self, title, after)
 
 
 class Task:
-    """One piece of work; call it with (done, total, unit), close it at the end."""
+    """One piece of work; call it with (done, total, unit), close it at the end. A new unit is timed anew."""
 
-    def __init__(self, reporter: Reporter, title: str, after: Callable[[int, int, float], None] | None) -> None:
+    def __init__(self, reporter: Reporter, title: str, after: Callable[[int, int, str, float], None] | None) -> None:
         self.reporter, self.title, self.after = reporter, title, after
-        self.start = self.spoken = time.monotonic()
+        self.unit: str | None = None
+        self.start = self.spoken = self.last = time.monotonic()
         self.bar = None
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         """Note that ``done`` of ``total`` units are finished."""
         now = time.monotonic()
+        if self.unit not in (None, unit):
+            self.start = self.last
+            self.__exit__()
+        self.unit, self.last = unit, now
         if self.reporter.terminal:
             self._draw(done, total, unit)
         elif now - self.spoken >= SECONDS_BETWEEN_LINES and done < total:
@@ -78,7 +84,7 @@ class Task:
             self.reporter.line(f"  {self.title}: {done}/{total} {unit}, {duration(left)} left")
             self.spoken = now
         if self.after is not None:
-            self.after(done, total, now - self.start)
+            self.after(done, total, unit, now - self.start)
 
     def __enter__(self) -> Task:
         return self
@@ -86,6 +92,7 @@ class Task:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+            self.bar = None
 
     def _draw(self, done: int, total: int, unit: str) -> None:
         if self.bar is None:

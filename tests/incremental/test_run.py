@@ -13,14 +13,19 @@ import yaml
 from clreplay.condensation import RealImages
 from clreplay.condensation.matching import engine as matching
 from clreplay.incremental import core_host, plan, run, run_folder
+from clreplay.incremental.forecast import forecast
 from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.run_folder import SettingsMismatch
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.networks import reinitialize
 from clreplay.recipes.recipe import RecipeError
 from clreplay.runtime import files
 from clreplay.runtime.progress import Reporter
+from clreplay.runtime.seeding import key_seed
+from clreplay.training.cutmix import CutMixSettings, train_with_cutmix
+from clreplay.training.evaluate import accuracy
 
 QUIET = Reporter(None)
 TINY = {
@@ -311,6 +316,9 @@ def test_ten_steps_and_three_channels_work(settings, tmp_path):
         ({"dataset": "cifar1000"}, "cifar100"),
         ({"preset": "gpu"}, "preset must be"),
         ({"host": "mammoth"}, "host must be one of"),
+        ({"protocol": "dance"}, "protocol must be one of common, idc, got 'dance'"),
+        ({"protocol": "idc", "host": "avalanche"}, "mixes the labels of two images.* use --host none"),
+        ({"overrides": {"train.mix": 0.5}}, "mix"),
         ({"device": "cuda"}, "sees no GPU"),
         ({"device": "gpu"}, "device must be like"),
         ({"overrides": {"iteration": 3}}, "no chosen memory has a setting 'iteration', did you mean 'iterations'"),
@@ -353,3 +361,39 @@ def test_the_plan_is_told_with_device_preset_data_and_time(settings, tmp_path):
         "accuracy.png",
     ):
         assert word in text
+
+
+def test_learners_in_idc_s_way_mix_images_and_are_recorded(settings, tmp_path, monkeypatch):
+    overrides = {**TINY, "train.mix": 1.0, "train.batch_size": 8}
+    asked = one(settings, protocol="idc", host=None, overrides=overrides, steps=2)
+    made = plan_experiment(asked)
+    assert isinstance(made.learner, CutMixSettings) and made.settings.host == "none"
+    assert (made.learner.mix, made.learner.batch_size, made.learner.lr_drop, made.learner.updates) == (1.0, 8, 0.2, 3)
+    assert "flip" not in made.learner.augment, "digits are not mirrored"
+    assert plan.default_folder(made).name.endswith("-idc-smoke")
+    run_experiment(asked, tmp_path / "idc", QUIET)
+    said = yaml.safe_load((tmp_path / "idc" / "settings.yaml").read_text())
+    assert said["protocol"] == "idc" and said["training"]["mix"] == 1.0
+    # The last network of the run, made again by hand from the memory that it left.
+    found = pd.read_csv(tmp_path / "idc" / "results.csv").accuracy.iloc[-1]
+    memory, seed = ReplayMemory.load(tmp_path / "idc" / "memory.safetensors"), made.training_seed(0, 0)
+    network = made.network()
+    reinitialize(network, key_seed(seed, "weights", 1))
+    train_with_cutmix(network, *memory.of_classes(sum(made.classes(0), []))[:2], made.learner, (seed, "train", 1))
+    value = accuracy(network, made.data.test, made.data.normalization, torch.device("cpu"))
+    assert found == pytest.approx(value, abs=1e-4)
+
+
+def test_networks_that_condensing_needs_are_in_the_estimate_and_correct_nothing(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLREPLAY_CACHE", str(tmp_path / "cache"))
+    tiny = {"tgdd.width": 4, "tgdd.encoder_epochs": 4, "tgdd.iterations": 60, "train.width": 4, "train.updates": 3}
+    asked = one(settings, memories=("tgdd",), overrides=tiny, images_per_class=1, steps=2)
+    made = plan_experiment(asked)
+    expected = forecast(made)
+    assert 0 < expected.encoders["tgdd"] < expected.condensing["tgdd"]
+    assert not (tmp_path / "cache" / "encoders").exists(), "an estimate trains nothing"
+    lines: list[str] = []
+    run_experiment(asked, tmp_path / "run", Reporter(lines.append, terminal=False))
+    assert [line for line in lines if "corrected after" in line and "of 60 iterations" in line]
+    memory = ReplayMemory.load(tmp_path / "run" / "memory.safetensors")
+    assert len(memory) == 10 and len(memory.labels) == 40 and memory.info["chosen"]["encoders_found"] == 0

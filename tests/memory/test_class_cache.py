@@ -107,11 +107,44 @@ def test_device_and_version_are_part_of_the_address(monkeypatch):
     assert cache.address("matching", SETTINGS, "key", 3, 0, CPU) != here
 
 
-def test_methods_that_mix_classes_pass_the_cache_by(images, tmp_path):
-    cache = ClassCache(tmp_path)
-    condensed(images, cache, settings=replace(SETTINGS, norm="batch"))
-    condensed(images, cache, settings=METHODS["random"].settings(), method="random")
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("matching", replace(SETTINGS, norm="batch")),
+        ("matching", replace(SETTINGS, encoders="trajectory", encoder_networks=1, encoder_epochs=1)),
+        ("herding", METHODS["herding"].settings(width=4, epochs=1)),
+    ],
+)
+def test_classes_that_depend_on_one_another_are_found_in_the_same_company_only(images, tmp_path, method, settings):
+    cache, how = ClassCache(tmp_path), {"method": method, "settings": settings}
+    plain, first = condensed(images, None, **how), condensed(images, cache, **how)
+    assert hits(first) == 0 and hits(condensed(images, cache, (0, 1), **how)) == 0
+    again = condensed(images, cache, **how)
+    assert hits(again) == 4 and torch.equal(again.images, plain.images)
+    condensed(images, cache, count=2, **how)
+    next(iter(tmp_path.rglob("*.safetensors"))).unlink()  # one of a company: all of it is made again
+    found = [hits(condensed(images, cache, classes, count=count, **how)) for classes, count in COMPANIES]
+    assert sorted(found) in ([0, 2, 4], [0, 4, 4])
+
+
+COMPANIES = [((0, 1, 2, 3), 3), ((0, 1), 3), ((0, 1, 2, 3), 2)]
+
+
+def test_what_is_quicker_than_a_file_passes_the_cache_by(images, tmp_path):
+    condensed(images, ClassCache(tmp_path), settings=METHODS["random"].settings(), method="random")
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_code_whose_changes_nobody_would_notice_passes_the_cache_by(images, tmp_path):
+    made = METHODS["random"]
+
+    def mine(*arguments, **more):
+        return made.condense(*arguments, **more)
+
+    method = replace(made, name="mine", condense=mine, cached=True)
+    configured = ConfiguredMethod(method, made.settings())
+    assert not configured.cacheable()
+    assert ConfiguredMethod(replace(method, code="0123"), made.settings()).cacheable()
 
 
 def test_a_damaged_file_counts_as_absent_and_is_mended(images, tmp_path, caplog):

@@ -9,7 +9,7 @@ import torch
 from clreplay.condensation.engine.calibration import choose_execution
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.engine import MatchingEngine
-from clreplay.condensation.matching.settings import MatchingSettings, is_separable
+from clreplay.condensation.matching.settings import MatchingSettings, is_separable, under_random_networks
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import register
 from clreplay.condensation.tiles import check_tiles, decoding
@@ -22,8 +22,8 @@ def choose_image_execution(
     settings: MatchingSettings, execution: Execution, real: RealImages, counts: dict[int, int], device: torch.device
 ) -> tuple[MatchingSettings, Execution]:
     """What is fastest, by trying image updates under random networks: trained ones cost the same, once trained."""
-    untrained = replace(settings, encoders="random", constraint_weight=0.0)
-    found, chosen = choose_execution(MatchingEngine, untrained, execution, real, counts, device)
+    random = under_random_networks(settings)
+    found, chosen = choose_execution(MatchingEngine, random, execution, real, counts, device)
     return replace(found, encoders=settings.encoders, constraint_weight=settings.constraint_weight), chosen
 
 

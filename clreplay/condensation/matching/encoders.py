@@ -91,6 +91,24 @@ class EncoderSettings:
             )
 
 
+def encoder_training(settings: Any) -> CutMixSettings:
+    """How an encoder is trained.
+
+    Args:
+        settings: :class:`EncoderSettings` with the network's and the ``precision`` beside them.
+    """
+    network = {one.name: getattr(settings, one.name) for one in fields(NetworkSettings)}
+    return CutMixSettings(
+        **network,
+        epochs=settings.encoder_epochs,
+        lr=settings.encoder_lr,
+        batch_size=settings.encoder_batch,
+        augment=settings.encoder_augment,
+        mix=settings.encoder_mix,
+        precision=settings.precision,
+    )
+
+
 class TrainedNetworks:
     """One network object that takes the weights of one trained network after another.
 
@@ -200,22 +218,9 @@ class TrainedNetworks:
         self._number = None
         self.twin.requires_grad_(False)
 
-    def training(self) -> CutMixSettings:
-        """How a network is trained."""
-        s, network = self.settings, {one.name: getattr(self.settings, one.name) for one in fields(NetworkSettings)}
-        return CutMixSettings(
-            **network,
-            epochs=s.encoder_epochs,
-            lr=s.encoder_lr,
-            batch_size=s.encoder_batch,
-            augment=s.encoder_augment,
-            mix=s.encoder_mix,
-            precision=s.precision,
-        )
-
     def _trained(self, index: int, report: Callable[[int], None]) -> Tensor:
         """The kept weights of one network: after every epoch, or the first and the last, (rows, parameters)."""
-        how, device = self.training(), self._twin.buffer.device
+        how, device = encoder_training(self.settings), self._twin.buffer.device
         key = (self.seed, "encoder", self.name, index)
         file = _Kept(self.folder / f"{self._address(how, index, device)}.safetensors")
         every = self.settings.encoders == "trajectory"

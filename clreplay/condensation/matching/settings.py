@@ -79,6 +79,11 @@ class MatchingSettings(EncoderSettings, TermSettings, NetworkSettings):
 MatchingSettings.__doc__ = f"{MatchingSettings.__doc__}{described(SHIPPED)}"
 
 
+def under_random_networks(settings: MatchingSettings) -> MatchingSettings:
+    """The same without trained encoders: iterations take as long, but for the constraint, and nothing precedes them."""
+    return replace(settings, encoders="random", constraint_weight=0.0)
+
+
 def is_separable(settings: MatchingSettings) -> bool:
     """Whether a class comes out the same beside any others, and may be cached under its settings.
 

@@ -28,7 +28,7 @@ class RandomSettings(TiledSettings):
     redraw_per_order: bool = True
 
 
-@register("random", RandomSettings, selects=True, decoding=decoding, check=check_tiles)
+@register("random", RandomSettings, selects=True, cached=False, decoding=decoding, check=check_tiles)
 def select_random(
     real: RealImages,
     counts: dict[int, int],

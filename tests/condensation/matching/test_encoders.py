@@ -52,7 +52,7 @@ def real(pixels):
 
 def trained_slowly(some, index):
     """Weights after 0, 1, ... epochs: every length trained from the start, by the loop that learners are trained by."""
-    networks, how = some.networks, some.networks.training()
+    networks, how = some.networks, encoders.encoder_training(some.settings)
     found = []
     for epochs in range(how.epochs + 1):
         network = some.settings.build(len(some.real.classes), *some.real.shape[:2])

@@ -1,0 +1,29 @@
+"""Train a learner by whichever loop its settings are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from clreplay.data import Normalization
+from clreplay.training.cutmix import CutMixSettings, train_with_cutmix
+from clreplay.training.loop import train
+from clreplay.training.settings import TrainingSettings
+
+
+def train_learner(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainingSettings,
+    key: tuple[int | str, ...],
+    normalization: Normalization | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """:func:`clreplay.training.loop.train`, or with :class:`CutMixSettings` its relative that mixes images.
+
+    Arguments and errors are theirs.
+    """
+    loop = train_with_cutmix if isinstance(settings, CutMixSettings) else train
+    loop(network, images, labels, settings, key, normalization, progress)
