@@ -29,7 +29,8 @@ def condense(
     progress: Progress | None = None,
     dataset: str | None = None,
     store: str = "uint8",
-    quality: int | None = None,
+    quality: int | str | None = None,
+    pixels: int | None = None,
     bytes_per_class: int | None = None,
     mem_bytes: int | None = None,
     **settings: Any,
@@ -52,7 +53,9 @@ def condense(
             have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
         store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,
             ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
-        quality: of a store that is an image codec; None takes its default.
+        quality: of a store that is an image codec; None takes its default, ``auto`` the highest at which all images
+            of a class fit into its bytes.
+        pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: a budget in bytes instead, of every class or of all together; everything that is
             stored is counted, and how many images come of it depends on the store.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
@@ -73,7 +76,12 @@ def condense(
     if images_per_class is None and bytes_per_class is None and mem_bytes is None:
         images_per_class = 10
     memory = ReplayMemory(
-        images_per_class, store=store, quality=quality, bytes_per_class=bytes_per_class, mem_bytes=mem_bytes
+        images_per_class,
+        store=store,
+        quality=quality,
+        bytes_per_class=bytes_per_class,
+        mem_bytes=mem_bytes,
+        pixels=pixels,
     )
     recipe = load_recipe(method)
     configured = recipe.configured(preset, settings, dataset, images_per_class)

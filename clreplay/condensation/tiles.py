@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clreplay.memory.decoders import joined
+from clreplay.memory.smaller import shrink
 from clreplay.runtime.later import later
 
 FACTORS = (1, 2, 3, 4)
@@ -77,7 +76,4 @@ def tile(images: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return images
-    small = F.avg_pool2d(images.to(torch.float32), factor)
-    if images.dtype == torch.uint8:
-        small = small.round().to(torch.uint8)
-    return joined(small, factor)
+    return joined(shrink(images, *(side // factor for side in images.shape[2:])), factor)

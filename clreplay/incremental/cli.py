@@ -33,7 +33,13 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
         metavar="NAME",
         help="how images are kept: uint8, float32 (condensed ones), 4bit, 2bit, png, jpeg, webp, avif (default: uint8)",
     )
-    add("--quality", type=int, metavar="N", help="of jpeg, webp or avif (default: 75, 75, 50)")
+    add(
+        "--quality",
+        type=_quality,
+        metavar="N",
+        help="of jpeg, webp or avif (default: 75, 75, 50); auto: the highest at which all images of a class fit",
+    )
+    add("--pixels", type=int, metavar="N", help="keep images at N x N pixels and enlarge them again to be trained on")
     add(
         "--steps",
         type=int,
@@ -105,6 +111,10 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
     return parser
 
 
+def _quality(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def continual_main(dataset: str | None, description: str, argv: Sequence[str] | None = None) -> int:
     """Parse and run; user errors are one line on standard error and exit status 2."""
     parser = continual_parser(dataset, description)
@@ -137,6 +147,7 @@ def continual_settings(options: argparse.Namespace) -> Any:
         **budgets,
         store=options.store,
         quality=options.quality,
+        pixels=options.pixels,
         steps=options.steps,
         class_orders=options.class_orders,
         networks=options.networks,

@@ -126,7 +126,7 @@ class ExperimentPlan:
             "mem_size": s.mem_size,
             **{name: getattr(s, name) for name in ("bytes_per_class", "mem_bytes") if getattr(s, name) is not None},
             "store": s.store,
-            **({} if s.quality is None else {"quality": s.quality}),
+            **{name: getattr(s, name) for name in ("quality", "pixels") if getattr(s, name) is not None},
             "class_orders": s.class_orders,
             "networks": s.networks,
             "seed": s.seed,
@@ -180,7 +180,8 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
     # By its name from here on: a folder's path says something on this machine only.
-    plan = ExperimentPlan(replace(filled, dataset=data.name), data, recipes, methods, learned, device)
+    filled = replace(filled, dataset=data.name, quality=_settled_quality(filled, data))
+    plan = ExperimentPlan(filled, data, recipes, methods, learned, device)
     _check_budget(plan)
     memory.check_channels(data.train.images.shape[1])
     _check_methods(plan)
@@ -195,6 +196,7 @@ def default_folder(plan: ExperimentPlan) -> Path:
     name, value = s.budget.given
     budget = "" if (name, value) == ("images_per_class", 20) else f"-{short[name]}{value}"
     store = "" if s.store == "uint8" else f"-{s.store}{'' if s.quality is None else s.quality}"
+    store += "" if s.pixels is None else f"-{s.pixels}px"
     names = "-".join(recipe.name for recipe in plan.recipes)
     protocol = "" if s.protocol == "common" else f"-{s.protocol}"
     return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}{protocol}-{s.preset}"
@@ -203,6 +205,15 @@ def default_folder(plan: ExperimentPlan) -> Path:
 def _budgets(settings: ContinualSettings) -> dict[str, int]:
     """Those that are given."""
     return {one.name: value for one in fields(Budget) if (value := getattr(settings, one.name)) is not None}
+
+
+def _settled_quality(settings: ContinualSettings, data: Dataset) -> int | None:
+    """The quality of the store, chosen for all classes if it is left open."""
+    memory = settings.memory(data.normalization, data.num_classes)
+    label = int(torch.bincount(data.train.labels).argmin())
+    images = data.train.of_classes([label]).images
+    memory.settle_quality(images, len(images), data.num_classes)
+    return memory.quality
 
 
 def _check_budget(plan: ExperimentPlan) -> None:

@@ -24,6 +24,8 @@ def announce(
         if s.store == "float32"
         else (f", stored as {s.store}" + ("" if s.quality is None else f" of quality {s.quality}"))
     )
+    if s.pixels is not None:
+        budget += f" at {s.pixels} x {s.pixels} pixels"
     reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {s.steps} steps, {budget}")
     reporter.line(
         f"  memories  {', '.join(r.label for r in plan.recipes)}; "

@@ -29,7 +29,9 @@ class ContinualSettings:
         images_per_class, mem_size, bytes_per_class, mem_bytes: the budget, one of them; see
             :class:`clreplay.memory.budget.Budget`.
         store: how images are kept, one of :data:`clreplay.memory.stores.STORES`.
-        quality: of a store that is an image codec; None takes its default.
+        quality: of a store that is an image codec; None takes its default, ``auto`` the highest at which all images of
+            a class fit in the end.
+        pixels: height and width of what is kept of every image, enlarged again to be trained on.
         steps: experiences that the classes are split into evenly.
         class_orders: how many orders (legacy NumPy permutations of seeds 0, 1, ...).
         networks: networks trained a step.
@@ -51,7 +53,8 @@ class ContinualSettings:
     bytes_per_class: int | None = None
     mem_bytes: int | None = None
     store: str = "uint8"
-    quality: int | None = None
+    quality: int | str | None = None
+    pixels: int | None = None
     steps: int = 5
     class_orders: int | None = None
     networks: int | None = None
@@ -85,5 +88,6 @@ class ContinualSettings:
             normalization=normalization,
             store=self.store,
             quality=self.quality,
+            pixels=self.pixels,
             total_classes=total_classes,
         )

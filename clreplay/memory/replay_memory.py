@@ -16,11 +16,12 @@ from clreplay.memory.budget import Budget
 from clreplay.memory.codecs import CODECS
 from clreplay.memory.decoders import decoder
 from clreplay.memory.slot import Slot
-from clreplay.memory.stores import Store, find_store
+from clreplay.memory.stores import AUTO, Store, best_quality, find_store
 from clreplay.runtime.files import replacing
 
-FORMAT_VERSION = 3
-"""1: without decodings, 2: uint8 and float32 only; both are still read."""
+FORMAT_VERSION = 4
+"""1: without decodings, 2: uint8 and float32 only, 3: pictures as large as they are trained on, as it still is written
+where they are; all are read."""
 
 
 class ReplayMemory:
@@ -46,11 +47,14 @@ class ReplayMemory:
             shrink. Otherwise they are ready to be halved.
         normalization: how real pixel codes become network input.
         store: one of :data:`clreplay.memory.stores.STORES`; ``float32`` is for condensed images.
-        quality: of a codec, within its range; None takes its default.
+        quality: of a codec, within its range; None takes its default. ``auto`` chooses it by the first classes that
+            arrive: the highest at which all their images fit, see :func:`clreplay.memory.stores.best_quality`.
+        pixels: height and width of what is kept of every image, which is enlarged again to be trained on; None keeps
+            images as they are.
 
     Raises:
         ValueError: not exactly one budget is given, or it is no integer of at least 1; the store is unknown, or cannot
-            be had here, or takes no such quality.
+            be had here, or takes no such quality; pixels are none.
     """
 
     def __init__(
@@ -59,14 +63,15 @@ class ReplayMemory:
         mem_size: int | None = None,
         normalization: Normalization | None = None,
         store: str = "uint8",
-        quality: int | None = None,
+        quality: int | str | None = None,
         bytes_per_class: int | None = None,
         mem_bytes: int | None = None,
         total_classes: int | None = None,
+        pixels: int | None = None,
     ) -> None:
         self.budget, self.total_classes = Budget(images_per_class, mem_size, bytes_per_class, mem_bytes), total_classes
-        self._store = find_store(store, quality)
-        self.normalization, self.store, self.quality = normalization, store, quality
+        self._store = find_store(store, quality, pixels)
+        self.normalization, self.store, self.quality, self.stored_pixels = normalization, store, quality, pixels
         self.slots: dict[int, Slot] = {}
         self.record: list[dict[str, Any]] = []
         self.info: dict[str, Any] = {}
@@ -190,6 +195,9 @@ class ReplayMemory:
             return {label: quotas[label] for label in new_classes}
         self._check_new(new_classes)
         share, counts = self.budget.share(len(self.slots) + len(new_classes)), {}
+        if self.quality == AUTO and new_classes:
+            smallest = min((real(label) for label in new_classes), key=len)
+            self.settle_quality(smallest, len(smallest), len(self.slots) + len(new_classes))
         for label in new_classes:
             images = real(label)
             expected = self.expected_images(share, images, condensed)
@@ -202,6 +210,23 @@ class ReplayMemory:
     def expected_images(self, size: int, sample: Tensor, condensed: bool = True) -> int:
         """How many images such as real ones are expected to fit into so many bytes, see :meth:`Store.count_for`."""
         return self._store.count_for(size, sample, condensed, self.normalization)
+
+    def settle_quality(self, images: Tensor, count: int, classes: int) -> None:
+        """Choose the quality that was left open, for as many classes as will be in memory in the end.
+
+        Args:
+            images: uint8 pixel codes of some images of a class, (k, c, h, w); from floats nothing can be told, so the
+                default is taken.
+            count: images of the class.
+            classes: that are in memory, if nobody knows how many will come.
+        """
+        if self.quality != AUTO:
+            return
+        self.quality = None
+        if self.budget.in_bytes and images.dtype == torch.uint8:
+            share = self.budget.share(max(classes, self.total_classes or 0))
+            self.quality = best_quality(self.store, share, images, count, self.stored_pixels)
+        self._store = find_store(self.store, self.quality, self.stored_pixels)
 
     def check_share(self, classes: int, counts: Sequence[int]) -> None:
         """Whether a budget in bytes leaves every class an image.
@@ -256,6 +281,9 @@ class ReplayMemory:
                 those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
         self._check_new(list(images))
+        if self.quality == AUTO:  # nobody asked how many images: those that are here are all
+            smallest = min(images.values(), key=len)
+            self.settle_quality(smallest, len(smallest), len(self.slots) + len(images))
         quotas = None if self.budget.in_bytes else self.quotas_with(list(images))
         shapes = [slot.shape for slot in self.slots.values()] or [tuple(next(iter(images.values())).shape[1:])]
         for label, new in images.items():
@@ -305,11 +333,12 @@ class ReplayMemory:
     def state_dict(self) -> dict[str, Any]:
         """Tensors under plain names, and ``settings`` (JSON text): all that the memory is."""
         settings = {
-            "format": FORMAT_VERSION,
+            "format": FORMAT_VERSION if self.stored_pixels else FORMAT_VERSION - 1,
             **asdict(self.budget),
             "total_classes": self.total_classes,
             "store": self.store,
             "quality": self.quality,
+            "pixels": self.stored_pixels,
             "normalization": None
             if self.normalization is None
             else [list(self.normalization.mean), list(self.normalization.std)],
@@ -335,12 +364,13 @@ class ReplayMemory:
         settings = json.loads(state["settings"])
         if not 1 <= settings["format"] <= FORMAT_VERSION:
             raise ValueError(f"memory format {settings['format']} is not one of 1 to {FORMAT_VERSION}; update clreplay")
-        store = find_store(settings["store"], settings.get("quality"))
+        store = find_store(settings["store"], settings.get("quality"), settings.get("pixels"))
         budget = Budget(**{one.name: settings.get(one.name) for one in fields(Budget)})
         slots = {entry[0]: _read_slot(store, entry, state) for entry in settings["classes"]}
         normalization = settings["normalization"]
         self.budget, self.total_classes = budget, settings.get("total_classes")
         self.store, self.quality, self._store = settings["store"], settings.get("quality"), store
+        self.stored_pixels = settings.get("pixels")
         self.normalization = normalization and Normalization(*(tuple(v) for v in normalization))
         self.slots, self.record, self.info = slots, settings["record"], settings["info"]
         self._decoded = None

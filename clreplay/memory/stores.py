@@ -25,6 +25,7 @@ from clreplay.memory.codecs import (
 )
 from clreplay.memory.packed import pack, unpack
 from clreplay.memory.quantization import decode, encode
+from clreplay.memory.smaller import SmallerStore
 
 Parts = Mapping[str, Tensor]
 """What is kept of a class, by name; a memory's file has the same tensors."""
@@ -363,16 +364,33 @@ STORES = ("uint8", "float32", "4bit", "2bit", *CODECS)
 """What ``store`` may be."""
 
 
-def find_store(name: str, quality: int | None = None) -> Store:
+AUTO = "auto"
+"""The ``quality`` that is chosen by the images and the budget, see :func:`best_quality`."""
+
+
+def find_store(name: str, quality: int | str | None = None, pixels: int | None = None) -> Store:
     """The store of a name.
 
     Args:
         name: one of :data:`STORES`.
-        quality: of a codec that loses something; None takes its default.
+        quality: of a codec that loses something; None takes its default, and so does ``auto`` until it is chosen.
+        pixels: height and width of what is kept of every image; None keeps them as they are.
 
     Raises:
-        ValueError: there is no such store, this Pillow lacks its codec, or it takes no such quality.
+        ValueError: there is no such store, this Pillow lacks its codec, or it takes no such quality; or images cannot
+            be so small.
     """
+    if pixels is not None:
+        if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
+            raise ValueError(f"pixels must be an integer of at least 1, got {pixels!r}")
+        return SmallerStore(find_store(name, quality), pixels)
+    if quality == AUTO:
+        if name not in CODECS or CODECS[name].qualities is None:
+            lossy = [codec for codec, about in CODECS.items() if about.qualities is not None]
+            raise ValueError(
+                f"quality auto belongs to the stores {', '.join(lossy)}, got it for {name!r}; leave it out"
+            )
+        quality = None
     if name in CODECS:
         return CodedStore(name, check_codec(name, quality))
     if name not in STORES:
@@ -380,3 +398,25 @@ def find_store(name: str, quality: int | None = None) -> Store:
     if quality is not None:
         raise ValueError(f"quality belongs to the stores {', '.join(CODECS)}, got it for {name!r}; leave it out")
     return PackedStore(int(name[0])) if name.endswith("bit") else PlainStore(floats=name == "float32")
+
+
+def best_quality(name: str, size: int, images: Tensor, count: int, pixels: int | None = None) -> int:
+    """The highest quality at which all images of a class fit into its bytes; the default where they do not.
+
+    More pictures are worth more than finer ones down to the codec's default quality, which is chosen so; below it the
+    pictures suffer more than their number gives (``results/README.md``). Once all of them are kept, bytes that are left
+    make them finer.
+
+    Args:
+        name: a codec with qualities.
+        size: bytes of the class.
+        images: uint8 (k, c, h, w), some images of the class: a mosaic of them is coded at every quality that is tried.
+        count: images of the class.
+        pixels: see :func:`find_store`.
+    """
+    codec, sample = CODECS[name], images[: SIDE**2]
+    ladder = [quality for quality in range(codec.qualities[1] // 5 * 5, codec.quality, -5)]
+    for quality in ladder:
+        if find_store(name, quality, pixels).count_for(size, sample, False, None) >= count:
+            return quality
+    return codec.quality

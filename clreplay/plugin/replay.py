@@ -79,7 +79,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         cache: folder where condensed classes are stored for other runs and class orders; None stores none.
         store: how images are kept: ``uint8``, the default, ``float32`` (condensed ones, at four times the bytes),
             ``4bit``, ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
-        quality: of a store that is an image codec; None takes its default.
+        quality: of a store that is an image codec; None takes its default, ``auto`` the highest at which all images
+            of a class fit into its bytes.
+        pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: budgets in bytes instead of images, of a class or in all; everything that is stored
             is counted, and they are never exceeded.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
@@ -116,7 +118,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         real_images: Callable[[Any], RealImages] | None = None,
         cache: str | Path | None = None,
         store: str | None = None,
-        quality: int | None = None,
+        quality: int | str | None = None,
+        pixels: int | None = None,
         bytes_per_class: int | None = None,
         mem_bytes: int | None = None,
         **settings: Any,
@@ -125,10 +128,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         if memory is None:
-            memory = ReplayMemory(**budget, store=store or "uint8", quality=quality)
-        elif any(given is not None for given in (*budget.values(), store, quality)):
+            memory = ReplayMemory(**budget, store=store or "uint8", quality=quality, pixels=pixels)
+        elif any(given is not None for given in (*budget.values(), store, quality, pixels)):
             raise ValueError(
-                f"memory brings its own budget and store; leave {', '.join(budget)}, store and quality out"
+                f"memory brings its own budget and store; leave {', '.join(budget)}, store, quality and pixels out"
             )
         self.memory = memory
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)

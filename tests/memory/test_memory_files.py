@@ -104,7 +104,7 @@ def spoiled(change):
         (lambda state, settings: state.pop("9.scale"), "the memory lacks 9.scale; it is incomplete"),
         (lambda state, settings: state.update({"9.codes": state["9.codes"][:3]}), "class 9 .* must have 4 images"),
         (lambda state, settings: state.update({"9.offset": state["9.offset"][:, :2]}), r"class 9 .*\(4, 2\)"),
-        (lambda state, settings: settings.update(format=4), "memory format 4 is not one of 1 to 3; update"),
+        (lambda state, settings: settings.update(format=5), "memory format 5 is not one of 1 to 4; update"),
     ],
     ids=["lacks", "fewer", "misshapen", "format"],
 )
