@@ -226,9 +226,11 @@ class CodedStore:
     def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
         """See :class:`Store`; an estimate from one mosaic of the sample, and from real images for condensed ones."""
         codes, _ = _pictures(sample[: SIDE**2])
-        each = len(encode_mosaics(codes, self.codec, self.quality)[0]) + _BYTES_A_MOSAIC
-        ranges = 2 * 4 * sample.shape[1] if condensed else 0
-        return max(0, (size - ranges) * len(codes) // each)
+        whole = len(encode_mosaics(codes, self.codec, self.quality)[0]) + _BYTES_A_MOSAIC
+        free = size - (2 * 4 * sample.shape[1] if condensed else 0)
+        if free >= whole:
+            return free * len(codes) // whole
+        return self._largest(codes, free - _BYTES_A_MOSAIC)[0]  # a header weighs more in less than a mosaic
 
     def encode_within(
         self, images: Tensor, sizes: Sequence[int], normalization: Normalization | None
