@@ -26,10 +26,8 @@ def announce(
     )
     if s.pixels is not None:
         budget += f" at {s.pixels} x {s.pixels} pixels"
-    reporter.line(
     steps = f"{s.steps} step{'s' if s.steps > 1 else ''}"
     reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {steps}, {budget}")
-    )
     reporter.line(
         f"  memories  {', '.join(r.label for r in plan.recipes)}; "
         f"{s.class_orders} class order(s), {s.networks} network(s) a step"
