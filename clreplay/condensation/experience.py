@@ -54,7 +54,7 @@ def condense_experience(
             left a class out or names another decoder than its method does.
     """
     selects, each = configured.method.selects, configured.real_images_each()
-    counts = memory.counts_for(real.classes, real.raw, condensed=not selects, real_images_each=each)
+    counts = memory.counts_for(real.classes, real.raw, not selects, each, getattr(configured.settings, "tiles", 1))
     real.check_counts(counts)
     configured.check(counts, real.shape, who)
     start = time.perf_counter()

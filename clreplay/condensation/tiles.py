@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from clreplay.memory.decoders import joined
-from clreplay.memory.smaller import shrink
 from clreplay.runtime.later import later
 
 FACTORS = (1, 2, 3, 4)
@@ -62,18 +58,3 @@ def check_tiles(settings: Any, counts: Mapping[int, int], shape: tuple[int, int,
             f"tiles must divide the height and width of the images, {shape[1]} x {shape[2]}, got {settings.tiles}; "
             "choose another number, or pad or resize the images"
         )
-
-
-def tile(images: Tensor, factor: int) -> Tensor:
-    """Images in one another's place: ``factor * factor`` in each, row by row, every one the mean of its blocks.
-
-    Args:
-        images: (k * factor * factor, c, h, w), uint8 or float.
-        factor: tiles in a row and in a column; it divides h and w.
-
-    Returns:
-        (k, c, h, w) of the same kind.
-    """
-    if factor == 1:
-        return images
-    return joined(shrink(images, *(side // factor for side in images.shape[2:])), factor)

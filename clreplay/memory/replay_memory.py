@@ -13,9 +13,10 @@ from torch import Tensor
 
 from clreplay.data import Normalization
 from clreplay.memory.budget import Budget
-from clreplay.memory.codecs import CODECS
+from clreplay.memory.codecs import CODECS, SIDE
 from clreplay.memory.decoders import decoder
 from clreplay.memory.slot import Slot
+from clreplay.memory.smaller import tile
 from clreplay.memory.stores import AUTO, Store, best_quality, find_store
 from clreplay.runtime.files import replacing
 
@@ -175,6 +176,7 @@ class ReplayMemory:
         real: Callable[[int], Tensor],
         condensed: bool = True,
         real_images_each: int = 1,
+        tiles: int = 1,
     ) -> dict[int, int]:
         """How many images to make of every new class.
 
@@ -186,6 +188,7 @@ class ReplayMemory:
             condensed: whether images will be made, not selected; of images that are selected, a few more than are
                 expected to fit into coded mosaics, since those that do not fit cost nothing.
             real_images_each: real images that a stored one is made of.
+            tiles: small images in a row and in a column of what will be stored; they code worse than large ones.
 
         Raises:
             ValueError: a new class is in memory already, or the budget is smaller than an image a class.
@@ -197,10 +200,11 @@ class ReplayMemory:
         share, counts = self.budget.share(len(self.slots) + len(new_classes)), {}
         if self.quality == AUTO and new_classes:
             smallest = min((real(label) for label in new_classes), key=len)
-            self.settle_quality(smallest, len(smallest), len(self.slots) + len(new_classes))
+            count, classes = len(smallest) // real_images_each, len(self.slots) + len(new_classes)
+            self.settle_quality(_as_stored(smallest, tiles), count, classes)
         for label in new_classes:
             images = real(label)
-            expected = self.expected_images(share, images, condensed)
+            expected = self.expected_images(share, _as_stored(images, tiles), condensed)
             if self.store in CODECS and not condensed:
                 expected = expected * 5 // 4 + 1
             counts[label] = min(len(images) // real_images_each, expected)
@@ -419,6 +423,12 @@ class ReplayMemory:
         if dataset is not None and found != dataset:
             raise ValueError(f"{path} is a memory of {found!r}, not of {dataset!r}; pass the file of that data set")
         return memory
+
+
+def _as_stored(images: Tensor, tiles: int) -> Tensor:
+    """A mosaic's worth of real images as they look with so many tiles; all of them where there are none."""
+    whole = min(len(images) // tiles**2, SIDE**2) * tiles**2
+    return tile(images[:whole], tiles) if tiles > 1 and whole else images
 
 
 def _read_slot(store: Store, entry: list[Any], state: dict[str, Any]) -> Slot:

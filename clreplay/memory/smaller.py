@@ -1,4 +1,4 @@
-"""Pictures that are kept smaller than they are trained on."""
+"""Pictures that are kept smaller than they are trained on: each by itself, or several in the place of one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clreplay.data import Normalization
+from clreplay.memory.decoders import joined
 
 Parts = Mapping[str, Tensor]
 Shape = tuple[int, int, int]
@@ -99,3 +100,18 @@ def shrink(images: Tensor, height: int, width: int) -> Tensor:
     else:
         small = F.interpolate(values, (height, width), mode="bilinear", align_corners=False, antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else small
+
+
+def tile(images: Tensor, factor: int) -> Tensor:
+    """Images in one another's place: ``factor * factor`` in each, row by row, every one the mean of its blocks.
+
+    Args:
+        images: (k * factor * factor, c, h, w), uint8 or float.
+        factor: tiles in a row and in a column; it divides h and w.
+
+    Returns:
+        (k, c, h, w) of the same kind.
+    """
+    if factor == 1:
+        return images
+    return joined(shrink(images, *(side // factor for side in images.shape[2:])), factor)

@@ -9,6 +9,7 @@ from memory_helpers import NORMALIZATION, codes, floats
 from clreplay.memory.budget import Budget
 from clreplay.memory.codecs import CODECS
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.memory.smaller import tile
 from clreplay.memory.stores import STORES
 
 EACH = 60
@@ -150,3 +151,25 @@ def test_a_wrong_budget_is_named(given_budget, message):
 def test_images_a_class_that_are_floats_are_counted_as_floats():
     memory = ReplayMemory(bytes_per_class=1_000, store="float32")
     assert memory.counts_for([0], lambda label: floats(9, size=8)) == {0: 1_000 // 768}
+
+
+@pytest.mark.parametrize("store", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("condensed", [True, False])
+def test_tiles_are_expected_to_take_the_bytes_that_they_take(store, condensed):
+    """Four small pictures in one have more edges than one large picture: fewer of them fit."""
+    waves = torch.linspace(0, 6.28, 16)
+    chance = torch.Generator().manual_seed(0)
+    turns, phases = torch.rand(240, 3, 2, generator=chance), 6.28 * torch.rand(240, 3, 1, 1, generator=chance)
+    slope = turns[..., :1, None] * waves[None, None, :, None] + turns[..., 1:, None] * waves[None, None, None, :]
+    pictures = (127 + 120 * torch.sin(slope + phases)).round().to(torch.uint8)
+    expected = {}
+    for tiles in (1, 2):
+        memory = ReplayMemory(mem_bytes=1500, normalization=NORMALIZATION, store=store, total_classes=1)
+        counts = memory.counts_for([0], lambda _: pictures, condensed, 1 if condensed else tiles**2, tiles)
+        expected[tiles] = counts[0]
+        made = tile(pictures[: counts[0] * tiles**2], tiles)
+        memory.add({0: NORMALIZATION.apply(made) if condensed else made})
+        kept = len(memory)
+        assert memory.memory_bytes <= 1500 and kept >= 0.7 * counts[0]
+        assert kept < len(pictures) // tiles**2, "the budget must have decided"
+    assert expected[2] < expected[1]

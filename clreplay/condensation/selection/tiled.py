@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from clreplay.condensation.registry import Condensed
-from clreplay.condensation.tiles import TiledSettings, decoding, tile
+from clreplay.condensation.tiles import TiledSettings, decoding
+from clreplay.memory.smaller import tile
 
 
 def wanted(counts: Mapping[int, int], settings: TiledSettings) -> dict[int, int]:

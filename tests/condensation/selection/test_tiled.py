@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from clreplay import condense
 from clreplay.condensation import RealImages
-from clreplay.condensation.tiles import TiledSettings, tile
+from clreplay.condensation.tiles import TiledSettings
 from clreplay.memory.decoders import DECODERS, tiles
+from clreplay.memory.smaller import tile
 from clreplay.recipes.recipe import load_recipe
 
 SELECTIONS = ["random", "herding", "kmeans", "forgetting"]
