@@ -391,7 +391,7 @@ def test_networks_that_condensing_needs_are_in_the_estimate_and_correct_nothing(
     made = plan_experiment(asked)
     expected = forecast(made)
     assert 0 < expected.encoders["tgdd"] < expected.condensing["tgdd"]
-    assert not (tmp_path / "cache" / "encoders").exists(), "an estimate trains nothing"
+    assert not (tmp_path / "cache" / "weights").exists(), "an estimate trains nothing"
     lines: list[str] = []
     run_experiment(asked, tmp_path / "run", Reporter(lines.append, terminal=False))
     assert [line for line in lines if "corrected after" in line and "of 60 iterations" in line]

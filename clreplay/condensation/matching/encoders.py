@@ -7,27 +7,23 @@ weights (DANCE). A further network of the same training may judge the class of t
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clreplay.condensation.engine.weight_file import Saved, WeightFile
+from clreplay.condensation.real_images import RealImages
 from clreplay.data import Normalization
 from clreplay.networks import ConvNet, FlatParameters, Network
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_not_negative, check_positive
-from clreplay.runtime.files import user_cache
 from clreplay.runtime.later import later
 from clreplay.runtime.precision import logits_in
 from clreplay.runtime.progress import Progress
@@ -36,11 +32,7 @@ from clreplay.training.augmentation import parse_strategy
 from clreplay.training.cutmix import CutMixSettings, batches
 from clreplay.training.loop import fit
 
-logger = logging.getLogger(__name__)
-
 ENCODERS = ("random", "trajectory", "interpolated")
-ARITHMETIC = 1
-"""Raised whenever a change of the code changes trained weights."""
 SECONDS_BETWEEN_SAVES = 60.0
 UNIT = "epochs of the encoders"
 
@@ -115,13 +107,12 @@ class TrainedNetworks:
     Args:
         network: on its device; its parameters become views of one flat buffer.
         twin: another of the same kind: it is trained, and judges classes afterwards.
-        images: real images of all classes, (n, c, h, w); uint8 with ``normalization``.
+        real: the experience, by which its networks are found again.
+        images: its images, class after class, (n, c, h, w); uint8 with ``normalization``.
         labels: (n,), outputs of the network.
         settings: :class:`EncoderSettings` with the network's and the ``precision`` beside them.
         seed: of all chance.
-        name: names the images; with settings and seed it names what was trained.
         normalization: of uint8 images.
-        folder: where trained networks are kept and found again; None takes ``encoders`` of the user's cache.
 
     Attributes:
         network: in training mode: batch norm, where chosen, uses the batch's own statistics.
@@ -133,18 +124,16 @@ class TrainedNetworks:
         self,
         network: Network,
         twin: Network,
+        real: RealImages,
         images: Tensor,
         labels: Tensor,
         settings: Any,
         seed: int,
-        name: str,
         normalization: Normalization | None = None,
-        folder: Path | None = None,
     ) -> None:
-        self.network, self.twin, self.settings, self.seed, self.name = network.train(), twin, settings, seed, name
-        self.images, self.labels, self.normalization = images, labels, normalization
+        self.network, self.twin, self.settings, self.seed = network.train(), twin, settings, seed
+        self.real, self.images, self.labels, self.normalization = real, images, labels, normalization
         self.parameters, self._twin = FlatParameters(network), FlatParameters(twin)
-        self.folder = user_cache() / "encoders" if folder is None else folder
         self.seconds, self.found = 0.0, 0
         self._weights: list[Tensor] = []  # of every network the kept ones, (rows, parameters)
         self._number: int | None = None
@@ -221,8 +210,8 @@ class TrainedNetworks:
     def _trained(self, index: int, report: Callable[[int], None]) -> Tensor:
         """The kept weights of one network: after every epoch, or the first and the last, (rows, parameters)."""
         how, device = encoder_training(self.settings), self._twin.buffer.device
-        key = (self.seed, "encoder", self.name, index)
-        file = _Kept(self.folder / f"{self._address(how, index, device)}.safetensors")
+        key = (self.seed, "encoder", *(self.real.keys[label] for label in self.real.classes), index)
+        file = self._file(how, index, device)
         every = self.settings.encoders == "trajectory"
         self._twin.redraw(generator(*key, "network", device=device))
         kept, momentum = [self._twin.buffer.clone()], torch.zeros_like(self._twin.buffer)
@@ -248,16 +237,21 @@ class TrainedNetworks:
                 kept.append(self._twin.buffer.clone())
             report(epoch)
             if epoch < how.epochs and time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
-                file.save(kept, epoch, time.perf_counter() - start, self._twin.buffer, momentum)
+                seconds = time.perf_counter() - start
+                file.save(Saved(torch.stack(kept), epoch, seconds, self._twin.buffer, momentum))
                 last_save = time.monotonic()
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"training of encoder {index} diverged (loss {loss.item()}); lower encoder_lr (now {how.lr:g})"
             )
         seconds = time.perf_counter() - start
-        file.save(kept, epoch, seconds)
+        found = torch.stack(kept)
+        file.save(Saved(found, epoch, seconds))
         self.seconds += seconds
-        return torch.stack(kept)
+        return found
+
+    def _file(self, how: CutMixSettings, index: int, device: torch.device) -> WeightFile:
+        return WeightFile(self.real, device, ["encoder", asdict(how), self.settings.encoders, self.seed, index])
 
     def _one_epoch(
         self, network: Network, optimizer: torch.optim.SGD, how: CutMixSettings, key: tuple[int | str, ...]
@@ -281,13 +275,6 @@ class TrainedNetworks:
             loss,
         )
 
-    def _address(self, how: CutMixSettings, index: int, device: torch.device) -> str:
-        """Hash of all that decides the weights."""
-        version = ".".join(torch.__version__.split(".")[:2])
-        values = {one.name: getattr(how, one.name) for one in fields(how)}
-        parts = [ARITHMETIC, version, self.name, values, self.settings.encoders, self.seed, index, device.type]
-        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
-
 
 def _between(weights: Tensor, row: float) -> Tensor:
     """A row of (rows, parameters), or what lies between two."""
@@ -303,64 +290,3 @@ def _sgd(network: Network, how: CutMixSettings, momentum: Tensor) -> torch.optim
     for parameter, part in zip(parameters, momentum.split([p.numel() for p in parameters])):
         optimizer.state[parameter]["momentum_buffer"] = part.view_as(parameter)
     return optimizer
-
-
-@dataclass(frozen=True)
-class _Saved:
-    weights: Tensor
-    epoch: int
-    seconds: float
-    current: Tensor | None
-    momentum: Tensor | None
-
-
-class _Kept:
-    """The file of one network's weights, finished or in training; a full or read-only disk costs a warning."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def load(self, parameters: int) -> _Saved | None:
-        """What is there; None if nothing is, or nothing that fits."""
-        from safetensors import SafetensorError, safe_open
-
-        if not self.path.is_file():
-            return None
-        try:
-            with safe_open(str(self.path), framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-            epoch, seconds = int(about["epoch"]), float(about["seconds"])
-            found = _Saved(tensors["weights"], epoch, seconds, tensors.get("current"), tensors.get("momentum"))
-            rows = [found.weights, *(part[None] for part in (found.current, found.momentum) if part is not None)]
-            if any(part.ndim != 2 or part.shape[1] != parameters for part in rows):
-                raise ValueError("its weights are of another network")
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            logger.warning("ignoring the damaged file of trained weights %s (%s)", self.path, error)
-            return None
-        return found
-
-    def save(
-        self,
-        kept: list[Tensor],
-        epoch: int,
-        seconds: float,
-        current: Tensor | None = None,
-        momentum: Tensor | None = None,
-    ) -> None:
-        """Write all of it, or leave what is there."""
-        from safetensors.torch import save
-
-        tensors = {"weights": torch.stack(kept).cpu()}
-        if current is not None and momentum is not None:
-            tensors |= {"current": current.cpu(), "momentum": momentum.cpu()}
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")  # processes write the same weights
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_bytes(save(tensors, {"epoch": str(epoch), "seconds": f"{seconds:.3f}"}))
-                partial.replace(self.path)
-            finally:
-                partial.unlink(missing_ok=True)
-        except OSError as error:
-            logger.warning("cannot keep trained weights in %s: %s", self.path.parent, error)

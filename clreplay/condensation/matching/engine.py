@@ -8,7 +8,6 @@ threads, with the same outcome (to float rounding): one at a time suits a CPU's 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -112,9 +111,7 @@ class MatchingEngine(GroupEngine):
         network, twin = (
             self.settings.build(len(self.real.classes), *self.real.shape[:2]).to(self.device) for _ in range(2)
         )
-        classes = "".join(f"{self.real.keys[label]} {self.real.count(label)} " for label in self.real.classes)
-        name = hashlib.blake2b(classes.encode(), digest_size=16).hexdigest()
-        return TrainedNetworks(network, twin, images, outputs, self.settings, self.seed, name, codes)
+        return TrainedNetworks(network, twin, self.real, images, outputs, self.settings, self.seed, codes)
 
     def training_set(self) -> tuple[Tensor, Tensor, Normalization | None]:
         """All real images, class after class, the output of a network that stands for each, and the normalization of

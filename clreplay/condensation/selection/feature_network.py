@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from clreplay.condensation.engine.weight_file import Saved, WeightFile
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.condensation.selection.tiled import stored, wanted
@@ -98,7 +101,8 @@ def trained_on(
     unit: str = "epochs",
     watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> nn.Module:
-    """A fresh network with an output a class, trained on all images of an experience.
+    """A fresh network with an output a class, trained on all images of an experience; or, where nobody watches, found
+    as it was trained before (``~/.cache/clreplay/weights``).
 
     Args:
         real: the experience. Its classes come one after another, each in the order of ``real.raw``.
@@ -118,6 +122,16 @@ def trained_on(
     network.to(device)
     if isinstance(network, ConvNet):
         network.fuse()
+    parameters = list(network.parameters())
+    trained = {one.name: getattr(settings, one.name) for one in fields(DataTrainingSettings)}
+    file = WeightFile(real, device, ["features", purpose, trained, seed])
+    size = sum(parameter.numel() for parameter in parameters)
+    if watch is None and (saved := file.load(size)) is not None and saved.buffers.keys() == _buffers(network).keys():
+        vector_to_parameters(saved.weights[0].to(device), parameters)
+        for name, values in network.named_buffers():
+            values.copy_(saved.buffers[name])
+        return network.train()
+    start = time.perf_counter()
     labels = torch.cat([torch.full((real.count(label),), i) for i, label in enumerate(real.classes)])
     train(
         network,
@@ -129,4 +143,12 @@ def trained_on(
         None if progress is None else lambda done, total: progress(done, total, unit),
         watch,
     )
+    if watch is None:
+        weights, seconds = parameters_to_vector(parameters).detach()[None], time.perf_counter() - start
+        file.save(Saved(weights, settings.epochs_for(len(labels)), seconds, buffers=_buffers(network)))
     return network
+
+
+def _buffers(network: nn.Module) -> dict[str, Tensor]:
+    """Statistics of batch norm."""
+    return {name: values.detach().clone() for name, values in network.named_buffers()}

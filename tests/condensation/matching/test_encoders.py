@@ -42,7 +42,7 @@ engine = maker(MatchingEngine, TINY, count=2)
 def cache(tmp_path, monkeypatch):
     """A cache of its own: what one test trained must not be found by another."""
     monkeypatch.setenv("CLREPLAY_CACHE", str(tmp_path))
-    return tmp_path / "encoders"
+    return tmp_path / "weights"
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def real(pixels):
 
 def trained_slowly(some, index):
     """Weights after 0, 1, ... epochs: every length trained from the start, by the loop that learners are trained by."""
-    networks, how = some.networks, encoders.encoder_training(some.settings)
+    how = encoders.encoder_training(some.settings)
     found = []
     for epochs in range(how.epochs + 1):
         network = some.settings.build(len(some.real.classes), *some.real.shape[:2])
         flat = FlatParameters(network)
-        key = (some.seed, "encoder", networks.name, index)
+        key = (some.seed, "encoder", *(some.real.keys[label] for label in some.real.classes), index)
         flat.redraw(generator(*key, "network"))
         # As long as the whole training, so that rates drop where they do; stopped after an epoch.
         stop = Stop(epochs)

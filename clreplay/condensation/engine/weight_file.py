@@ -1,0 +1,110 @@
+"""Weights that were trained on an experience, in a file of their own: found again by whoever needs the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clreplay.condensation.real_images import RealImages
+from clreplay.runtime.files import user_cache
+
+logger = logging.getLogger(__name__)
+
+ARITHMETIC = 1
+"""Raised whenever a change of the code changes trained weights."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds.
+
+    Attributes:
+        weights: the kept ones, (rows, parameters).
+        epoch: epochs done.
+        seconds: that they took.
+        current, momentum: of a training that is not finished, (parameters,).
+        buffers: what the network has beside weights, by name: statistics of batch norm.
+    """
+
+    weights: Tensor
+    epoch: int
+    seconds: float
+    current: Tensor | None = None
+    momentum: Tensor | None = None
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class WeightFile:
+    """The file of one network's weights, finished or in training; a full or read-only disk costs a warning.
+
+    Args:
+        real: the experience; its classes, in order, and their images are part of the address.
+        device: its kind is, too, and the version of PyTorch.
+        parts: all else that decides the weights, as JSON knows it.
+        folder: None takes ``weights`` of the user's cache.
+    """
+
+    def __init__(
+        self, real: RealImages, device: torch.device, parts: Sequence[Any], folder: Path | None = None
+    ) -> None:
+        version = ".".join(torch.__version__.split(".")[:2])
+        classes = [[real.keys[label], real.count(label)] for label in real.classes]
+        address = json.dumps([ARITHMETIC, version, classes, torch.device(device).type, *parts], sort_keys=True)
+        name = hashlib.blake2b(address.encode(), digest_size=20).hexdigest()
+        self.path = (user_cache() / "weights" if folder is None else folder) / f"{name}.safetensors"
+
+    def load(self, parameters: int) -> Saved | None:
+        """What is there; None if nothing is, or nothing that fits so many parameters."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(str(self.path), framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            buffers = {name.removeprefix("buffer."): t for name, t in tensors.items() if name.startswith("buffer.")}
+            found = Saved(
+                tensors["weights"],
+                int(about["epoch"]),
+                float(about["seconds"]),
+                tensors.get("current"),
+                tensors.get("momentum"),
+                buffers,
+            )
+            rows = [found.weights, *(part[None] for part in (found.current, found.momentum) if part is not None)]
+            if any(part.ndim != 2 or part.shape[1] != parameters for part in rows):
+                raise ValueError("its weights are of another network")
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            logger.warning("ignoring the damaged file of trained weights %s (%s)", self.path, error)
+            return None
+        return found
+
+    def save(self, content: Saved) -> None:
+        """Write all of it, or leave what is there."""
+        from safetensors.torch import save
+
+        tensors = {"weights": content.weights.cpu()}
+        if content.current is not None and content.momentum is not None:
+            tensors |= {"current": content.current.cpu(), "momentum": content.momentum.cpu()}
+        tensors |= {f"buffer.{name}": values.cpu() for name, values in content.buffers.items()}
+        tensors = {name: values.contiguous() for name, values in tensors.items()}
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")  # processes write the same weights
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(save(tensors, {"epoch": str(content.epoch), "seconds": f"{content.seconds:.3f}"}))
+                partial.replace(self.path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("cannot keep trained weights in %s: %s", self.path.parent, error)
