@@ -113,7 +113,7 @@ def test_a_weight_is_set_by_any_of_its_names(key):
     [
         (
             {"base": "matchin"},
-            "mine.yaml: base must be one of cafe, .*matching, random, random\\+tiles, tgdd, got 'matchin'",
+            "mine.yaml: base must be one of best, cafe, .*matching, random, random\\+tiles, tgdd, got 'matchin'",
         ),
         ({"base": "training"}, "base must be one of .*, got 'training'"),
         ({"base": ["dm"]}, "base must be one of .*, got .'dm'."),
