@@ -52,8 +52,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, command: str) -> int:
     from clreplay.analysis.rates import best_within, rate_figures, summary
-    from clreplay.incremental.rate_accuracy import Kept, finished, measure, points
+    from clreplay.incremental.rate_accuracy import finished, measure, points
     from clreplay.incremental.settings import ContinualSettings
+    from clreplay.memory.kept import Kept
     from clreplay.recipes.overrides import parse_set
     from clreplay.runtime.files import user_cache
     from clreplay.runtime.progress import Reporter, duration, size

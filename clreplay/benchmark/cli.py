@@ -46,7 +46,13 @@ def parser(add_help: bool = True) -> argparse.ArgumentParser:
     add("--networks", type=int, metavar="N", help="networks trained on each (default: 20; fewer in small presets)")
     add("--preset", choices=("auto", "paper", "cpu", "smoke"), default="auto", help="auto: paper on a GPU, cpu else")
     add("--protocol", default="common", metavar="NAME", help="common (default), authors or idc; see the README")
-    add("--store", choices=("float32", "uint8"), default="float32", help="how condensed images are held for training")
+    add(
+        "--store",
+        default="float32",
+        metavar="STORE",
+        help="how images are held for training: float32 (condensed ones, the default), or as a memory would keep them: "
+        "uint8, 4bit, avif, avif:30, avif:16px, ...",
+    )
     add(
         "--architectures",
         type=int,

@@ -14,6 +14,8 @@ from clreplay.benchmark import protocols
 from clreplay.benchmark.cells import OPEN, SEARCH, WHOLE, Cell, dataset_name, plain_name, published_cells, select
 from clreplay.benchmark.published import TITLES
 from clreplay.data import held_out_name
+from clreplay.memory.kept import Kept
+from clreplay.memory.stores import AUTO
 from clreplay.networks import search_space
 from clreplay.recipes.recipe import PRESETS, RecipeError
 from clreplay.runtime.checks import check_counts
@@ -126,8 +128,8 @@ class TableRequest:
         preset: ``paper``, ``cpu`` or ``smoke``.
         overrides: single settings, see :func:`clreplay.recipes.overrides.split_overrides`.
         protocol: a key of :data:`clreplay.benchmark.protocols.PROTOCOLS`.
-        store: how condensed images are stored before training: ``float32`` as the authors hold them, or ``uint8`` as
-            a replay memory does.
+        store: how images are stored before training, see :class:`clreplay.memory.kept.Kept`: ``float32`` holds
+            condensed ones as the authors do, ``uint8`` and the others as a replay memory does.
         seed: of all chance.
         held_out: share of every class's training images that is neither condensed nor trained on, and tested on beside
             the test images: for choices between methods and settings.
@@ -155,8 +157,8 @@ class TableRequest:
             raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         if self.protocol not in protocols.PROTOCOLS:
             raise ValueError(f"protocol must be one of {', '.join(protocols.PROTOCOLS)}, got {self.protocol!r}")
-        if self.store not in ("float32", "uint8"):
-            raise ValueError(f"store must be float32 or uint8, got {self.store!r}")
+        if Kept.parse(self.store).quality == AUTO:
+            raise ValueError(f"store must say its quality or leave it out, got {self.store!r}: a table has no budget")
         check_counts(self, "sets", "networks", "architectures")
         if self.table == SEARCH and self.protocol != "common":
             raise ValueError(f"protocol must be common for table {SEARCH}, which has its own, got {self.protocol!r}")

@@ -15,6 +15,7 @@ from clreplay.benchmark.rows import key_of
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset
 from clreplay.memory.class_cache import ARITHMETIC
+from clreplay.memory.kept import Kept
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe, load_recipe
 from clreplay.runtime.seeding import key_seed
@@ -171,12 +172,15 @@ def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
 
 
 def from_bytes(images: Mapping[int, bytes], data: Dataset, store: str) -> ReplayMemory:
-    """The memory that a learner gets, its condensed images stored as ``store`` names: ``float32`` or ``uint8``."""
+    """The memory that a learner gets, its images stored as ``store`` says, see :class:`clreplay.memory.kept.Kept`."""
     from safetensors.torch import load
 
     tensors = {label: load(blob)["images"] for label, blob in images.items()}
     (decoding,) = {_decoding(blob) for blob in images.values()}
-    memory = ReplayMemory(max(map(len, tensors.values())), normalization=data.normalization, store=store)
+    kept, each = Kept.parse(store), max(map(len, tensors.values()))
+    memory = ReplayMemory(
+        each, normalization=data.normalization, store=kept.store, quality=kept.quality, pixels=kept.pixels
+    )
     memory.add(tensors, decoding=decoding)
     return memory
 

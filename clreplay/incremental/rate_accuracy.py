@@ -15,9 +15,8 @@ from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.incremental.settings import ContinualSettings
-from clreplay.memory.codecs import CODECS
+from clreplay.memory.kept import Kept
 from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.memory.stores import STORES
 from clreplay.runtime.files import write_text
 from clreplay.runtime.progress import Reporter
 
@@ -44,46 +43,6 @@ COLUMNS = (
     "versions",
 )
 """One row a network of a finished point, after the last step; accuracy in percent of all test images."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """How a memory keeps its pictures: ``uint8``, ``avif``, ``avif:30``, ``avif:auto:16px``.
-
-    Attributes:
-        store, quality, pixels: as of :class:`clreplay.ReplayMemory`.
-    """
-
-    store: str
-    quality: int | str | None = None
-    pixels: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Kept:
-        """Read a text.
-
-        Raises:
-            ValueError: it is not of that form.
-        """
-        store, *more = text.split(":")
-        quality: int | str | None = None
-        pixels: int | None = None
-        for part in more:
-            if part == "auto" or part.isdigit():
-                quality = part if part == "auto" else int(part)
-            elif part.endswith("px") and part[:-2].isdigit():
-                pixels = int(part[:-2])
-            else:
-                raise ValueError(f"store must be like avif, avif:30 or avif:auto:16px, got {text!r}")
-        if store not in STORES:
-            raise ValueError(f"store must be one of {', '.join(STORES)}, got {store!r} in {text!r}")
-        if quality is not None and (store not in CODECS or CODECS[store].qualities is None):
-            raise ValueError(f"store {store!r} takes no quality, got {text!r}")
-        return cls(store, quality, pixels)
-
-    def __str__(self) -> str:
-        quality = [] if self.quality is None else [str(self.quality)]
-        return ":".join([self.store, *quality, *([] if self.pixels is None else [f"{self.pixels}px"])])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from clreplay.benchmark.rows import Contents
 from clreplay.benchmark.sets import Place, from_bytes, to_bytes
 from clreplay.benchmark.units import ChoiceUnit, NetworksUnit, SetUnit
 from clreplay.data import load_dataset, pixel_codes
+from clreplay.memory.kept import Kept
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.training.evaluate import accuracy
 from clreplay.training.loop import train
@@ -170,6 +171,18 @@ def test_images_held_in_uint8_are_other_networks_of_the_same_set(tmp_path):
     step = (held[0].amax((2, 3)) - held[0].amin((2, 3))) / 255
     error = (held[0] - held[1]).abs().amax((2, 3))
     assert (error > 0).any() and (error <= step / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize("store", ["2bit", "avif", "avif:20", "png:8px"])
+def test_images_may_be_held_in_every_store_of_a_memory(tmp_path, store):
+    path = str(own_recipe(tmp_path))
+    finished, first = made(planned(path))
+    unit = planned(path, store=store).trained[0].unit
+    assert first.needs == unit.needs and not set(first.keys) & set(unit.keys)
+    data, kept = load_cached("digits", None).set, Kept.parse(store)
+    memory = from_bytes(finished.images.data, data, store)
+    assert (memory.store, memory.quality, memory.stored_pixels) == (kept.store, kept.quality, kept.pixels)
+    assert {row.store for row in unit.run(HERE, finished.images.data).networks} == {store}
 
 
 def test_stored_images_that_decode_to_more_are_decoded_for_training(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from clreplay.incremental import rate_accuracy
-from clreplay.incremental.rate_accuracy import COLUMNS, Kept, Point, points, settings_of
+from clreplay.incremental.rate_accuracy import COLUMNS, Point, points, settings_of
 from clreplay.incremental.settings import ContinualSettings
+from clreplay.memory.kept import Kept
 
 SCRIPT = Path(__file__).parents[2] / "runs" / "rate_accuracy.py"
 
@@ -102,7 +103,10 @@ def test_an_unfinished_point_has_no_rows_and_is_gone_on_with(main, tmp_path, mon
         (("--mem-bytes", "9", "--updates", "0"), "--updates must be at least 1"),
         (("--mem-bytes", "9", "--updates", "3", "--store", "gif"), "store must be one of uint8"),
         (("--mem-bytes", "9", "--updates", "3", "--store", "avif:fine"), "store must be like avif, avif:30"),
-        (("--mem-bytes", "9", "--updates", "3", "--store", "uint8:30"), "store 'uint8' takes no quality"),
+        (
+            ("--mem-bytes", "9", "--updates", "3", "--store", "uint8:30"),
+            "quality belongs to the stores png, jpeg, webp, avif",
+        ),
     ],
 )
 def test_bad_input_is_one_line(main, flags, message):
