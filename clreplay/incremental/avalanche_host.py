@@ -134,6 +134,7 @@ def _strategy(recipe_run: RecipeRun, number: int, first: int) -> Naive:
         seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
         training_seed=plan.training_seed(recipe_run.order, number),
         augment=learner.augment,
+        update_bn=False,  # the papers' protocol, and what the core host does
         cache=plan.settings.cache,
         keep=recipe_run.work_in_progress,
         real_images=lambda experience: plan.real_images(list(experience.classes_in_this_experience)),

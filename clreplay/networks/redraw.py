@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def reinitialize(model: nn.Module, seed: int, custom: Callable[[nn.Module], None] | None = None) -> None:
+def reinitialize(
+    model: nn.Module, seed: int, custom: Callable[[nn.Module], None] | None = None, keep_frozen: bool = False
+) -> None:
     """Draw every parameter and statistic of ``model`` anew, in place, leaving the global chance as it was.
 
     Each submodule's own ``reset_parameters`` is called (PyTorch's convention; it covers the
@@ -21,16 +23,23 @@ def reinitialize(model: nn.Module, seed: int, custom: Callable[[nn.Module], None
         seed: seed of the draw (63 bits).
         custom: called with the model instead, for models that need something else
             (the plugin's ``reinitialize=``).
+        keep_frozen: parameters without gradient keep their values, and a module of which all are frozen its
+            statistics, too: what cannot be trained again must not become random. Not heeded with ``custom``, which
+            says itself what it redraws.
 
     Raises:
         TypeError: a module owns parameters and has no ``reset_parameters``; the model is untouched. Or
             parameters were replaced by new objects, which an optimizer would not know.
     """
-    draws = [module.reset_parameters for module in _resettable_modules(model)] if custom is None else []
+    draws = [m.reset_parameters for m in _resettable_modules(model, keep_frozen)] if custom is None else []
+    kept = [(value, value.detach().clone()) for value in _frozen_values(model)] if keep_frozen and not custom else []
     before = [id(parameter) for parameter in model.parameters()]
     with _chance(model, seed), torch.no_grad():
         for draw in draws:
             draw()
+        # Put back, not passed over: a parent's reset may reach them, and what is drawn for the others stays the same.
+        for value, old in kept:
+            value.copy_(old)
         if custom is not None:
             custom(model)
     if [id(parameter) for parameter in model.parameters()] != before:
@@ -40,14 +49,30 @@ def reinitialize(model: nn.Module, seed: int, custom: Callable[[nn.Module], None
         )
 
 
-def _resettable_modules(model: nn.Module) -> list[nn.Module]:
+def frozen_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters without gradient."""
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+
+
+def _frozen_values(model: nn.Module) -> list[Tensor]:
+    """Parameters without gradient, and the statistics of modules whose own parameters are all so."""
+    values: list[Tensor] = []
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        values.extend(parameter for parameter in own if not parameter.requires_grad)
+        if own and not any(parameter.requires_grad for parameter in own):
+            values.extend(module.buffers(recurse=False))
+    return values
+
+
+def _resettable_modules(model: nn.Module, keep_frozen: bool = False) -> list[nn.Module]:
     """The modules to reset, innermost first, so that a parent has the last word about its children."""
     found: list[nn.Module] = []
     for name, module in model.named_modules():
         if callable(getattr(module, "reset_parameters", None)):
             found.append(module)
             continue
-        owned = [n for n, _ in module.named_parameters(recurse=False)]
+        owned = [n for n, p in module.named_parameters(recurse=False) if p.requires_grad or not keep_frozen]
         if owned:
             where = f"{name!r} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
             raise TypeError(
@@ -57,7 +82,7 @@ def _resettable_modules(model: nn.Module) -> list[nn.Module]:
     return found[::-1]
 
 
-def check_redrawable(model: nn.Module) -> None:
+def check_redrawable(model: nn.Module, keep_frozen: bool = False) -> None:
     """Refuse a model of which :func:`reinitialize` would leave something that was learned.
 
     A module can inherit ``reset_parameters`` and own parameters that it does not cover, such as the
@@ -66,10 +91,11 @@ def check_redrawable(model: nn.Module) -> None:
     Raises:
         TypeError: naming the module or the parameters.
     """
-    modules = _resettable_modules(model)
+    modules = _resettable_modules(model, keep_frozen)
     values = [*model.parameters(), *model.buffers()]
     before = [value.detach().clone() for value in values]
-    learned = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    left_alone = set(frozen_parameters(model)) if keep_frozen else set()
+    learned = {n: p for n, p in model.named_parameters() if p.is_floating_point() and n not in left_alone}
     with _chance(model, 0), torch.no_grad():
         try:
             for parameter in learned.values():

@@ -5,31 +5,32 @@ Importing this module imports Avalanche, which takes seconds; nothing else of cl
 
 from __future__ import annotations
 
-import copy
 import logging
 import numbers
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.benchmarks.utils import TaskLabels, as_classification_dataset
+from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from torch import Tensor, nn
 
 from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
-from clreplay.data import pixel_codes
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
-from clreplay.networks.redraw import check_redrawable
-from clreplay.plugin.avalanche_data import (
-    MemoryDataset,
-    MemoryLoader,
-    has_task_labels,
-    read_images,
-    task_label_of_classes,
-)
+from clreplay.networks.redraw import check_redrawable, frozen_parameters
+from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, has_task_labels, own_loader
+from clreplay.plugin.batch_norm import moving_norms, retake_statistics
+from clreplay.plugin.company import check_company, holders
+from clreplay.plugin.contents import Contents, arriving, check_given, check_shape, look, part_of
+from clreplay.plugin.model_checks import check_batches, check_model, check_trainable, expected_images
+from clreplay.plugin.starts import Starts
+from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import check_spelling
 from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
 from clreplay.runtime.device import default_device
@@ -45,11 +46,16 @@ LONG_ON_A_CPU = 5_000
 class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     """Replace every experience by a condensed memory of all classes so far, and start the model anew.
 
-    For each experience the plugin reads its images once through the evaluation transforms, condenses its
-    classes into the memory, re-initialises the model in place (weights, normalisation statistics) with new
-    random values, restores the optimizer's settings (its state is dropped) and restarts the schedulers, and
-    lets the strategy train on the memory alone (the GDumb principle; the DDM paper's section 4.3).
-    List it before other plugins that look at the weights when an experience begins.
+    For each experience the plugin reads what the strategy would train on once, images and labels as the evaluation
+    transforms give them, condenses its new classes into the memory, re-initialises the model in place (weights,
+    normalisation statistics) with new random values, restores the optimizer's settings (its state is dropped) and
+    restarts the schedulers, and lets the strategy train on the memory alone (the GDumb principle; the DDM paper's
+    section 4.3). List it before other plugins that look at the weights when an experience begins.
+
+    What cannot work is refused before anything is condensed: strategies and plugins that keep images of their own,
+    and models that cannot take the images or have too few outputs. Parameters with ``requires_grad=False`` keep their
+    values (and a module that has no others its statistics), and optimizer settings are those with which the optimizer
+    was first trained. Of the arguments of ``strategy.train``, ``shuffle`` and ``drop_last`` hold for the memory.
 
     Args:
         condenser: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a loaded
@@ -66,16 +72,22 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             ``augment``; an Avalanche benchmark does not know it. Without it the settings for all data apply.
         reinitialize: called with the model to draw it anew in place. Without it every module's
             ``reset_parameters`` is called: pre-trained weights and initialisations that the model's own
-            constructor makes are lost, and a module that has parameters and no such method is refused.
-        memory: a :class:`ReplayMemory` to use instead of a new one. Classes found in it are not condensed
-            again, so several strategies can share one memory. With ``mem_size`` they must take each step
+            constructor makes are lost, and a module that has parameters and no such method is refused. A function of
+            one's own is given frozen parameters as well.
+        update_bn: whether batch norm's running statistics are taken anew from the memory as it is, without
+            augmentation, when training ends and at evaluations before: an operator a batch moves a batch's statistics,
+            and running averages are those of the last few batches. False keeps the averages of training.
+        memory: a :class:`ReplayMemory` to use instead of a new one, or the path of its file. Classes found in it are
+            not condensed again, so several strategies can share one memory; they are compared with the experience's.
+            With ``mem_size`` they must take each step
             together: quotas shrink for all of them as soon as the first one moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
         keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
         real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
-            None reads them from the experience.
+            None reads them from the experience. The caller answers for them, and for what is in a memory that is given:
+            classes are those of ``targets``, and nothing is compared.
         cache: folder where condensed classes are stored for other runs and class orders; None stores none.
         store: how images are kept: ``uint8``, the default, ``float32`` (condensed ones, at four times the bytes),
             ``4bit``, ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
@@ -111,7 +123,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         augment: str | None = "auto",
         dataset: str | None = None,
         reinitialize: Callable[[nn.Module], None] | None = None,
-        memory: ReplayMemory | None = None,
+        update_bn: bool = True,
+        memory: ReplayMemory | str | Path | None = None,
         device: torch.device | str | None = None,
         progress: Progress | None = None,
         keep: Callable[[int], Path] | None = None,
@@ -129,10 +142,14 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         if memory is None:
             memory = ReplayMemory(**budget, store=store or "uint8", quality=quality, pixels=pixels)
+        elif not isinstance(memory, (ReplayMemory, str, Path)):
+            raise ValueError(f"memory must be a ReplayMemory or the path of its file, got {type(memory).__name__}")
         elif any(given is not None for given in (*budget.values(), store, quality, pixels)):
             raise ValueError(
                 f"memory brings its own budget and store; leave {', '.join(budget)}, store, quality and pixels out"
             )
+        if isinstance(memory, (str, Path)):
+            memory = ReplayMemory.load(memory)
         self.memory = memory
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
@@ -148,7 +165,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self.configured = recipe.configured(preset, settings, *where)
         self.seed = _checked_seed("seed", seed)
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
+        if reinitialize is not None and not callable(reinitialize):
+            raise ValueError(
+                f"reinitialize must be a function that redraws the model it is given, got {reinitialize!r}; leave it "
+                "out for every module's reset_parameters, or pass lambda model: None to go on with the same weights"
+            )
         self.reinitialize, self.device, self.progress = reinitialize, device, progress
+        self.update_bn = update_bn
         self.cache = None if cache is None else ClassCache(cache)
         self.keep, self.real_images = keep, real_images
         # Run-time state, all of it: see state_dict.
@@ -157,8 +180,12 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.experiences = 0
         self.condense_seconds = 0.0
         self.unfinished: list[int] = []  # classes of an experience whose training has not ended
-        self._optimizer_start: list[dict[str, Any]] | None = None
-        self._scheduler_start: list[dict[str, Any]] | None = None
+        self.keys: dict[int, str] = {}  # of the images that every class came with
+        self.starts = Starts()
+        self._strategy: weakref.ref[Any] | None = None
+        self._adapted: int | None = None  # the data set that was condensed
+        self._untrained = False  # since a state was loaded
+        self._said: dict[str, list[str]] = {}
 
     @property
     def name(self) -> str:
@@ -173,60 +200,111 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     # ------------------------------------------------------------------ hooks, in Avalanche's order
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Remember how the optimizer and the schedulers began."""
-        if self._optimizer_start is None:
-            self._optimizer_start = [_options(group) for group in strategy.optimizer.param_groups]
-            self._scheduler_start = [copy.deepcopy(s.state_dict()) for s in _schedulers(strategy)]
+        """Look at who else is at work; remember how the optimizer and the schedulers began."""
+        check_company(strategy, self)
+        self._say_once(
+            "hold the model to what it was after the last experience, which has no meaning where every experience "
+            "starts with new weights; leave them out unless that is what you study",
+            holders(strategy),
+        )
+        self.starts.remember(strategy.optimizer, _schedulers(strategy))
+        if self._strategy is not None and self._strategy() is not strategy and self.seen:
+            logger.warning(
+                "the plugin goes on in another strategy: its memory and classes %s go along; for a new stream make a "
+                "new plugin (memory=plugin.memory spares condensing again)",
+                self.seen,
+            )
+        self._strategy = weakref.ref(strategy)
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a model that cannot be re-initialised, before hours of condensing."""
+        check_trainable(strategy.model)
         if self.reinitialize is None:
-            check_redrawable(strategy.model)
+            check_redrawable(strategy.model, keep_frozen=True)
+            self._say_once(
+                "cannot be trained (requires_grad is False) and keep their values at every experience; "
+                "all others are drawn anew",
+                frozen_parameters(strategy.model),
+            )
 
-    def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+    def after_train_dataset_adaptation(self, strategy: Any, drop_last: bool = False, **kwargs: Any) -> None:
         """Take the experience's classes into the memory."""
-        self._remember(strategy)
+        self._remember(strategy, drop_last)
+        self._adapted = id(strategy.adapted_dataset)
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+    def before_training_exp(self, strategy: Any, shuffle: bool = True, drop_last: bool = False, **kwargs: Any) -> None:
         """Start model, optimizer and schedulers anew; make the memory the training set."""
+        if id(strategy.adapted_dataset) != self._adapted:
+            raise ValueError(
+                "another plugin changed the data after they were condensed; "
+                "list it before the condensed replay, or leave it out"
+            )
         # The draw comes after Avalanche has grown dynamic modules: new outputs would else keep weights that
         # depend on the global generator. And after condensing: if that fails, the last model is still there.
-        draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize)
-        self._restart(strategy)
-        self._serve(strategy)
+        draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize, keep_frozen=True)
+        self.starts.restore(strategy.optimizer, _schedulers(strategy))
+        self._untrained = False
+        self._serve(strategy, shuffle, drop_last)
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Make sure that the memory is what is trained on."""
+        loader = own_loader(strategy, self)
+        loader.norms = moving_norms(strategy.model) if self.update_bn else []
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Make sure that the memory was what was trained on."""
+        own_loader(strategy, self)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Count the experience; until here, training that was interrupted can be repeated."""
+        self._retake_statistics(strategy)
         self.unfinished = []
         self.experiences += 1
+
+    def before_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Evaluations during training see the statistics that the end of training gives."""
+        if isinstance(strategy.dataloader, MemoryLoader):
+            self._retake_statistics(strategy)
+        if self._untrained:
+            self._untrained = False
+            logger.warning(
+                "the plugin's state was loaded and nothing has been trained since: unless you loaded the model's "
+                "weights as well, this evaluates untrained ones; train the next experience first"
+            )
 
     # ------------------------------------------------------------------ what the hooks do
 
     def _chance(self, purpose: str) -> tuple[int | str, ...]:
         return (self.training_seed, purpose, self.experiences)
 
-    def _remember(self, strategy: Any) -> None:
-        experience = strategy.experience
-        labels = torch.as_tensor(list(experience.dataset.targets), dtype=torch.int64)
-        classes = labels.unique().tolist()
-        if not classes:
-            raise ValueError(f"experience {experience.current_experience} is empty; every experience needs images")
-        again = [label for label in classes if label in self.seen]
-        if again and classes != self.unfinished:
-            raise ValueError(
-                f"classes {again} have come in an earlier experience; a class may arrive in one experience only: "
-                "merge the experiences, or number classes apart (class_ids_from_zero_in_each_exp=False)"
-            )
+    def _say_once(self, what: str, names: list[str]) -> None:
+        """Warn of what some names do, unless it was said of the same names."""
+        if names and self._said.get(what) != names:
+            self._said[what] = names
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            logger.warning("%s %s", shown, what)
+
+    def _remember(self, strategy: Any, drop_last: bool) -> None:
+        own = _is_own(strategy)
+        contents, real = look(strategy, self.memory, own, self.real_images is not None)
+        classes = arriving(contents, self.seen, self.unfinished, self.keys, own)
         missing = [label for label in classes if label not in self.memory.slots]
         if missing and len(missing) < len(classes):
             raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
-        tasks = task_label_of_classes(experience, labels)
-        self.condense_seconds = self._condense(strategy, labels, tasks) if missing else 0.0
-        self.task_labels.update(tasks or {})
-        self.seen = [*self.seen, *(label for label in classes if label not in again)]
-        self.unfinished = classes
+        check_shape(self.memory, contents.sample.shape)
+        if not missing:
+            check_given(self.memory, contents)
+        check_model(strategy, avalanche_forward, contents)
+        served = list(dict.fromkeys([*self.seen, *classes]))
+        count = expected_images(self.memory, self.configured, served, missing)
+        if count is not None:
+            check_batches(strategy, avalanche_forward, contents.sample, contents.sample_task, count, drop_last)
+        self.condense_seconds = self._condense(strategy, real, contents, classes) if missing else 0.0
+        self.task_labels.update({label: contents.tasks[label] for label in classes} if contents.tasks else {})
+        self.keys.update({label: contents.keys[label] for label in classes})
+        self.seen, self.unfinished = served, classes
 
-    def _condense(self, strategy: Any, labels: Tensor, task_labels: dict[int, int] | None) -> float:
+    def _condense(self, strategy: Any, real: RealImages | None, contents: Contents, classes: list[int]) -> float:
         device = strategy.device if self.device is None else default_device(self.device)
         iterations = getattr(self.settings, "iterations", 0)
         if device.type == "cpu" and iterations > LONG_ON_A_CPU and self.experiences == 0:
@@ -236,10 +314,11 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 self.name,
                 iterations,
             )
-        if self.real_images is not None:
-            real = self.real_images(strategy.experience)
+        if real is not None:
+            real = part_of(real, classes)
         else:
-            real = self._real_images(read_images(strategy.experience.dataset), labels)
+            real = self.real_images(strategy.experience)
+            check_shape(self.memory, real.shape)
         before = self.memory.normalization
         if not self.memory.slots and real.normalization is not None:
             self.memory.normalization = real.normalization
@@ -250,7 +329,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 self.configured,
                 seed=self.seed,
                 device=device,
-                task_labels=task_labels,
+                task_labels=contents.tasks,
                 progress=self.progress,
                 keep=None if self.keep is None else self.keep(self.experiences),
                 cache=self.cache,
@@ -262,34 +341,33 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                 self.memory.normalization = before
             raise
 
-    def _real_images(self, images: Tensor, labels: Tensor) -> RealImages:
-        """Real images by their pixel codes where these can be recovered exactly: a quarter of the bytes."""
-        normalization = self.memory.normalization
-        if images.dtype == torch.uint8:
-            return RealImages(images, labels, normalization)
-        pixels, found = (images, None) if normalization is None else pixel_codes(images, normalization)
-        if found is None and not self.memory.slots:
-            pixels, found = pixel_codes(images)
-        return RealImages(pixels, labels, found)
-
-    def _serve(self, strategy: Any) -> None:
+    def _serve(self, strategy: Any, shuffle: bool, drop_last: bool) -> None:
         """Let the strategy train on the classes seen so far: whole augmented batches, from the device."""
         images, labels, tasks = self.memory.of_classes(self.seen)
         # A memory made elsewhere need not know the task labels.
         tasks = torch.tensor([self.task_labels.get(*pair) for pair in zip(labels.tolist(), tasks.tolist())])
         has_tasks = has_task_labels(strategy.experience)
+        # Of a budget in bytes one knows the number of images only now.
+        check_batches(
+            strategy, avalanche_forward, images[0], int(tasks[0]) if has_tasks else None, len(images), drop_last
+        )
         # For whatever reads it. Avalanche has made its own loader by now, which may refuse small batches.
         strategy.adapted_dataset = _dataset(images, labels, tasks if has_tasks else None)
         images, labels, tasks = (t.to(strategy.device) for t in (images, labels, tasks))
         source = BatchSource(images, labels, strategy.train_mb_size, self.augment, self._chance("train"))
-        strategy.dataloader = MemoryLoader(source, tasks if has_tasks else None)
+        strategy.dataloader = MemoryLoader(source, tasks if has_tasks else None, self, shuffle, drop_last)
 
-    def _restart(self, strategy: Any) -> None:
-        strategy.optimizer.state.clear()
-        for group, start in zip(strategy.optimizer.param_groups, self._optimizer_start):
-            group.update(copy.deepcopy(start))
-        for scheduler, start in zip(_schedulers(strategy), self._scheduler_start):
-            scheduler.load_state_dict(copy.deepcopy(start))
+    def _retake_statistics(self, strategy: Any) -> None:
+        loader = own_loader(strategy, self)
+        retake_statistics(
+            strategy.model,
+            loader.norms,
+            loader.source.images,
+            loader.task_labels,
+            avalanche_forward,
+            max(strategy.train_mb_size, strategy.eval_mb_size),
+            self._chance("statistics"),
+        )
 
     # ------------------------------------------------------------------ saving and going on
 
@@ -299,30 +377,20 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         The model is not part of it: every experience starts with a new draw. Only a model that grows
         (Avalanche's dynamic modules) has to be brought back as well.
         """
-        return {
-            "memory": self.memory.state_dict(),
-            "seen": list(self.seen),
-            "task_labels": dict(self.task_labels),
-            "experiences": self.experiences,
-            "unfinished": list(self.unfinished),
-            "optimizer_start": copy.deepcopy(self._optimizer_start),
-            "scheduler_start": copy.deepcopy(self._scheduler_start),
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where :meth:`state_dict` was taken; a memory that is shared is loaded for all.
 
         Raises:
-            ValueError: the state is incomplete; nothing is changed then.
+            ValueError: the state is incomplete, or of a plugin that was made otherwise; nothing is changed then.
         """
-        missing = [name for name in self.state_dict() if name not in state]
-        if missing:
-            raise ValueError(f"the plugin's state lacks {', '.join(missing)}; it is incomplete")
-        self.memory.load_state_dict(state["memory"])
-        self.seen, self.experiences = list(state["seen"]), state["experiences"]
-        self.task_labels, self.unfinished = dict(state["task_labels"]), list(state["unfinished"])
-        self._optimizer_start = copy.deepcopy(state["optimizer_start"])
-        self._scheduler_start = copy.deepcopy(state["scheduler_start"])
+        go_on_from(self, state)
+        self._untrained = bool(self.seen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Neither can a reference be pickled, nor should a pickle of the plugin hold the strategy.
+        return {**self.__dict__, "_strategy": None}
 
 
 class DDMReplayPlugin(CondensedReplayPlugin, supports_distributed=False):
@@ -356,8 +424,10 @@ def _checked_seed(name: str, seed: int) -> int:
     return int(seed)
 
 
-def _options(group: dict[str, Any]) -> dict[str, Any]:
-    return copy.deepcopy({name: value for name, value in group.items() if name != "params"})
+def _is_own(strategy: Any) -> bool:
+    """Whether what the strategy trains on is the experience's own data set, as far as one can tell."""
+    as_usual = type(strategy).train_dataset_adaptation is BaseSGDTemplate.train_dataset_adaptation
+    return as_usual and len(strategy.adapted_dataset) == len(strategy.experience.dataset)
 
 
 def _schedulers(strategy: Any) -> list[Any]:

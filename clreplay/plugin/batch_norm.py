@@ -1,0 +1,74 @@
+"""Running statistics of batch norm, taken from the memory as it is.
+
+Nothing here imports Avalanche.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from clreplay.runtime.seeding import generator
+
+
+def moving_norms(model: nn.Module) -> list[nn.Module]:
+    """Batch norm layers whose running statistics training moves: those in training mode that have any."""
+    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return [norm for norm in norms if norm.training and norm.running_mean is not None]
+
+
+def retake_statistics(
+    model: nn.Module,
+    norms: list[nn.Module],
+    images: Tensor,
+    task_labels: Tensor | None,
+    forward: Callable[[nn.Module, Tensor, Tensor | None], Tensor],
+    batch_size: int,
+    key: tuple[int | str, ...],
+) -> None:
+    """Give batch norm layers the statistics of these images, in place of the running averages of training.
+
+    One pass in batches that are shuffled and equally large, averaged with equal weight, as ``update_bn`` of
+    ``torch.optim.swa_utils`` does; all other layers are in evaluation mode, as they will be when the statistics
+    are used. Modes, weights and the global generators stay as they are.
+
+    Args:
+        model: trained.
+        norms: the layers.
+        images: (n, c, h, w), not augmented, on the model's device.
+        task_labels: (n,), None without.
+        forward: of the model, images and task labels.
+        batch_size: images a batch at most.
+        key: what the order of the images is keyed by.
+    """
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    order = torch.randperm(len(images), generator=generator(*key)).to(images.device)
+    parts = order.tensor_split(-(-len(order) // batch_size))
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # PyTorch's sign for a plain average
+            norm.training = True
+        try:
+            for rows in parts:
+                forward(model, images[rows], None if task_labels is None else task_labels[rows])
+        finally:
+            for norm, momentum in zip(norms, momenta):
+                norm.momentum = momentum
+
+
+@contextlib.contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards every module is in the mode it was in, whatever its own ``train`` would do."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
