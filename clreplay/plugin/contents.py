@@ -101,6 +101,7 @@ def read_contents(view: Any, experience: Any, memory: ReplayMemory) -> tuple[Con
         ValueError: images or labels are such that no memory could hold them.
     """
     items = read_items(view, has_task_labels(experience))
+    check_shape(memory, items.images.shape[1:])
     real = _by_pixel_codes(items.images, items.labels, memory)
     normalization = real.normalization
     if normalization is None and any(label in memory.slots for label in real.classes):
@@ -124,6 +125,7 @@ def declared_contents(dataset: Any, view: Any, experience: Any, memory: ReplayMe
     tasks = torch.as_tensor(list(dataset.targets_task_labels)) if has_task_labels(experience) else None
     item = view[0]
     image = checked_image(item)
+    check_shape(memory, image.shape)
     sample = RealImages(image[None], torch.zeros(1, dtype=torch.int64), memory.normalization)
     keys = dict.fromkeys(labels.unique().tolist(), "")
     label = whole_number("labels", item[1], 0)

@@ -291,8 +291,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         missing = [label for label in classes if label not in self.memory.slots]
         if missing and len(missing) < len(classes):
             raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
-        check_shape(self.memory, contents.sample.shape)
         if not missing:
+            check_shape(self.memory, contents.sample.shape)
             check_given(self.memory, contents)
         check_model(strategy, avalanche_forward, contents)
         served = list(dict.fromkeys([*self.seen, *classes]))

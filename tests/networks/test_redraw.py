@@ -202,3 +202,58 @@ def test_a_parent_has_the_last_word_about_its_children():
     model = ZeroHead()
     reinitialize(model, 0)
     assert torch.equal(model.head.weight, torch.zeros(2, 3))
+
+
+# ---------------------------------------------------------------- parameters without gradient
+
+
+def moved(model):
+    """The model with sevens for weights and with statistics that are not those of the start."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7.0)
+    model.train()(torch.randn(4, 3, 8, 8) + 3)
+    return model
+
+
+def test_frozen_parameters_and_their_norm_s_statistics_are_kept_if_that_is_asked_for():
+    model = moved(ConvNet(4, image_size=8, width=4, norm="batch"))
+    model.blocks[0].requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_redrawable(model, keep_frozen=True)
+    reinitialize(model, 5, keep_frozen=True)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("blocks.0."), name
+
+
+def test_of_a_module_that_is_frozen_in_part_only_that_part_is_kept():
+    model = moved(ConvNet(4, image_size=8, width=4, norm="batch"))
+    norm = model.blocks[0].norm
+    norm.weight.requires_grad_(False)
+    reinitialize(model, 5, keep_frozen=True)
+    assert (norm.weight == 7).all() and (norm.bias == 0).all()
+    assert torch.equal(norm.running_mean, torch.zeros(4))
+
+
+def test_frozen_parameters_are_drawn_anew_otherwise():
+    models = [moved(ConvNet(4, image_size=8, width=4)) for _ in range(2)]
+    models[1].requires_grad_(False)
+    for model in models:
+        reinitialize(model, 5)
+    assert all(torch.equal(a, b) for a, b in zip(state(models[0]).values(), state(models[1]).values()))
+
+
+def test_what_a_parent_s_reset_does_to_a_frozen_child_is_put_back():
+    class ZeroHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def reset_parameters(self):
+            nn.init.zeros_(self.head.weight)
+
+    model = ZeroHead()
+    model.head.requires_grad_(False)
+    before = model.head.weight.clone()
+    reinitialize(model, 0, keep_frozen=True)
+    assert torch.equal(model.head.weight, before)

@@ -1,6 +1,7 @@
 """Stopping and going on: by state dictionaries, by pickles of the plugin and of the whole strategy."""
 
 import copy
+import logging
 import pickle
 import sys
 
@@ -212,6 +213,110 @@ def test_an_incomplete_state_is_refused_and_changes_nothing(place, message):
     with pytest.raises(ValueError, match=f"{message}; it is incomplete"):
         other.load_state_dict(state)
     assert (other.seen, other.experiences, len(other.memory)) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: ddm_replay(2), r"condenser 'random' \(here 'ddm'\)"),
+        (lambda: random_replay(2, seed=1), r"seed 0 \(here 1\)"),
+        (lambda: random_replay(2, training_seed=1), r"training_seed 0 \(here 1\)"),
+        (lambda: random_replay(3), r"images_per_class 2 \(here 3\)"),
+        (lambda: random_replay(mem_size=4), r"images_per_class 2 \(here None\)"),
+        (lambda: random_replay(2, store="4bit"), r"store 'uint8' \(here '4bit'\)"),
+        (lambda: random_replay(2, pixels=4), r"pixels None \(here 4\)"),
+    ],
+    ids=["method", "seed", "training seed", "quota", "budget", "store", "pixels"],
+)
+def test_the_state_of_a_plugin_that_was_made_otherwise_is_refused(other, message):
+    _, plugin, _ = one_step()
+    made = other()
+    with pytest.raises(ValueError, match=f"the state is of a plugin with .*{message}.*make this one as that was made"):
+        made.load_state_dict(plugin.state_dict())
+    assert (made.seen, made.experiences, len(made.memory)) == ([], 0, 0)
+
+
+def test_a_state_of_before_hashes_were_kept_can_be_loaded():
+    _, plugin, stream = one_step()
+    state = plugin.state_dict()
+    del state["keys"], state["made_with"]
+    trained, other, _ = script(random_replay)
+    other.load_state_dict(state)
+    trained.train(stream[1])
+    assert other.seen == [0, 1]
+
+
+def test_an_optimizer_with_other_groups_than_the_state_s_is_refused():
+    _, plugin, stream = one_step()
+    model, other = SmallNet(), random_replay()
+    groups = [{"params": [*model.conv.parameters()]}, {"params": [*model.norm.parameters()], "lr": 0.3}]
+    trained = strategy(other, model=model, optimizer=torch.optim.SGD(groups, lr=0.1))
+    other.load_state_dict(plugin.state_dict())
+    with pytest.raises(ValueError, match=r"an optimizer with 1 parameter group\(s\), this one has 2"):
+        trained.train(stream[1])
+
+
+def test_evaluating_before_anything_is_trained_is_warned_of_once(caplog):
+    _, plugin, _ = one_step()
+    benchmark = four_steps()
+    resumed, other, _ = script(random_replay)
+    other.load_state_dict(plugin.state_dict())
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        resumed.eval(benchmark.test_stream[:1])
+        resumed.eval(benchmark.test_stream[:1])
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == [
+        "the plugin's state was loaded and nothing has been trained since"
+    ]
+
+
+@pytest.mark.parametrize("resumes", [True, False], ids=["resumed", "never stopped"])
+def test_evaluating_what_was_trained_is_not_warned_of(resumes, caplog):
+    _, plugin, _ = one_step()
+    benchmark = four_steps()
+    trained, other, _ = script(random_replay)
+    if resumes:
+        other.load_state_dict(plugin.state_dict())
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        trained.train(benchmark.train_stream[1])
+        trained.eval(benchmark.test_stream[:1])
+    assert caplog.records == []
+
+
+# ---------------------------------------------------------------- other optimizers, other strategies
+
+
+def test_an_optimizer_that_the_user_replaces_keeps_its_own_settings():
+    stream = four_steps().train_stream
+    trained, _, spy = script(random_replay)
+    trained.train(stream[0])
+    trained.optimizer = torch.optim.Adam(trained.model.parameters(), lr=0.001, weight_decay=0.5)
+    trained.train([stream[1], stream[2]])
+    for start in spy.starts[1:]:
+        assert start["groups"][0]["lr"] == 0.001 and start["groups"][0]["weight_decay"] == 0.5
+        assert "momentum" not in start["groups"][0]
+
+
+def test_a_second_strategy_trains_with_its_own_optimizer_s_settings_and_is_told_what_goes_along(caplog):
+    stream, plugin, spy = four_steps().train_stream, random_replay(), Spy()
+    strategy(plugin, lr=0.1, model=SmallNet()).train(stream[0])
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        second = strategy(plugin, spy, lr=0.0001, model=SmallNet())
+        second.train(stream[1])
+        second.train(stream[2])
+    assert [start["groups"][0]["lr"] for start in spy.starts] == [0.0001] * 2
+    assert [r.getMessage().split(" go along")[0] for r in caplog.records] == [
+        "the plugin goes on in another strategy: its memory and classes [0]"
+    ]
+
+
+def test_a_scheduler_that_joins_later_is_restarted_too():
+    stream = four_steps().train_stream
+    trained, _, spy = script(random_replay)
+    trained.train(stream[0])
+    trained.plugins.append(LRSchedulerPlugin(lr_scheduler.MultiStepLR(trained.optimizer, [1]), reset_scheduler=False))
+    trained.train([stream[1], stream[2]])
+    assert [rates[0] for rates in spy.rates] == [0.1] * 3
+    assert spy.rates[2][-1] == pytest.approx(0.01)
 
 
 # ---------------------------------------------------------------- training that was interrupted

@@ -1,5 +1,7 @@
 """Which models the plugin can start anew, and what it says about the others."""
 
+import logging
+
 import pytest
 import torch
 from plugin_helpers import Spy, TinyNet, plain_benchmark, random_replay, run, strategy, weights
@@ -129,6 +131,54 @@ def test_a_redraw_that_replaces_parameters_is_refused():
 
     with pytest.raises(TypeError, match="replaced instead of redrawn in place"):
         run(plain_benchmark(), random_replay(reinitialize=replace))
+
+
+def frozen_backbone(model):
+    """The model with everything but its classifier frozen."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("classifier" in name)
+    return model
+
+
+def test_frozen_parameters_keep_their_values_and_the_others_are_drawn_anew():
+    # What cannot be trained again would else be random for ever.
+    model, spy = frozen_backbone(TinyNet()), Spy()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    run(plain_benchmark(), random_replay(), spy, model=model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) == ("classifier" not in name), name
+    assert not torch.equal(spy.starts[0]["weights"], spy.starts[1]["weights"])
+
+
+def test_trainable_parameters_are_drawn_as_if_nothing_were_frozen():
+    spies = [Spy(), Spy()]
+    for spy, model in zip(spies, (TinyNet(), frozen_backbone(TinyNet()))):
+        run(plain_benchmark(), random_replay(), spy, model=model)
+    count = sum(p.numel() for p in TinyNet().classifier.parameters())
+    assert torch.equal(spies[0].starts[0]["weights"][-count:], spies[1].starts[0]["weights"][-count:])
+
+
+def test_frozen_parameters_are_told_of_once(caplog):
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        run(plain_benchmark(), random_replay(), model=frozen_backbone(TinyNet()))
+    assert [r.getMessage() for r in caplog.records] == [
+        "conv.weight, conv.bias, norm.weight, norm.bias cannot be trained (requires_grad is False) and keep their "
+        "values at every experience; all others are drawn anew"
+    ]
+
+
+def test_a_frozen_parameter_needs_no_way_to_be_reset():
+    model = OwnScale()
+    model.scale.requires_grad_(False).fill_(2.0)
+    run(plain_benchmark(), random_replay(), model=model)
+    assert model.scale == 2
+
+
+def test_a_redraw_of_one_s_own_may_write_into_frozen_parameters():
+    model = frozen_backbone(TinyNet())
+    plugin = random_replay(reinitialize=lambda m: nn.init.ones_(m.conv.weight))
+    run(plain_benchmark(), plugin, model=model)
+    assert torch.equal(model.conv.weight, torch.ones_like(model.conv.weight))
 
 
 def test_checking_the_model_leaves_its_statistics_and_frozen_parameters_as_they_are():
