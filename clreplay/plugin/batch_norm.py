@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from clreplay.plugin.avalanche_data import MemoryLoader
 from clreplay.runtime.seeding import generator
 
 
@@ -22,14 +23,12 @@ def moving_norms(model: nn.Module) -> list[nn.Module]:
 
 def retake_statistics(
     model: nn.Module,
-    norms: list[nn.Module],
-    images: Tensor,
-    task_labels: Tensor | None,
+    loader: MemoryLoader,
     forward: Callable[[nn.Module, Tensor, Tensor | None], Tensor],
     batch_size: int,
     key: tuple[int | str, ...],
 ) -> None:
-    """Give batch norm layers the statistics of these images, in place of the running averages of training.
+    """Give batch norm layers the statistics of a memory's images, in place of the running averages of training.
 
     One pass in batches that are shuffled and equally large, averaged with equal weight, as ``update_bn`` of
     ``torch.optim.swa_utils`` does; all other layers are in evaluation mode, as they will be when the statistics
@@ -37,13 +36,12 @@ def retake_statistics(
 
     Args:
         model: trained.
-        norms: the layers.
-        images: (n, c, h, w), not augmented, on the model's device.
-        task_labels: (n,), None without.
+        loader: the images, on the model's device, and the layers that training moves.
         forward: of the model, images and task labels.
         batch_size: images a batch at most.
         key: what the order of the images is keyed by.
     """
+    norms, images, task_labels = loader.norms, loader.source.images, loader.task_labels
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

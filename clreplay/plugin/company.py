@@ -5,7 +5,10 @@ Nothing here imports Avalanche: classes are known by their names, their subclass
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 KEEPS_IMAGES = {
     "AGEMPlugin",
@@ -49,6 +52,20 @@ HOLDS_WEIGHTS = {
     "SynapticIntelligencePlugin",
 }
 """Hold the model to what it was after the last experience."""
+
+
+class Notices:
+    """Warnings that are given once, until they concern something else."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, list[str]] = {}
+
+    def warn(self, what: str, names: list[str]) -> None:
+        """Warn of what some names do; nothing where there are none."""
+        if names and self.given.get(what) != names:
+            self.given[what] = names
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            logger.warning("%s: %s", shown, what)
 
 
 def check_company(strategy: Any, plugin: Any) -> None:

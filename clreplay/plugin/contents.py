@@ -62,6 +62,12 @@ class Contents:
         return max(label for label in self.keys if self.tasks is None or self.tasks[label] == self.sample_task)
 
 
+def is_own(strategy: Any) -> bool:
+    """Whether what the strategy trains on is the experience's own data set, as far as one can tell."""
+    as_usual = type(strategy).train_dataset_adaptation.__qualname__.startswith("BaseSGDTemplate.")
+    return as_usual and len(strategy.adapted_dataset) == len(strategy.experience.dataset)
+
+
 def look(strategy: Any, memory: ReplayMemory, own: bool, declared: bool) -> tuple[Contents, RealImages | None]:
     """What the strategy would train on, and its images unless they are not needed or come from elsewhere.
 

@@ -16,7 +16,6 @@ import torch
 from avalanche.benchmarks.utils import TaskLabels, as_classification_dataset
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
-from avalanche.training.templates.base_sgd import BaseSGDTemplate
 from torch import Tensor, nn
 
 from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
@@ -26,10 +25,10 @@ from clreplay.networks import reinitialize as draw_anew
 from clreplay.networks.redraw import check_redrawable, frozen_parameters
 from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, has_task_labels, own_loader
 from clreplay.plugin.batch_norm import moving_norms, retake_statistics
-from clreplay.plugin.company import check_company, holders
-from clreplay.plugin.contents import Contents, arriving, check_given, check_shape, look, part_of
+from clreplay.plugin.company import Notices, check_company, holders
+from clreplay.plugin.contents import Contents, arriving, check_given, check_shape, is_own, look, part_of
 from clreplay.plugin.model_checks import check_batches, check_model, check_trainable, expected_images
-from clreplay.plugin.starts import Starts
+from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import check_spelling
 from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
@@ -185,7 +184,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self._strategy: weakref.ref[Any] | None = None
         self._adapted: int | None = None  # the data set that was condensed
         self._untrained = False  # since a state was loaded
-        self._said: dict[str, list[str]] = {}
+        self.notices = Notices()
 
     @property
     def name(self) -> str:
@@ -202,12 +201,12 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Look at who else is at work; remember how the optimizer and the schedulers began."""
         check_company(strategy, self)
-        self._say_once(
-            "hold the model to what it was after the last experience, which has no meaning where every experience "
-            "starts with new weights; leave them out unless that is what you study",
+        self.notices.warn(
+            "holding the model to what it was after the last experience has no meaning where every experience starts "
+            "with new weights; leave it out, unless that is what you study",
             holders(strategy),
         )
-        self.starts.remember(strategy.optimizer, _schedulers(strategy))
+        self.starts.remember(strategy.optimizer, schedulers_of(strategy))
         if self._strategy is not None and self._strategy() is not strategy and self.seen:
             logger.warning(
                 "the plugin goes on in another strategy: its memory and classes %s go along; for a new stream make a "
@@ -221,8 +220,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         check_trainable(strategy.model)
         if self.reinitialize is None:
             check_redrawable(strategy.model, keep_frozen=True)
-            self._say_once(
-                "cannot be trained (requires_grad is False) and keep their values at every experience; "
+            self.notices.warn(
+                "not trained (requires_grad is False), so they keep their values at every experience; "
                 "all others are drawn anew",
                 frozen_parameters(strategy.model),
             )
@@ -242,7 +241,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         # The draw comes after Avalanche has grown dynamic modules: new outputs would else keep weights that
         # depend on the global generator. And after condensing: if that fails, the last model is still there.
         draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize, keep_frozen=True)
-        self.starts.restore(strategy.optimizer, _schedulers(strategy))
+        self.starts.restore(strategy.optimizer, schedulers_of(strategy))
         self._untrained = False
         self._serve(strategy, shuffle, drop_last)
 
@@ -258,6 +257,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Count the experience; until here, training that was interrupted can be repeated."""
         self._retake_statistics(strategy)
+        own_loader(strategy, self).norms = []  # they are what they are to be
         self.unfinished = []
         self.experiences += 1
 
@@ -277,15 +277,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def _chance(self, purpose: str) -> tuple[int | str, ...]:
         return (self.training_seed, purpose, self.experiences)
 
-    def _say_once(self, what: str, names: list[str]) -> None:
-        """Warn of what some names do, unless it was said of the same names."""
-        if names and self._said.get(what) != names:
-            self._said[what] = names
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            logger.warning("%s %s", shown, what)
-
     def _remember(self, strategy: Any, drop_last: bool) -> None:
-        own = _is_own(strategy)
+        own = is_own(strategy)
         contents, real = look(strategy, self.memory, own, self.real_images is not None)
         classes = arriving(contents, self.seen, self.unfinished, self.keys, own)
         missing = [label for label in classes if label not in self.memory.slots]
@@ -296,6 +289,12 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             check_given(self.memory, contents)
         check_model(strategy, avalanche_forward, contents)
         served = list(dict.fromkeys([*self.seen, *classes]))
+        if self.memory.budget.given[0] in ("mem_size", "mem_bytes") and set(self.memory.classes) - {*served}:
+            self.notices.warn(
+                "they take their share of its total budget, and this strategy trains on fewer images than one that "
+                "shared the memory step by step",
+                ["classes in memory that this strategy has not seen yet"],
+            )
         count = expected_images(self.memory, self.configured, served, missing)
         if count is not None:
             check_batches(strategy, avalanche_forward, contents.sample, contents.sample_task, count, drop_last)
@@ -318,6 +317,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             real = part_of(real, classes)
         else:
             real = self.real_images(strategy.experience)
+            if real.classes != classes:
+                raise ValueError(f"real_images gave classes {real.classes} of an experience of {classes}; give those")
             check_shape(self.memory, real.shape)
         before = self.memory.normalization
         if not self.memory.slots and real.normalization is not None:
@@ -358,15 +359,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         strategy.dataloader = MemoryLoader(source, tasks if has_tasks else None, self, shuffle, drop_last)
 
     def _retake_statistics(self, strategy: Any) -> None:
-        loader = own_loader(strategy, self)
+        size = max(strategy.train_mb_size, strategy.eval_mb_size)
         retake_statistics(
-            strategy.model,
-            loader.norms,
-            loader.source.images,
-            loader.task_labels,
-            avalanche_forward,
-            max(strategy.train_mb_size, strategy.eval_mb_size),
-            self._chance("statistics"),
+            strategy.model, own_loader(strategy, self), avalanche_forward, size, self._chance("statistics")
         )
 
     # ------------------------------------------------------------------ saving and going on
@@ -422,15 +417,3 @@ def _checked_seed(name: str, seed: int) -> int:
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise ValueError(f"{name} must be an integer, got {seed!r}")
     return int(seed)
-
-
-def _is_own(strategy: Any) -> bool:
-    """Whether what the strategy trains on is the experience's own data set, as far as one can tell."""
-    as_usual = type(strategy).train_dataset_adaptation is BaseSGDTemplate.train_dataset_adaptation
-    return as_usual and len(strategy.adapted_dataset) == len(strategy.experience.dataset)
-
-
-def _schedulers(strategy: Any) -> list[Any]:
-    """Schedulers in plugins of the strategy, such as Avalanche's ``LRSchedulerPlugin``."""
-    schedulers = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
-    return [s for s in schedulers if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]

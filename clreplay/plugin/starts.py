@@ -61,3 +61,9 @@ class Starts:
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy({name: value for name, value in group.items() if name != "params"})
+
+
+def schedulers_of(strategy: Any) -> list[Any]:
+    """Schedulers in plugins of the strategy, such as Avalanche's ``LRSchedulerPlugin``."""
+    schedulers = (getattr(plugin, "scheduler", None) for plugin in strategy.plugins)
+    return [s for s in schedulers if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]

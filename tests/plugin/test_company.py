@@ -12,6 +12,7 @@ from avalanche.training.plugins import (
     FromScratchTrainingPlugin,
     GDumbPlugin,
     GEMPlugin,
+    GenerativeReplayPlugin,
     LwFPlugin,
     MASPlugin,
     MIRPlugin,
@@ -92,6 +93,11 @@ def test_two_condensed_memories_in_one_strategy_are_refused(other):
         strategy(condensed(), other()).train(plain_benchmark().train_stream[0])
 
 
+def test_a_plugin_that_makes_images_is_refused():
+    with pytest.raises(ValueError, match="GenerativeReplayPlugin adds generated images.*leave it out"):
+        strategy(condensed(), GenerativeReplayPlugin()).train(plain_benchmark().train_stream[0])
+
+
 def test_a_plugin_that_puts_the_first_weights_back_is_refused():
     with pytest.raises(ValueError, match="FromScratchTrainingPlugin puts the first weights back.*leave it out"):
         strategy(condensed(), FromScratchTrainingPlugin()).train(plain_benchmark().train_stream[0])
@@ -152,8 +158,8 @@ def test_what_holds_the_last_weights_is_warned_of_once_and_trains(name, make, ca
     plugin, spy = random_replay(augment=None), Spy()
     with caplog.at_level(logging.WARNING, "clreplay"):
         run(nc(), plugin, make(), spy)
-    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
-        f"{name} hold the model to what it was after the last experience"
+    assert [r.getMessage().split(" has no")[0] for r in caplog.records] == [
+        f"{name}: holding the model to what it was after the last experience"
     ]
     assert all(stored(spy.images(1), plugin.memory.images))
 

@@ -5,7 +5,9 @@ import logging
 import pytest
 import torch
 from plugin_helpers import (
+    CIFAR10,
     TO_TENSOR,
+    Counting,
     Spy,
     TinyNet,
     memory_bytes,
@@ -20,6 +22,7 @@ from plugin_helpers import (
 from torchvision.transforms import ToTensor
 
 from clreplay import ReplayMemory, condense
+from clreplay.condensation import RealImages
 
 
 def condensed(images, labels, **options):
@@ -53,6 +56,29 @@ def test_images_of_other_data_are_warned_of(caplog):
         "the memory's classes [0, 1]",
         "the memory's classes [2, 3]",
     ]
+
+
+def test_a_total_budget_that_is_shared_with_classes_to_come_is_told_of_once(caplog):
+    benchmark, memory = plain_benchmark(), ReplayMemory(mem_size=16)
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        run(benchmark, random_replay(memory=memory))
+        assert caplog.records == []
+        spy = Spy()
+        run(benchmark, random_replay(memory=memory), spy, train_epochs=1)
+    assert [len(spy.labels(step)) for step in (0, 1)] == [8, 16]
+    assert [r.getMessage().split(": they take")[0] for r in caplog.records] == [
+        "classes in memory that this strategy has not seen yet"
+    ]
+
+
+def test_strategies_that_share_a_total_budget_step_by_step_are_not_told(caplog):
+    benchmark, memory = plain_benchmark(), ReplayMemory(mem_size=16)
+    both = [strategy(random_replay(memory=memory)) for _ in range(2)]
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        for experience in benchmark.train_stream:
+            for trained in both:
+                trained.train(experience)
+    assert caplog.records == []
 
 
 def test_another_normalisation_is_refused():
@@ -99,3 +125,25 @@ def test_what_is_no_memory_is_refused_in_the_constructor(other):
 def test_a_path_without_a_memory_is_refused_in_the_constructor(tmp_path):
     with pytest.raises(FileNotFoundError, match="no memory at"):
         random_replay(memory=tmp_path / "nothing.safetensors")
+
+
+def test_images_from_elsewhere_must_be_of_the_experience_s_classes():
+    images, labels = toy_pixels()
+    plugin = random_replay(real_images=lambda experience: RealImages(images, labels, CIFAR10))
+    with pytest.raises(ValueError, match=r"real_images gave classes \[0, 1, 2, 3\] of an experience of \[0, 1\]"):
+        run(plain_benchmark((images, labels)), plugin)
+
+
+def test_images_from_elsewhere_are_condensed_and_the_experience_is_not_read():
+    images, labels = toy_pixels()
+    reading = Counting(TO_TENSOR)
+
+    def given(experience):
+        rows = torch.isin(labels, torch.tensor(list(experience.classes_in_this_experience)))
+        return RealImages(images[rows], labels[rows], CIFAR10)
+
+    plugin, reference = random_replay(real_images=given), random_replay()
+    run(plain_benchmark((images, labels), evaluation=reading), plugin)
+    run(plain_benchmark((images, labels)), reference)
+    assert reading.calls == 2  # an image an experience, to try the model
+    assert memory_bytes(plugin.memory) == memory_bytes(reference.memory)

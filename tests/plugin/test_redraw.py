@@ -162,7 +162,7 @@ def test_frozen_parameters_are_told_of_once(caplog):
     with caplog.at_level(logging.WARNING, "clreplay"):
         run(plain_benchmark(), random_replay(), model=frozen_backbone(TinyNet()))
     assert [r.getMessage() for r in caplog.records] == [
-        "conv.weight, conv.bias, norm.weight, norm.bias cannot be trained (requires_grad is False) and keep their "
+        "conv.weight, conv.bias, norm.weight, norm.bias: not trained (requires_grad is False), so they keep their "
         "values at every experience; all others are drawn anew"
     ]
 
