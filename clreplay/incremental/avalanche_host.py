@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
 
 
-def avalanche_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[float, float]]]:
-    """The Avalanche host: accuracy and training seconds of every network, step by step from ``first``.
+def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tuple[float, float]]]:
+    """The Avalanche host: accuracy and training seconds of every network, for every step that is to be done.
 
     One strategy a network; all share the line's memory, which the first of them condenses.
     """
     plan = recipe_run.plan
     benchmark = make_benchmark(recipe_run.plan, recipe_run.order)
-    strategies = [_strategy(recipe_run, number, first) for number in range(plan.settings.networks)]
-    for step in range(first, plan.settings.steps):
+    strategies = [_strategy(recipe_run, number) for number in range(plan.settings.networks)]
+    for step in todo:
         measured = []
         for strategy in strategies:
             plugin = strategy.plugins[0]
+            plugin.seen, plugin.experiences = recipe_run.seen(step - 1), step
             with recipe_run.condensing(step) as plugin.progress:
                 start = time.perf_counter()
                 strategy.train(benchmark.train_stream[step])
@@ -125,7 +126,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         self.task.__exit__()
 
 
-def _strategy(recipe_run: RecipeRun, number: int, first: int) -> Naive:
+def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
     plan, learner = recipe_run.plan, recipe_run.plan.learner
     network = plan.network()
     memory = CondensedReplayPlugin(
@@ -139,7 +140,6 @@ def _strategy(recipe_run: RecipeRun, number: int, first: int) -> Naive:
         keep=recipe_run.work_in_progress,
         real_images=lambda experience: plan.real_images(list(experience.classes_in_this_experience)),
     )
-    memory.seen, memory.experiences = recipe_run.seen(first - 1), first
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
         evaluator = EvaluationPlugin(accuracy_metrics(stream=True))

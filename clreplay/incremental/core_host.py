@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -18,10 +18,10 @@ from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
 
-def core_steps(recipe_run: RecipeRun, first: int) -> Iterator[list[tuple[float, float]]]:
-    """The core host: accuracy and training seconds of every network, step by step from ``first``."""
+def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tuple[float, float]]]:
+    """The core host: accuracy and training seconds of every network, for every step that is to be done."""
     plan = recipe_run.plan
-    for step in range(first, plan.settings.steps):
+    for step in todo:
         if not recipe_run.has(step):
             with recipe_run.condensing(step) as progress:
                 seconds = condense_experience(

@@ -16,6 +16,7 @@ from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
 from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSettings
+from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
 from clreplay.networks import ConvNet
@@ -136,6 +137,8 @@ class ExperimentPlan:
             "device": self.device.type,
             "memories": {r.name: self._memory_as_settings(r) for r in self.recipes},
             "training": asdict(self.learner),
+            FINGERPRINT: self.data.fingerprint,
+            CLASS_NAMES: list(self.data.class_names),
         }
 
     def _memory_as_settings(self, recipe: Recipe) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from clreplay.incremental.plan import plan_experiment
 from clreplay.incremental.run import run_experiment
-from clreplay.incremental.run_folder import RunFolder
+from clreplay.incremental.run_folder import RunFolder, read_settings
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.kept import Kept
 from clreplay.memory.replay_memory import ReplayMemory
@@ -132,7 +131,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     folder = RunFolder(path)
     if not folder.settings_file.is_file():
         return []
-    settings = yaml.safe_load(folder.settings_file.read_text(encoding="utf-8"))
+    settings = read_settings(path)
     results = folder.rows()
     last = results[results.step == settings["steps"] - 1]
     memories = sorted(path.glob("memory*.safetensors"))

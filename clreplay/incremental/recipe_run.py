@@ -10,6 +10,7 @@ from clreplay.incremental.forecast import Forecast
 from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.memory.slot import Slot
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.progress import Reporter, Task, duration
 
@@ -47,6 +48,10 @@ class RecipeRun:
     def has(self, step: int) -> bool:
         """Whether the memory of a step is made already."""
         return all(label in self.memory.slots for label in self.classes[step])
+
+    def slots(self, step: int) -> list[Slot]:
+        """What is stored of all classes up to and including a step."""
+        return [self.memory.slots[label] for label in self.seen(step)]
 
     def keep(self, step: int, seconds: float) -> None:
         """Put the memory of a new step, and what it cost, in a safe place."""

@@ -71,7 +71,9 @@ def save_memories(plan: ExperimentPlan, folder: RunFolder) -> dict[str, ReplayMe
     """The memories of the first class order beside the results, by name."""
     memories = {}
     for recipe in plan.recipes:
-        memories[recipe.name] = ReplayMemory.load(folder.checkpoint(recipe.name, 0), dataset=plan.data.name)
+        memories[recipe.name] = ReplayMemory.load(
+            folder.checkpoint(recipe.name, 0), dataset=plan.data.name, fingerprint=plan.data.fingerprint
+        )
         memories[recipe.name].save(folder.memory_file(recipe.name, alone=len(plan.recipes) == 1))
     return memories
 

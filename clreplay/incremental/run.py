@@ -28,6 +28,7 @@ from clreplay.incremental.report import (
 )
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.incremental.settings import ContinualSettings
+from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
@@ -50,11 +51,19 @@ def run_experiment(
         the run's folder with settings.yaml, results.csv, accuracy.png, memory.png and the memories.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`plan_experiment`; or the folder holds another run.
+        ValueError, FileNotFoundError: as :func:`plan_experiment`; or the folder holds another run, a damaged one, or
+            one that another process works on.
     """
     reporter = reporter or Reporter()
     plan = plan_experiment(settings)
     folder = RunFolder(default_folder(plan) if out is None else out)
+    with folder.locked():
+        _work(plan, folder, reporter, command)
+    return folder.path
+
+
+def _work(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter, command: str) -> None:
+    """All that is done in the folder while no other process may."""
     name = device_name(plan.device, threads=True)
     recorded = {**plan.as_settings(), **provenance(name), "created": time.strftime("%Y-%m-%d")}
     resumed = folder.open({**recorded, **({"command": command} if command else {})})
@@ -70,26 +79,25 @@ def run_experiment(
     memory_picture(plan, folder, save_memories(plan, folder))
     accuracy_picture(plan, folder)
     print_summary(plan, folder, reporter)
-    return folder.path
 
 
 def _run_line(
     plan: ExperimentPlan, recipe: Recipe, order: int, folder: RunFolder, reporter: Reporter, expected: Forecast | None
 ) -> None:
-    first = _finished_steps(folder, recipe.name, order, plan.settings.networks)
-    if first == plan.settings.steps:
+    todo = _unfinished_steps(folder, recipe.name, order, plan.settings)
+    if not todo:
         return
-    recipe_run = RecipeRun(
-        plan, recipe, order, folder, _memory_of(plan, recipe, order, folder, first), reporter, expected
-    )
+    memory = _memory_of(plan, recipe, order, folder, len(todo) < plan.settings.steps)
+    recipe_run = RecipeRun(plan, recipe, order, folder, memory, reporter, expected)
+    _check_memory(recipe_run, todo)
     steps = _host_of(plan)
-    for step, measured in enumerate(steps(recipe_run, first), start=first):
+    for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
         folder.append(rows)
         accuracy_picture(plan, folder)
         values = np.array([row["accuracy"] for row in rows])
         condensed = recipe_run.memory.info["condense_seconds"][step]
-        decoded = len(recipe_run.memory.labels)
+        decoded = sum(slot.decoded for slot in recipe_run.slots(step))
         more = f" (decoded to {decoded})" if decoded != rows[0]["memory_images"] else ""
         reporter.line(
             f"{recipe_run.title(step):<28} {len(recipe_run.seen(step)):>4} classes  "
@@ -99,7 +107,7 @@ def _run_line(
         )
 
 
-def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, int], Iterator[list[tuple[float, float]]]]:
+def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Iterator[list[tuple[float, float]]]]:
     if plan.settings.host == "none":
         return core_steps
     from clreplay.incremental.avalanche_host import avalanche_steps  # Avalanche takes seconds to import
@@ -114,8 +122,8 @@ def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[tuple[float, floa
         "class_order": recipe_run.order,
         "step": step,
         "classes_seen": len(recipe_run.seen(step)),
-        "memory_images": len(recipe_run.memory),
-        "memory_bytes": recipe_run.memory.memory_bytes,
+        "memory_images": sum(len(slot) for slot in recipe_run.slots(step)),
+        "memory_bytes": sum(slot.bytes for slot in recipe_run.slots(step)),
         "condense_seconds": float(recipe_run.memory.info["condense_seconds"][step]),
     }
     return [
@@ -124,19 +132,46 @@ def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[tuple[float, floa
     ]
 
 
-def _finished_steps(folder: RunFolder, memory: str, order: int, networks: int) -> int:
+def _unfinished_steps(folder: RunFolder, memory: str, order: int, settings: ContinualSettings) -> list[int]:
+    """Steps without a row of every network: those that never were, and those whose rows somebody took out."""
     rows = folder.rows()
-    steps = rows[(rows.memory == memory) & (rows.class_order == order)].groupby("step").size()
-    return int((steps == networks).sum())
+    networks = rows[(rows.memory == memory) & (rows.class_order == order)].groupby("step").network.nunique()
+    return [step for step in range(settings.steps) if networks.get(step, 0) != settings.networks]
 
 
-def _memory_of(plan: ExperimentPlan, recipe: Recipe, order: int, folder: RunFolder, finished: int) -> ReplayMemory:
+def _memory_of(plan: ExperimentPlan, recipe: Recipe, order: int, folder: RunFolder, began: bool) -> ReplayMemory:
     """The memory as the last step left it, or a new one."""
     path = folder.checkpoint(recipe.name, order)
     if path.is_file():
-        return ReplayMemory.load(path, dataset=plan.data.name)
-    if finished:
+        return ReplayMemory.load(path, dataset=plan.data.name, fingerprint=plan.data.fingerprint)
+    if began:
         raise FileNotFoundError(f"{folder.results_file} has finished steps but {path} is gone; use a new --out")
     memory = plan.settings.memory(plan.data.normalization, plan.data.num_classes)
-    memory.info = {"dataset": plan.data.name, "method": recipe.name, "class_order": order, "condense_seconds": []}
+    memory.info = {
+        "dataset": plan.data.name,
+        FINGERPRINT: plan.data.fingerprint,
+        CLASS_NAMES: list(plan.data.class_names),
+        "method": recipe.name,
+        "class_order": order,
+        "condense_seconds": [],
+    }
     return memory
+
+
+def _check_memory(recipe_run: RecipeRun, todo: Sequence[int]) -> None:
+    """A memory must hold what finished steps left, and, where a step is to be repeated, what it was trained on."""
+    memory, results = recipe_run.memory, recipe_run.folder.results_file
+    for step in set(range(max(todo))) - set(todo):
+        if not recipe_run.has(step):
+            raise ValueError(
+                f"{results} has step {step} but {recipe_run.checkpoint} lacks its classes; restore the file that "
+                "belongs to these results, or choose another --out"
+            )
+    budget, first = memory.budget, min(todo)
+    if budget.images_per_class or budget.bytes_per_class:
+        return  # old classes are never touched
+    if recipe_run.has(first) and len(memory.slots) > len(recipe_run.seen(first)):
+        raise ValueError(
+            f"{results} lacks rows of step {first} of memory {recipe_run.recipe.name}, which cannot be repeated: old "
+            f"classes have shrunk since, to share {budget} with later ones; put the rows back, or choose another --out"
+        )

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from clreplay.incremental.folder_lock import LOCK, OWNER, sole_worker
+from clreplay.incremental.results_file import COLUMNS, append_rows, read_rows
+from clreplay.incremental.settings_file import INFORMATION, SettingsMismatch, differing, load_settings
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.files import plain, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    "memory",
-    "dataset",
-    "class_order",
-    "network",
-    "step",
-    "classes_seen",
-    "accuracy",
-    "memory_images",
-    "memory_bytes",
-    "condense_seconds",
-    "train_seconds",
-)
-"""One row a trained network; accuracy in percent of the test images of all classes seen so far."""
+__all__ = [
+    "COLUMNS",
+    "INFORMATION",
+    "RunFolder",
+    "SettingsMismatch",
+    "differing",
+    "read_memories",
+    "read_results",
+    "read_settings",
+]
 
-INFORMATION = ("versions", "commit", "device_name", "created", "command", "chosen")
-"""Settings that say where and when a run was made, not what it is: they may change when it goes on."""
-
-
-class SettingsMismatch(ValueError):
-    """A folder holds a run with other settings."""
+LEFTOVERS = (LOCK, OWNER, "settings.yaml.partial", ".DS_Store", "Thumbs.db", "lost+found")
+"""What does not make a folder somebody else's: left by a run that was killed before its settings were written, by file
+managers, by a file system."""
 
 
 class RunFolder:
@@ -57,6 +54,27 @@ class RunFolder:
         """``results.csv``, see :data:`COLUMNS`."""
         return self.path / "results.csv"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder if need be, and let no other process work in it within the block.
+
+        Raises:
+            FileExistsError: it holds something else; nothing is changed.
+            FolderInUse: another process works in it.
+        """
+        self._check_ours()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with sole_worker(self.path):
+            yield
+
+    def _check_ours(self) -> None:
+        if self.settings_file.is_file() or not self.path.exists():
+            return
+        if not self.path.is_dir() or any(entry.name not in LEFTOVERS for entry in self.path.iterdir()):
+            raise FileExistsError(
+                f"{self.path} exists and is not a run's folder (no settings.yaml); choose another --out"
+            )
+
     def open(self, settings: Mapping[str, Any]) -> bool:
         """Begin a run, or go on with it.
 
@@ -66,20 +84,18 @@ class RunFolder:
         Raises:
             SettingsMismatch: it holds a run with other settings; nothing is changed.
             FileExistsError: it holds something else.
+            ValueError: its settings or results are damaged.
         """
         if self.settings_file.is_file():
-            before = yaml.safe_load(self.settings_file.read_text(encoding="utf-8"))
-            differences = differing(before, plain(settings))
+            differences = differing(load_settings(self.settings_file), plain(settings))
             if differences:
                 raise SettingsMismatch(
                     f"{self.path} holds a run with other settings: {'; '.join(differences)}. "
                     "Choose another --out, or repeat the run's own settings to go on with it."
                 )
+            self.rows()  # damage must be told before any work
             return True
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise FileExistsError(
-                f"{self.path} exists and is not a run's folder (no settings.yaml); choose another --out"
-            )
+        self._check_ours()
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.settings_file, yaml.safe_dump(plain(settings), sort_keys=False, width=100))
         return False
@@ -94,19 +110,16 @@ class RunFolder:
         write_text(self.settings_file, yaml.safe_dump(settings, sort_keys=False, width=100))
 
     def rows(self) -> pd.DataFrame:
-        """All results so far (an empty frame with the columns if there are none)."""
-        import pandas as pd
+        """All results so far (an empty frame with the columns if there are none).
 
-        if not self.results_file.is_file():
-            return pd.DataFrame(columns=list(COLUMNS))
-        return pd.read_csv(self.results_file, dtype={"memory": str, "dataset": str})
+        Raises:
+            ValueError: the file is damaged, or has a row twice.
+        """
+        return read_rows(self.results_file)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add the rows of one finished step, all of them or none."""
-        lines = [] if self.results_file.is_file() else [",".join(COLUMNS)]
-        lines += [",".join(_cell(row[column]) for column in COLUMNS) for row in rows]
-        before = self.results_file.read_text(encoding="utf-8") if self.results_file.is_file() else ""
-        write_text(self.results_file, before + "\n".join(lines) + "\n")
+        """Add the rows of one finished step, all of them or none; rows of that step that are there are replaced."""
+        append_rows(self.results_file, rows)
 
     def checkpoint(self, memory: str, class_order: int) -> Path:
         """File of the memory of one class order between steps."""
@@ -139,8 +152,13 @@ def read_results(*folders: str | Path) -> pd.DataFrame:
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """``settings.yaml`` of a run folder."""
-    return yaml.safe_load(RunFolder(folder).settings_file.read_text(encoding="utf-8"))
+    """``settings.yaml`` of a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged.
+    """
+    return load_settings(RunFolder(folder).settings_file)
 
 
 def read_memories(folder: str | Path) -> dict[str, ReplayMemory]:
@@ -152,20 +170,3 @@ def read_memories(folder: str | Path) -> dict[str, ReplayMemory]:
     names = list(read_settings(folder)["memories"])
     run = RunFolder(folder)
     return {name: ReplayMemory.load(run.memory_file(name, len(names) == 1)) for name in names}
-
-
-def differing(before: Any, now: Any, where: str = "") -> list[str]:
-    """What differs between two settings, one phrase each, leaving out :data:`INFORMATION`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for key in dict.fromkeys([*before, *now]):
-            if not where and key in INFORMATION:
-                continue
-            name = f"{where}.{key}" if where else str(key)
-            found += differing(before.get(key), now.get(key), name)
-        return found
-    return [] if before == now else [f"{where} is {before!r} there and {now!r} here"]
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

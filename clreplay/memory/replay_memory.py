@@ -391,16 +391,18 @@ class ReplayMemory:
             save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata={"clreplay": settings})
 
     @classmethod
-    def load(cls, path: str | Path, dataset: str | None = None) -> ReplayMemory:
+    def load(cls, path: str | Path, dataset: str | None = None, fingerprint: str | None = None) -> ReplayMemory:
         """Read a file written by :meth:`save`.
 
         Args:
             path: a ``.safetensors`` file.
             dataset: if given, the file must be of this data set.
+            fingerprint: if given, of the data (:attr:`clreplay.data.Dataset.fingerprint`); a file that has one must
+                be of the same images and labels, whatever they are called.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is truncated, not a memory, or of another data set.
+            ValueError: the file is truncated, not a memory, does not keep to its budget, or is of another data set.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -418,10 +420,19 @@ class ReplayMemory:
         if "clreplay" not in metadata:
             raise ValueError(f"{path} is a safetensors file but not a replay memory")
         memory = cls(images_per_class=1)
-        memory.load_state_dict({"settings": metadata["clreplay"], **state})
+        try:
+            memory.load_state_dict({"settings": metadata["clreplay"], **state})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         found = memory.info.get("dataset")
         if dataset is not None and found != dataset:
             raise ValueError(f"{path} is a memory of {found!r}, not of {dataset!r}; pass the file of that data set")
+        data = memory.info.get("data_fingerprint")
+        if None not in (fingerprint, data) and data != fingerprint:
+            raise ValueError(
+                f"{path} is a memory of other images or labels (data_fingerprint {data}) than these ({fingerprint}); "
+                "pass the file of this data, or make the memory anew"
+            )
         return memory
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from run_helpers import QUIET, TINY, memory_bytes_of, one, same, tiny_settings
 
 from clreplay.condensation import RealImages
 from clreplay.condensation.matching import engine as matching
@@ -27,39 +28,10 @@ from clreplay.runtime.seeding import key_seed
 from clreplay.training.cutmix import CutMixSettings, train_with_cutmix
 from clreplay.training.evaluate import accuracy
 
-QUIET = Reporter(None)
-TINY = {
-    "ddm.iterations": 2,
-    "ddm.width": 4,
-    "ddm.real_batch": 6,
-    "train.width": 4,
-    "train.updates": 3,
-    "train.lr": 0.05,
-}
-
 
 @pytest.fixture
 def settings() -> ContinualSettings:
-    return ContinualSettings(
-        dataset="digits", memories=("random", "ddm"), images_per_class=3, preset="smoke", host="none",
-        device="cpu", networks=2, class_orders=2, overrides=TINY,
-    )  # fmt: skip
-
-
-def one(settings: ContinualSettings, **changes) -> ContinualSettings:
-    """A single line: DDM, one order, one network."""
-    return replace(settings, **{"memories": ("ddm",), "class_orders": 1, "networks": 1, **changes})
-
-
-def memory_bytes_of(path) -> dict[str, torch.Tensor]:
-    memory = ReplayMemory.load(path)
-    state = memory.state_dict()
-    state.pop("settings")
-    return state
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+    return tiny_settings()
 
 
 def test_a_run_leaves_every_promised_file_and_a_row_a_network(settings, tmp_path):
