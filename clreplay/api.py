@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import numbers
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.experience import condense_experience
 from clreplay.condensation.real_images import RealImages, check_images
+from clreplay.condensation.registry import Condenser
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress
 
+if TYPE_CHECKING:
+    from clreplay.recipes import Recipe
+
+logger = logging.getLogger(__name__)
+
+FAR_OUT = 20.0
+"""Normalised pixels lie within a few units of zero; floats beyond this were probably never normalised."""
+
 
 def condense(
     images: Tensor,
     labels: Tensor,
-    method: str | Path = "ddm",
+    method: str | Path | Recipe | Condenser = "ddm",
     images_per_class: int | None = None,
     *,
     preset: str = "paper",
@@ -38,14 +51,16 @@ def condense(
     """Condense (or select) a class-balanced set of images.
 
     Args:
-        images: (n, c, h, w), square; uint8 pixel codes, or float images that are normalised already.
+        images: (n, c, h, w), square; uint8 pixel codes, or float images that are normalised already. With a
+            ``normalization`` floats within [0, 1], such as ``ToTensor`` gives, are pixels and are normalised with it.
         labels: (n,) integers.
-        method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``) or the path of a recipe.
+        method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a recipe, or a
+            callable of one's own, see :class:`clreplay.condensation.registry.Condenser`.
         images_per_class: images of every class that are stored; 10 where no budget is given.
         preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``.
         normalization: a :class:`clreplay.data.Normalization` or the name of a known one such as
-            ``"cifar10"``. None takes mean and deviation of uint8 images themselves, and recognises known
-            normalisations of float images by recovering their pixel codes exactly.
+            ``"cifar10"``; one of a single channel serves any number. None takes mean and deviation of uint8 images
+            themselves, and recognises known normalisations of float images by recovering their pixel codes exactly.
         seed: of all chance; the same seed, images and settings give the same bytes on a CPU.
         device: where to work; None takes a GPU if there is one.
         progress: called with (done, total, unit).
@@ -65,14 +80,14 @@ def condense(
         ``.labels``, and ``.record``, the loss terms by iteration.
 
     Raises:
-        ValueError: images or labels are unusable, a class is smaller than requested, a setting is unknown.
+        ValueError: images or labels are unusable or not normalised as is said, a class is smaller than requested, a
+            setting is unknown.
 
     Example:
         >>> memory = condense(images, labels, method="ddm", images_per_class=10, preset="smoke")
         >>> memory.images.shape, memory.labels.shape
     """
-    from clreplay.recipes import load_recipe
-
+    _check_arguments(seed, progress)
     if images_per_class is None and bytes_per_class is None and mem_bytes is None:
         images_per_class = 10
     memory = ReplayMemory(
@@ -83,26 +98,109 @@ def condense(
         mem_bytes=mem_bytes,
         pixels=pixels,
     )
-    recipe = load_recipe(method)
-    configured = recipe.configured(preset, settings, dataset, images_per_class)
-    images, normalization = _as_pixel_codes(check_images(torch.as_tensor(images)), normalization)
-    memory.check_channels(images.shape[1])
-    memory.normalization = normalization
-    real = RealImages(images, labels, normalization)
-    memory.total_classes = len(real.classes)
-    condense_experience(memory, real, configured, seed=seed, device=default_device(device), progress=progress)
-    memory.info.update(method=recipe.name, **({"dataset": dataset} if dataset else {}))
+    configured = _configured(method, preset, settings, dataset, memory.images_per_class)
+    where = default_device(device)
+    # What learns needs gradients, also where the caller has switched them off.
+    with torch.inference_mode(False), torch.enable_grad():
+        images, normalization = _as_pixel_codes(check_images(_as_tensor(images)), normalization)
+        memory.check_channels(images.shape[1])
+        memory.normalization = normalization
+        real = RealImages(images, labels, normalization)
+        memory.total_classes = len(real.classes)
+        condense_experience(memory, real, configured, seed=int(seed), device=where, progress=progress)
+    memory.info.update(method=configured.name, **({"dataset": dataset} if dataset else {}))
     return memory
 
 
+def _check_arguments(seed: int, progress: Progress | None) -> None:
+    """What would fail in the middle of the work, or in PyTorch's words."""
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress must be called with (done, total, unit), got {progress!r}; pass a function or None")
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(
+            f"networks here are of torch.float32, but the default is {torch.get_default_dtype()}; "
+            "call torch.set_default_dtype(torch.float32) before condense"
+        )
+
+
+def _configured(
+    method: Any, preset: str, settings: Mapping[str, Any], dataset: str | None, images_per_class: int | None
+) -> ConfiguredMethod:
+    from clreplay.recipes import Recipe, load_recipe
+
+    if isinstance(method, (str, Path)):
+        method = load_recipe(method)
+    if isinstance(method, Recipe):
+        return method.configured(preset, settings, dataset, images_per_class)
+    if callable(method):
+        return ConfiguredMethod.of_callable(method, settings)
+    raise ValueError(
+        f"method must be a memory's name, a recipe or its path, or a callable, got {type(method).__name__}"
+    )
+
+
+def _as_tensor(images: Any) -> Tensor:
+    if isinstance(images, (list, tuple)) and len(images) and isinstance(images[0], Tensor):
+        raise ValueError(f"images must be one tensor (n, c, h, w), got a {type(images).__name__}; torch.stack them")
+    try:
+        images = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"images must be a tensor or an array (n, c, h, w), got {type(images).__name__} ({error}); convert them, "
+            "such as with torch.stack([pil_to_tensor(image) for image in images])"
+        ) from error
+    return images.clone() if images.is_inference() else images  # gradients flow through no other kind
+
+
 def _as_pixel_codes(images: Tensor, wanted: Normalization | str | None) -> tuple[Tensor, Normalization | None]:
-    """Images as pixel codes with their normalisation, where that loses nothing; floats as they are otherwise."""
+    """Images as pixel codes with their normalisation, where that loses nothing; normalised floats otherwise.
+
+    Raises:
+        ValueError: there is no such normalisation, it is for another number of channels, or the floats are not
+            normalised with it.
+    """
+    wanted = _found(wanted, images.shape[1])
+    if images.dtype == torch.uint8:
+        return images, wanted or measured_normalization(images)
+    codes, found = pixel_codes(images, wanted)
+    if found is not None:
+        return codes, found
+    low, high = float(images.min()), float(images.max())
+    if wanted is None:
+        if max(-low, high) > FAR_OUT:
+            logger.warning(
+                "images reach from %g to %g and are taken as normalised already; pass pixel codes as uint8", low, high
+            )
+        return images, None
+    channels = images.shape[1]
+    if low >= 0 and high <= 1:
+        codes, found = pixel_codes(images, Normalization((0.0,) * channels, (1.0,) * channels))
+        if found is not None:
+            return codes, wanted
+        mean, std = (torch.tensor(values).view(-1, 1, 1).to(images.device) for values in (wanted.mean, wanted.std))
+        return (images - mean) / std, wanted
+    ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, channels, 1, 1)
+    black, white = wanted.apply(ends).flatten(1)
+    least, most, room = float(black.min()), float(white.max()), float((white - black).max())
+    if low < least - room or high > most + room:  # augmented images may be a little beyond
+        raise ValueError(
+            f"images are not normalised with {wanted}: they reach from {low:g} to {high:g}, its pixels from "
+            f"{least:.2f} to {most:.2f}; pass uint8 codes, floats within [0, 1], or leave normalization out"
+        )
+    return images, wanted
+
+
+def _found(wanted: Normalization | str | None, channels: int) -> Normalization | None:
     if isinstance(wanted, str):
         if wanted not in NORMALIZATIONS:
             raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {wanted!r}")
         wanted = NORMALIZATIONS[wanted]
-    if wanted is not None and not isinstance(wanted, Normalization):
+    if wanted is None:
+        return None
+    if not isinstance(wanted, Normalization):
         raise ValueError(f"normalization must be a Normalization, a name or None, got {type(wanted).__name__}")
-    if images.dtype == torch.uint8:
-        return images, wanted or measured_normalization(images)
-    return pixel_codes(images, wanted)
+    if len(wanted.mean) not in (1, channels):
+        raise ValueError(f"normalization has {len(wanted.mean)} channels and the images {channels}; they must agree")
+    return wanted.expand(channels)

@@ -83,7 +83,87 @@ def test_floats_that_no_pixel_codes_explain_stay_floats(pixels):
     images, labels = pixels()
     floats = NORMALIZATIONS["cifar10"].apply(images) * 1.01
     assert tiny(floats, labels).normalization is None
-    assert tiny(floats, labels, normalization="cifar10").normalization is None
+    asked = tiny(floats, labels, normalization="cifar10")
+    assert asked.normalization == NORMALIZATIONS["cifar10"]  # what is said of images is kept
+    assert torch.equal(asked.images, tiny(floats, labels).images)
+
+
+def test_floats_of_to_tensor_are_normalised_as_is_asked(pixels):
+    images, labels = pixels()
+    asked = {"method": "random", "images_per_class": 3, "normalization": "cifar10"}
+    expected = condense(images, labels, **asked)
+    found = condense(images.float() / 255, labels, **asked)
+    assert found.normalization == expected.normalization == NORMALIZATIONS["cifar10"]
+    assert torch.equal(found.images, expected.images)
+    everything = {**asked, "images_per_class": 12}
+    between = condense(images.float().sub(0.25).clamp(0, 254) / 254, labels, **everything)  # such as resized ones
+    torch.testing.assert_close(
+        between.images.sort(0).values, condense(images, labels, **everything).images.sort(0).values, atol=0.05, rtol=0
+    )
+    assert between.normalization == NORMALIZATIONS["cifar10"]
+
+
+def test_floats_that_are_not_normalised_as_is_said_are_refused(pixels):
+    images, labels = pixels()
+    with pytest.raises(ValueError, match=r"not normalised with .*reach from \d+ to \d+, its pixels from -2.43 to 2.75"):
+        tiny(images.float(), labels, normalization="cifar10")
+    with pytest.raises(ValueError, match="not normalised with"):
+        tiny(NORMALIZATIONS["cifar10"].apply(images) * 6, labels, normalization="cifar10")
+
+
+def test_floats_far_out_without_a_normalization_are_warned_of(pixels, caplog):
+    images, labels = pixels()
+    condense(images.float(), labels, "random", 2)
+    assert "images reach from" in caplog.text and "pass pixel codes as uint8" in caplog.text
+    caplog.clear()
+    condense(NORMALIZATIONS["cifar10"].apply(images) * 1.5, labels, "random", 2)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["half", "mnist"])
+def test_a_normalization_of_one_channel_serves_any_number(name, pixels):
+    images, labels = pixels()
+    whole = condense(images, labels, "random", 2, normalization=name)
+    assert whole.normalization == NORMALIZATIONS[name].expand(3)
+    floats = condense(whole.normalization.apply(images), labels, "random", 2, normalization=name)
+    assert floats.normalization == whole.normalization and torch.equal(floats.images, whole.images)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_do_not_matter(off, pixels):
+    images, labels = pixels()
+    expected = tiny(images, labels, normalization="cifar10")
+    with off():
+        found = tiny(NORMALIZATIONS["cifar10"].apply(images), labels)
+        assert torch.is_grad_enabled() is False
+    assert torch.equal(found.images, expected.images)
+
+
+def test_numpy_s_integers_are_integers(pixels, tmp_path):
+    memory = tiny(*pixels(), images_per_class=np.int64(2), seed=np.int64(3))
+    memory.save(tmp_path / "m.safetensors")
+    assert torch.equal(memory.images, tiny(*pixels(), images_per_class=2, seed=3).images)
+
+
+def test_a_recipe_or_a_callable_is_a_method(pixels):
+    images, labels = pixels()
+
+    def first(real, counts, settings, *, seed, device, progress=None):
+        return Condensed({label: real.raw(label)[: counts[label]] for label in real.classes})
+
+    memory = condense(images, labels, first, 2, normalization="cifar10")
+    assert torch.equal(memory.slots[1].codes, images[labels == 1][:2]) and memory.info["method"] == "first"
+    recipe = clreplay.recipes.recipe.load_recipe("dm")
+    assert torch.equal(tiny(images, labels, recipe).images, tiny(images, labels, "dm").images)
+
+
+def test_another_default_type_is_refused(pixels):
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match="the default is torch.float64; call torch.set_default_dtype"):
+            tiny(*pixels())
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_without_a_normalization_the_images_own_mean_and_deviation_are_taken(pixels):
@@ -199,10 +279,17 @@ def nan_at(images, row):
         (lambda x, y: (x, torch.eye(3)[y].long()), r"labels must be 36 integers.*torch.int64 \(36, 3\)"),
         (lambda x, y: (x, y.float()), "labels must be 36 integers.*torch.float32"),
         (lambda x, y: (x, y > 0), "labels must be 36 integers.*torch.bool"),
-        (lambda x, y: (x, y[:-1]), r"labels must be 36 integers.*\(35,\)"),
+        (lambda x, y: (x, y[:-1]), r"labels must be 36 integers.*\(35,\); pass a label for every image"),
+        (lambda x, y: (x, ["cat", "dog", "cow"] * 12), "labels must be 36 integers.*got list .*number the classes"),
+        (lambda x, y: (x, np.array(["cat"] * 36)), "labels must be 36 integers.*got ndarray .*number the classes"),
+        (lambda x, y: (x, None), "labels must be 36 integers.*got NoneType"),
+        (lambda x, y: (list(x), y), r"images must be one tensor \(n, c, h, w\), got a list; torch.stack them"),
+        (lambda x, y: ([object()], y), r"images must be a tensor or an array \(n, c, h, w\), got list"),
+        (lambda x, y: (x[:, :1].expand(-1, 2, -1, -1), y), "normalization has 3 channels and the images 2"),
         (lambda x, y: (x[:, :1], y), "normalization has 3 channels and the images 1; they must agree"),
     ],
-    ids="oblong axes empty integers nan float64 one-hot one-hot-integers float bool length grey".split(),
+    ids="oblong axes empty integers nan float64 one-hot one-hot-integers float bool length words array none list "
+    "objects two grey".split(),
 )
 def test_unusable_images_and_labels_are_refused(spoil, message, pixels):
     images, labels = spoil(*pixels())
@@ -220,6 +307,12 @@ def test_unusable_images_and_labels_are_refused(spoil, message, pixels):
         ({"lr_img": "fast"}, "lr_img must be float, got 'fast'"),
         ({"normalization": "cifar"}, "normalization must be one of cifar10, .*got 'cifar'"),
         ({"normalization": (0.5, 0.5)}, "normalization must be a Normalization, a name or None, got tuple"),
+        ({"seed": None}, "seed must be an integer, got None"),
+        ({"seed": True}, "seed must be an integer, got True"),
+        ({"seed": "0"}, "seed must be an integer, got '0'"),
+        ({"progress": True}, "progress must be called with .*got True"),
+        ({"method": 3}, "method must be a memory's name, a recipe or its path, or a callable, got int"),
+        ({"device": "meta"}, "device must be like cpu, cuda or cuda:1, got 'meta'; nothing else is supported"),
         ({"device": "gpu"}, "device must be like cpu, cuda or cuda:1, got 'gpu'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,

@@ -118,10 +118,17 @@ def check_labels(labels: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: naming what was got and the cure.
     """
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.dtype == torch.bool or labels.ndim != 1 or len(labels) != count:
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(
-            f"labels must be {count} integers, one an image, got {labels.dtype} {tuple(labels.shape)}; "
-            "pass class numbers, not one-hot rows"
-        )
-    return labels.to("cpu", torch.int64)
+            f"labels must be {count} integers, one an image, got {type(labels).__name__} ({error}); number "
+            "the classes, such as with numpy.unique(names, return_inverse=True)[1]"
+        ) from error
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim != 1:
+        cure = "pass class numbers, not one-hot rows"
+    elif len(labels) != count:
+        cure = "pass a label for every image"
+    else:
+        return labels.to("cpu", torch.int64)
+    raise ValueError(f"labels must be {count} integers, one an image, got {labels.dtype} {tuple(labels.shape)}; {cure}")

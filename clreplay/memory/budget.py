@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import asdict, dataclass
 
 
@@ -31,8 +32,9 @@ class Budget:
                 f"give either {' or '.join(asdict(self))}, one of them; got {', '.join(names) if names else 'none'}"
             )
         name, value = self.given
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        object.__setattr__(self, name, int(value))  # of NumPy's kind it could not be written to a file
 
     @property
     def given(self) -> tuple[str, int]:
