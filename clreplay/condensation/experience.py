@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.engine.finished_file import Finished, load_finished, save_finished
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.memory.class_cache import ClassCache
@@ -40,13 +43,15 @@ def condense_experience(
         device: where to work.
         task_labels: task label of every class.
         progress: called as the work goes on, with units done and in all.
-        keep: file that holds the work in progress, so that a stopped condensation can go on.
+        keep: file that holds the work in progress, so that a stopped condensation can go on. What is finished is kept
+            beside it, until the caller has saved the memory and calls
+            :func:`clreplay.condensation.engine.finished_file.forget_finished`.
         cache: where classes that were condensed before are found and new ones put; where classes depend on one
             another, all together. Methods that are as quick, and the user's own callables, do not use it.
         who: the memory, for the message about what its method cannot do.
 
     Returns:
-        seconds spent condensing.
+        seconds spent condensing, those of processes that were stopped on the way among them.
 
     Raises:
         ValueError: before any work, if a class is in memory already, the budget is too small, a class has fewer
@@ -64,18 +69,61 @@ def condense_experience(
     def work(part: RealImages) -> Condensed:
         return fixed.condense(part, counts, seed=seed, device=device, progress=progress, keep=keep)
 
-    if cache is None or not fixed.cacheable():
-        condensed = work(real)
-    else:
-        condensed = _through_cache(cache, fixed, real, counts, seed, device, work)
-    seconds = time.perf_counter() - start
+    cached = cache is not None and fixed.cacheable()
+    keep_finished = None if keep is None or not fixed.cacheable() else keep
+    classes = [[real.keys[label], counts[label]] for label in real.classes]
+    finished = None
+    if keep_finished is not None:
+        identity = json.dumps([fixed.identity(), classes, seed, device.type])
+        finished = load_finished(keep_finished, identity)
+    if finished is None:
+        condensed = _through_cache(cache, fixed, real, counts, seed, device, work) if cached else work(real)
+        finished = Finished(condensed, time.perf_counter() - start + condensed.seconds_before)
+        if keep_finished is not None and condensed.chosen.get("classes_from_cache") != len(classes):
+            save_finished(keep_finished, identity, finished)
+    condensed = finished.condensed
+    if cached:
+        _put(cache, fixed, real, counts, seed, device, condensed)
     chosen = {**fixed.chosen_since(configured), **condensed.chosen}
-    experience = 1 + max((row["experience"] for row in memory.record), default=-1)
+    # Counted: classes from the cache have no rows.
+    experience = memory.info.get("experiences", 1 + max((row["experience"] for row in memory.record), default=-1))
     record = [{"experience": experience, **row} for row in condensed.record]
     memory.add(condensed.images, task_labels, real.keys, record, condensed.decoding)
+    memory.info["experiences"] = experience + 1
     if chosen:
         memory.info["chosen"] = chosen
-    return seconds
+    return finished.seconds
+
+
+def _addresses(
+    cache: ClassCache,
+    configured: ConfiguredMethod,
+    real: RealImages,
+    counts: dict[int, int],
+    seed: int,
+    device: torch.device,
+) -> dict[int, str]:
+    name, values = configured.identity()
+    company = None if configured.separable() else [[real.keys[label], counts[label]] for label in real.classes]
+    return {
+        label: cache.address(name, values, real.keys[label], counts[label], seed, device, company)
+        for label in real.classes
+    }
+
+
+def _put(
+    cache: ClassCache,
+    configured: ConfiguredMethod,
+    real: RealImages,
+    counts: dict[int, int],
+    seed: int,
+    device: torch.device,
+    condensed: Condensed,
+) -> None:
+    """Put into the cache what it does not have."""
+    for label, address in _addresses(cache, configured, real, counts, seed, device).items():
+        if cache.get(address, (counts[label], *real.shape)) is None:
+            cache.put(address, condensed.images[label], condensed.decoding)
 
 
 def _through_cache(
@@ -87,24 +135,16 @@ def _through_cache(
     device: torch.device,
     work: Callable[[RealImages], Condensed],
 ) -> Condensed:
-    """Condense only the classes that are not in the cache, and put them there; all, if classes depend on others."""
-    name, values = configured.identity()
-    separable = configured.separable()
-    company = None if separable else [[real.keys[label], counts[label]] for label in real.classes]
-    addresses = {
-        label: cache.address(name, values, real.keys[label], counts[label], seed, device, company)
-        for label in real.classes
-    }
+    """Condense only the classes that are not in the cache; all, if classes depend on others."""
+    addresses = _addresses(cache, configured, real, counts, seed, device)
     found = {label: cache.get(address, (counts[label], *real.shape)) for label, address in addresses.items()}
     missing = [label for label, old in found.items() if old is None]
-    if missing and not separable:
+    if missing and not configured.separable():
         found, missing = dict.fromkeys(found), list(found)
     decodings = {old.decoding for old in found.values() if old is not None}
     condensed = work(real.subset(missing)) if missing else Condensed({}, decoding=min(decodings))
     if decodings - {condensed.decoding}:
         return work(real)  # classes that are stored in different ways cannot be in one experience
-    for label, images in condensed.images.items():
-        cache.put(addresses[label], images, condensed.decoding)
     images = {label: condensed.images[label] if old is None else old.images for label, old in found.items()}
     chosen = {**condensed.chosen, "classes_from_cache": len(images) - len(missing)}
-    return Condensed(images, condensed.record, chosen, condensed.decoding)
+    return replace(condensed, images=images, chosen=chosen)

@@ -25,12 +25,14 @@ class Condensed:
         record: rows of numbers by iteration (losses, image statistics), empty for selections.
         chosen: what was chosen by measurement on the spot (classes worked on together, ...).
         decoding: name of the decoder that makes images to train on of those stored (:mod:`clreplay.memory.decoders`).
+        seconds_before: spent on it by processes that were stopped on the way.
     """
 
     images: dict[int, Tensor]
     record: list[dict[str, Any]] = field(default_factory=list)
     chosen: dict[str, Any] = field(default_factory=dict)
     decoding: str = "none"
+    seconds_before: float = 0.0
 
 
 class Condenser(Protocol):

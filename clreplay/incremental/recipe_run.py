@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
 from clreplay.incremental.forecast import Forecast
 from clreplay.incremental.plan import ExperimentPlan
@@ -57,6 +58,13 @@ class RecipeRun:
         """Put the memory of a new step, and what it cost, in a safe place."""
         self.memory.info["condense_seconds"] = [*self.memory.info["condense_seconds"][:step], seconds]
         self.memory.save(self.checkpoint)
+        self.forget_finished()
+
+    def forget_finished(self) -> None:
+        """Remove what is kept of finished condensations whose memory is saved."""
+        for step in range(self.plan.settings.steps):
+            if self.has(step):
+                forget_finished(self.work_in_progress(step))
 
     def condensing(self, step: int) -> Task:
         """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""

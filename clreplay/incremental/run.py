@@ -90,6 +90,7 @@ def _run_line(
     memory = _memory_of(plan, recipe, order, folder, len(todo) < plan.settings.steps)
     recipe_run = RecipeRun(plan, recipe, order, folder, memory, reporter, expected)
     _check_memory(recipe_run, todo)
+    recipe_run.forget_finished()  # of a process that was killed just after it had saved the memory
     steps = _host_of(plan)
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)

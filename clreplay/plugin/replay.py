@@ -19,6 +19,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
+from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
@@ -259,6 +260,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self._retake_statistics(strategy)
         own_loader(strategy, self).norms = []  # they are what they are to be
         self.unfinished = []
+        if self.keep is not None:
+            forget_finished(self.keep(self.experiences))
         self.experiences += 1
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from clreplay.runtime.later import identifying
 from clreplay.runtime.progress import Progress
 from clreplay.training.augmentation import parse_strategy
 
+logger = logging.getLogger(__name__)
+
+FAR_OUT = 20.0
+"""Standard deviation of synthetic images that is told: real ones have about one."""
 RECORD_ROWS = 200
 """Rows of the record at most, but for the first and the last: reading a number makes the host wait for the device."""
 
@@ -53,6 +58,8 @@ class Engine:
     """Settings whose lowering cures a divergence."""
     decoding = "none"
     """Name of the decoder that makes images to train on of those stored."""
+    told_far_out = False
+    """Whether it was said that images run away; once is enough."""
     iteration: int
     """Iterations done."""
     record: Any
@@ -140,10 +147,12 @@ class Engine:
         Raises:
             FloatingPointError: a loss or an image is no longer finite.
         """
-        if (state := load_progress(keep, self.identity())) is not None:
-            self.load_state_dict(state)
+        before = 0.0
+        if (found := load_progress(keep, self.identity())) is not None:
+            self.load_state_dict(found.state)
+            before = found.seconds
         try:
-            with saving(keep, self.identity(), self.state_dict) as save_if_due:
+            with saving(keep, self.identity(), self.state_dict, before) as save_if_due:
                 self.prepare(progress)
                 while self.iteration < self.iterations:
                     self.after_step(self.step())
@@ -152,7 +161,7 @@ class Engine:
                     save_if_due()
         finally:
             self.close()
-        return Condensed(self.images(), self.rows(), self.chosen(), self.decoding)
+        return Condensed(self.images(), self.rows(), self.chosen(), self.decoding, before)
 
     def identity(self) -> str:
         """Names this very condensation: classes, counts, settings, execution, seed and kind of device."""
@@ -183,6 +192,14 @@ class Engine:
         if not all(abs(value) < float("inf") for value in row.values()):
             cure = " or ".join(f"{name} (now {getattr(self.settings, name)})" for name in self.lower)
             raise FloatingPointError(f"condensation diverged at {self.one} {iteration} ({row}); lower {cure}")
+        if row["image_std"] > FAR_OUT and not self.told_far_out:
+            self.told_far_out = True
+            lower = " or ".join(f"{name} (now {getattr(self.settings, name)})" for name in self.lower)
+            logger.warning(
+                "synthetic images have left the range of real ones at %s %d: their standard deviation is %.0f, that of "
+                "real ones about 1; lower %s, or look for a class whose images are all alike",
+                self.one, iteration, row["image_std"], lower,
+            )  # fmt: skip
         return {"iteration": iteration, **row}
 
 

@@ -153,3 +153,15 @@ def test_a_long_record_is_thinned_and_ends_with_the_range_of_the_images(name, re
 def test_a_record_has_about_two_hundred_rows_however_long_the_run(real):
     some = made("matching", real, iterations=401)
     assert 200 <= sum(some.is_recorded(iteration) for iteration in range(1, 402)) <= 202
+
+
+@pytest.mark.parametrize("name", ["matching", "dd"])
+def test_images_that_run_away_are_told_once(name, real, caplog):
+    engine = made(name, real)
+    images = torch.randn(2, 3, 8, 8)
+    engine.row(1, {}, 19 * images / images.std())
+    assert not caplog.text
+    engine.row(2, {}, 30 * images / images.std())
+    engine.row(3, {}, 40 * images / images.std())
+    assert caplog.text.count("synthetic images have left the range of real ones") == 1
+    assert "their standard deviation is 30" in caplog.text and "lr_img (now" in caplog.text
