@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clreplay.runtime.command_line import exit_code
+from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
 
 
 def continual_parser(dataset: str | None, description: str) -> argparse.ArgumentParser:
@@ -119,12 +120,13 @@ def continual_main(dataset: str | None, description: str, argv: Sequence[str] | 
     """Parse and run; user errors are one line on standard error and exit status 2."""
     parser = continual_parser(dataset, description)
     options = parser.parse_args(argv)
-    command = shlex.join([sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
+    command = recorded_command(parser, sys.argv[0], sys.argv[1:] if argv is None else argv)
 
     def work() -> int:
         from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
 
-        run_experiment(continual_settings(options), options.out, command=_without_places(command, options))
+        with signals_as_ctrl_c():
+            run_experiment(continual_settings(options), options.out, command=command)
         return 0
 
     return exit_code(work)
@@ -163,12 +165,41 @@ def continual_settings(options: argparse.Namespace) -> Any:
     )
 
 
-def _without_places(command: str, options: argparse.Namespace) -> str:
-    """The command line without paths that say something only on this machine."""
-    for flag in ("data_root", "out", "cache"):
-        value = getattr(options, flag)
-        if value:
-            command = command.replace(shlex.quote(value), "DIR")
-    if options.dataset.startswith("folder:"):
-        command = command.replace(shlex.quote(options.dataset), "folder:DIR")
-    return command
+PLACES = ("--data-root", "--out", "--cache")
+"""Flags whose values are paths, which say something only on this machine."""
+_FOLDER = re.compile(r"folder:.+?(?P<rest>(@[0-9]+)?(#.*)?)")
+
+
+def recorded_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[str]) -> str:
+    """The command line with ``DIR`` for the values of flags that are places; all other words stay as they are.
+
+    Args:
+        parser: has taken these arguments.
+        program: the script.
+        argv: its arguments.
+    """
+    words, flag = [], None
+    for word in argv:
+        if word.startswith("--") and len(word) > 2:
+            name, equals, value = word.partition("=")
+            flag = _whole(parser, name)
+            words.append(f"{name}={_without_place(flag, value)}" if equals else word)
+            flag = None if equals else flag
+        else:
+            words.append(_without_place(flag, word))
+            flag = None if flag in PLACES else flag
+    return shlex.join([program, *words])
+
+
+def _without_place(flag: str | None, value: str) -> str:
+    if flag in PLACES:
+        return "DIR"
+    if flag == "--dataset" and (found := _FOLDER.fullmatch(value)):
+        return f"folder:DIR{found['rest']}"
+    return value
+
+
+def _whole(parser: argparse.ArgumentParser, name: str) -> str:
+    """The flag that a word means: argparse takes an unambiguous beginning, too."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return name if name in flags else next((flag for flag in flags if flag.startswith(name)), name)

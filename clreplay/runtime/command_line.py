@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 STOPPED, WRONG = 130, 2
 """Exit codes: stopped by Ctrl-C (128 + SIGINT), and an error of the user or the machine."""
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal that asks a process to end, where it is taken like Ctrl-C.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def signals_as_ctrl_c() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP save and stop the work as Ctrl-C does.
+
+    Batch systems, containers and closed terminals send them. What is ignored stays ignored (``nohup``), and outside
+    the main thread, where Python handles no signals, nothing changes.
+    """
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    numbers = [getattr(signal, name) for name in names] if threading.current_thread() is threading.main_thread() else []
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for one in ours:
+            signal.signal(one, signal.SIG_IGN)  # a second one must not end the saving
+        raise Terminated(number)
+
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -17,14 +59,19 @@ def exit_code(work: Callable[[], int]) -> int:
         work: parsed already; what it returns is the exit code.
 
     Returns:
-        its exit code; 130 after Ctrl-C, with a line that says how to continue; 2 after an error, printed in one line.
+        its exit code; 130 after Ctrl-C, 128 + n after signal n (:func:`signals_as_ctrl_c`), with a line that says how
+        to continue; 2 after an error, printed in one line.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return work()
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
-        return STOPPED
+    except KeyboardInterrupt as stopped:
+        terminated = isinstance(stopped, Terminated)
+        by = f" by {stopped}" if terminated else ""
+        # A terminal that was closed takes no word more.
+        with suppress(OSError):
+            print(f"\nStopped{by}. The same command goes on from here.", file=sys.stderr, flush=True)
+        return 128 + stopped.number if terminated else STOPPED
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG

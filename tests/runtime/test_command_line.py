@@ -1,8 +1,13 @@
 """What both command lines say and return when the work ends well, is stopped, or fails."""
 
+import os
+import signal
+import threading
+import time
+
 import pytest
 
-from clreplay.runtime.command_line import exit_code
+from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
 
 
 def raising(error):
@@ -32,3 +37,42 @@ def test_an_error_is_one_line(kind, capsys):
 def test_a_fault_of_the_program_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signals_are_taken_as_ctrl_c_and_only_within_the_block(number, capsys):
+    def work():
+        with signals_as_ctrl_c():
+            os.kill(os.getpid(), number)
+            for _ in range(1000):
+                time.sleep(0.01)
+        return 0
+
+    assert exit_code(work) == 128 + number
+    assert capsys.readouterr().err == f"\nStopped by {number.name}. The same command goes on from here.\n"
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_handler_of_the_caller_s_own_is_left_alone():
+    taken = []
+    before = signal.signal(signal.SIGTERM, lambda *_: taken.append(1))
+    try:
+        with signals_as_ctrl_c():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert taken == [1]
+
+
+def test_in_another_thread_nothing_changes():
+    seen = []
+
+    def work():
+        with signals_as_ctrl_c():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
