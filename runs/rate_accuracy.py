@@ -13,10 +13,10 @@ A store may have a quality and a size in pixels: avif:30, avif:auto, avif:16px.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
+from clreplay.incremental.cli import recorded_command
 from clreplay.runtime.command_line import exit_code
 
 
@@ -45,8 +45,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and draw; 2 for a user's error, printed in one line."""
-    options = parser().parse_args(argv)
-    command = shlex.join([sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
+    arguments = parser()
+    options = arguments.parse_args(argv)
+    command = recorded_command(arguments, sys.argv[0], sys.argv[1:] if argv is None else argv)
     return exit_code(lambda: _run(options, command))
 
 

@@ -50,7 +50,7 @@ def load_dataset(
         DataNotFoundError: no copy and no download; the message lists what was tried and what can be done.
         InvalidDataError: a copy is there but damaged, incomplete or not the official set; the file is named.
         ImportError: a package that the found format needs is missing.
-        OSError: the cache of decoded images cannot be written.
+        OSError: the disk is too full for the decoded images.
     """
     if isinstance(name, str) and (split := split_name(name))[1]:
         return hold_out(load_dataset(split[0], root, download=download, channels=channels), split[1])

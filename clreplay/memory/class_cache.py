@@ -83,6 +83,9 @@ class ClassCache:
         except (SafetensorError, OSError) as error:
             logger.warning("ignoring the damaged cache file %s (%s)", path, error)
             return None
+        if images.is_floating_point() and not torch.isfinite(images).all():  # none was ever put
+            logger.warning("ignoring the damaged cache file %s (it holds NaN or infinity)", path)
+            return None
         return CachedClass(images, decoding) if tuple(images.shape) == shape else None
 
     def put(self, address: str, images: Tensor, decoding: str = "none") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,11 @@ from clreplay.data import Normalization
 from clreplay.memory.budget import Budget
 from clreplay.memory.codecs import CODECS, SIDE
 from clreplay.memory.decoders import decoder
+from clreplay.memory.memory_state import FORMAT_VERSION, read_state
 from clreplay.memory.slot import Slot
 from clreplay.memory.smaller import tile
-from clreplay.memory.stores import AUTO, Store, best_quality, find_store
+from clreplay.memory.stores import AUTO, best_quality, find_store
 from clreplay.runtime.files import replacing
-
-FORMAT_VERSION = 4
-"""1: without decodings, 2: uint8 and float32 only, 3: pictures as large as they are trained on, as it still is written
-where they are; all are read."""
 
 
 class ReplayMemory:
@@ -362,21 +359,14 @@ class ReplayMemory:
         """Take over the content that :meth:`state_dict` described; nothing changes if that fails.
 
         Raises:
-            ValueError: the state is of a later format, names an unknown decoder, or tensors are missing or
-                misshapen.
+            ValueError: the state is of a later format, names an unknown decoder, does not keep to its budget, or is
+                damaged, see :func:`clreplay.memory.memory_state.read_state`.
         """
-        settings = json.loads(state["settings"])
-        if not 1 <= settings["format"] <= FORMAT_VERSION:
-            raise ValueError(f"memory format {settings['format']} is not one of 1 to {FORMAT_VERSION}; update clreplay")
-        store = find_store(settings["store"], settings.get("quality"), settings.get("pixels"))
-        budget = Budget(**{one.name: settings.get(one.name) for one in fields(Budget)})
-        slots = {entry[0]: _read_slot(store, entry, state) for entry in settings["classes"]}
-        normalization = settings["normalization"]
-        self.budget, self.total_classes = budget, settings.get("total_classes")
-        self.store, self.quality, self._store = settings["store"], settings.get("quality"), store
-        self.stored_pixels = settings.get("pixels")
-        self.normalization = normalization and Normalization(*(tuple(v) for v in normalization))
-        self.slots, self.record, self.info = slots, settings["record"], settings["info"]
+        content = read_state(state)
+        self.budget, self.total_classes = content.budget, content.total_classes
+        self.store, self.quality, self._store = content.store_name, content.quality, content.store
+        self.stored_pixels, self.normalization = content.pixels, content.normalization
+        self.slots, self.record, self.info = content.slots, content.record, content.info
         self._decoded = None
 
     def save(self, path: str | Path) -> None:
@@ -440,24 +430,3 @@ def _as_stored(images: Tensor, tiles: int) -> Tensor:
     """A mosaic's worth of real images as they look with so many tiles; all of them where there are none."""
     whole = min(len(images) // tiles**2, SIDE**2) * tiles**2
     return tile(images[:whole], tiles) if tiles > 1 and whole else images
-
-
-def _read_slot(store: Store, entry: list[Any], state: dict[str, Any]) -> Slot:
-    """A class of a memory's state, from its line in the settings.
-
-    Raises:
-        ValueError: a tensor is missing or does not fit the others.
-    """
-    label, task_label, key, count, names, *more = entry
-    if isinstance(names, bool):  # formats 1 and 2
-        names = ["codes", "scale", "offset"] if names else ["codes"]
-    if sorted(names) not in map(sorted, store.names()):
-        raise ValueError(f"class {label} of the memory has {', '.join(names)}, which its store does not keep")
-    missing = [f"{label}.{name}" for name in names if f"{label}.{name}" not in state]
-    if missing:
-        raise ValueError(f"the memory lacks {', '.join(missing)}; it is incomplete")
-    parts = {name: state[f"{label}.{name}"].clone() for name in names}
-    decoding = decoder(more[0] if more else "none").name  # it may be unknown
-    shape = tuple(more[1] if len(more) > 1 else parts["codes"].shape[1:])
-    store.check(parts, count, shape, f"class {label} of the memory")
-    return Slot(store, parts, count, shape, task_label, key, decoding)

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 
 def user_cache() -> Path:
-    """``$CLREPLAY_CACHE``, or ``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``."""
-    if own := os.environ.get("CLREPLAY_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clreplay"
+    """``$CLREPLAY_CACHE``, or ``$XDG_CACHE_HOME/clreplay``, or ``~/.cache/clreplay``.
+
+    Where there is no home folder either, as in some containers, a folder that ends with this process; that is warned
+    of once.
+    """
+    try:
+        if own := os.environ.get("CLREPLAY_CACHE"):
+            return Path(own).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clreplay"
+    except RuntimeError as error:  # so pathlib says that there is no home
+        return _homeless_cache(str(error))
+
+
+@functools.cache
+def _homeless_cache(reason: str) -> Path:
+    logger.warning("nothing is cached for later processes (%s); set CLREPLAY_CACHE to a folder", reason)
+    return temporary_folder() / "cache"
+
+
+def temporary_folder() -> Path:
+    """A folder that only this user can read, and that is removed when this process ends."""
+    return _temporary_folder(os.getpid())  # a forked process has its own
+
+
+@functools.cache
+def _temporary_folder(process: int) -> Path:
+    path = tempfile.mkdtemp(prefix="clreplay-")
+    atexit.register(lambda: os.getpid() == process and shutil.rmtree(path, ignore_errors=True))
+    return Path(path)
 
 
 @contextmanager

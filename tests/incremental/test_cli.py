@@ -105,3 +105,12 @@ def test_what_nohup_ignores_stays_ignored(tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_a_run(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLREPLAY_CACHE", str(tmp_path / "file" / "cache"))
+    flags = ["--memory", "ddm", "--preset", "smoke", "--host", "none", "--steps", "1", "--out", str(tmp_path / "run")]
+    small = ["--set", "width=8", "iterations=2", "train.updates=2", "train.width=4", "kernels=auto"]
+    assert continual_main("digits", "", [*flags, *small]) == 0
+    assert "cannot cache condensed classes" in caplog.text

@@ -206,3 +206,11 @@ def test_the_default_follows_the_user_s_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_cache() == tmp_path / ".cache" / "clreplay"
+
+
+def test_a_damaged_value_counts_as_absent(tmp_path, caplog):
+    cache, images = ClassCache(tmp_path), floats(2)
+    images[1, 0, 0, 0] = float("nan")
+    cache.put("ab" * 20, images)
+    assert cache.get("ab" * 20, (2, 3, 4, 4)) is None
+    assert "ignoring the damaged cache file" in caplog.text

@@ -105,8 +105,22 @@ def spoiled(change):
         (lambda state, settings: state.update({"9.codes": state["9.codes"][:3]}), "class 9 .* must have 4 images"),
         (lambda state, settings: state.update({"9.offset": state["9.offset"][:, :2]}), r"class 9 .*\(4, 2\)"),
         (lambda state, settings: settings.update(format=5), "memory format 5 is not one of 1 to 4; update"),
+        (lambda state, settings: settings.update(mem_size=6), "class 9 .* has 4 images, its budget of 6 .* gives it 3"),
+        (lambda state, settings: settings.update(mem_size=1), "mem_size must be at least the number of classes"),
+        (lambda state, settings: settings.update(mem_size=-7), "mem_size must be an integer of at least 1, got -7"),
+        (lambda state, settings: settings.update(mem_size=None, mem_bytes=90), "class 9 .* bytes, its budget of 90"),
+        (lambda state, settings: settings.update(store="pickle"), "pickle"),
+        (lambda state, settings: settings.update(classes=[]), "-1.codes, 9.codes, .* of no class that it names"),
+        (lambda state, settings: settings["classes"].append(settings["classes"][0]), r"classes \[9\] are .* twice"),
+        (lambda state, settings: state["9.scale"].fill_(float("nan")), "9.scale of the memory holds NaN or infinity"),
+        (lambda state, settings: settings.update(normalization=None), "class -1 .* has pixel codes, and no normal"),
+        (lambda state, settings: settings["classes"][0].__setitem__(3, 0), "class 9 .* 1 image or more, got 0"),
+        (lambda state, settings: settings.pop("classes"), "the settings are not those of a memory .KeyError"),
+        (lambda state, settings: settings.update(classes=3), "the settings are not those of a memory .TypeError"),
+        (lambda state, settings: settings.update(record=3), "the record or the info of the memory is something else"),
     ],
-    ids=["lacks", "fewer", "misshapen", "format"],
+    ids="lacks fewer misshapen format budget classes negative bytes store leftover twice nan normalization none "
+    "no-classes number record".split(),
 )
 def test_a_state_that_does_not_fit_changes_nothing(change, message):
     memory = ReplayMemory(images_per_class=1)
@@ -114,6 +128,15 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
     with pytest.raises(ValueError, match=message):
         memory.load_state_dict(spoiled(change))
     assert memory.images_per_class == 1 and memory.classes == [0]
+
+
+@pytest.mark.parametrize("settings", ["[1, 2]", "3", "null", "{", "[" * 200_000, '{"format": "x"}', "\ud800"])
+def test_settings_of_something_else_are_told_with_the_file(settings, tmp_path):
+    tensors = {"0.codes": torch.zeros(1, 3, 4, 4, dtype=torch.uint8)}
+    path = tmp_path / "m.safetensors"
+    save_file(tensors, path, metadata={"clreplay": settings.encode("ascii", "replace").decode()})
+    with pytest.raises(ValueError, match="m.safetensors: the settings are not those of a memory .*damaged"):
+        ReplayMemory.load(path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):

@@ -28,13 +28,14 @@ from torch import Tensor
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.readers.decoding_jobs import decode_all
 from clreplay.data.readers.image_files import Batch, Target
-from clreplay.runtime.files import user_cache
+from clreplay.runtime.files import temporary_folder, user_cache
 
 _logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised whenever a change of the code changes decoded pixels."""
 _ELSEWHERE = "set CLREPLAY_CACHE to a folder elsewhere"
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _RESERVED_AT_ONCE = 1 << 24  # bytes
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's number; Python has the name since 3.13
 
@@ -64,17 +65,31 @@ def cached_pixels(name: str, encoded: Encoded, target: Target) -> Tensor:
         encoded: the images.
         target: the size and colours they are converted to.
 
+    Where the cache cannot be written to, they are decoded into a file of this process's own, which costs a warning.
+
     Returns:
         uint8 (n, c, size, size), mapped from the file. Writing to it changes this process's memory, not the file.
 
     Raises:
         InvalidDataError: an image cannot be used; the cache then keeps nothing of the split.
-        OSError: the cache cannot be written, or the disk is too full.
+        OSError: the disk is too full.
     """
     path = user_cache() / "images" / f"{name}-{target.size}px-{_key(encoded, target)}.npy"
     shape = (len(encoded), *target.shape)
     if (images := map_images(path, shape)) is None:
-        _decode_into(path, name, encoded, target)
+        try:
+            _decode_into(path, name, encoded, target)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            _logger.warning(
+                "decoded images cannot be kept in %s (%s): every process decodes its own; %s",
+                path.parent,
+                error.strerror,
+                _ELSEWHERE,
+            )
+            path = temporary_folder() / "images" / path.name
+            _decode_into(path, name, encoded, target)
         images = map_images(path, shape)
     if images is None:
         raise OSError(f"{path} was written and cannot be read back; is the disk of the cache damaged?")
@@ -130,11 +145,7 @@ def _key(encoded: Encoded, target: Target) -> str:
 
 
 def _decode_into(path: Path, name: str, encoded: Encoded, target: Target) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"decoded images cannot be kept ({error.strerror}); {_ELSEWHERE}"
-        raise OSError(error.errno, message, str(path.parent)) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
     shape = (len(encoded), *target.shape)
     with _sole_writer(path, lambda: map_images(path, shape) is not None) as partial:
         if partial is None:

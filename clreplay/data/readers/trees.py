@@ -224,7 +224,8 @@ def _tar_members(path: Path) -> list[str]:
         partial.replace(kept)
     except OSError as error:
         _logger.warning("cannot keep the table of %s in %s: %s", path, kept.parent, error)
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
     return members
 
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from clreplay.runtime.device import processor
-from clreplay.runtime.files import user_cache
+from clreplay.runtime.files import temporary_folder, user_cache
 
 logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("block.c")
@@ -31,7 +31,7 @@ class BuildError(RuntimeError):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled functions, built when first needed and stored in the user's cache folder.
+    """The compiled functions, built when first needed and stored in the user's cache folder, if that can be.
 
     Raises:
         BuildError: there is no C compiler, or it refuses the source.
@@ -39,11 +39,31 @@ def library() -> ctypes.CDLL:
     compiler = find_compiler()
     path = user_cache() / "native" / f"block-{fingerprint(compiler)}.so"
     if not path.is_file():
-        compile_library(compiler, path)
+        path = _compiled(compiler, path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"{path} cannot be loaded ({error}); delete it to have it built anew") from error
+
+
+def _compiled(compiler: str, path: Path) -> Path:
+    """Compile to this place; where nothing can be written, to one of this process's own, which costs a warning."""
+    try:
+        compile_library(compiler, path)
+        return path
+    except OSError as error:
+        logger.warning(
+            "cannot keep compiled kernels in %s (%s): every process compiles its own; set CLREPLAY_CACHE to a folder "
+            "that can be written to",
+            path.parent,
+            error,
+        )
+    try:
+        own = temporary_folder() / path.name
+        compile_library(compiler, own)
+    except OSError as error:
+        raise BuildError(f"there is no place for a compiled library ({error})") from error
+    return own
 
 
 @functools.cache

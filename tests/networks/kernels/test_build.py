@@ -49,3 +49,18 @@ def test_many_processes_that_build_at_once_all_get_a_library(tmp_path):
 def test_the_source_is_where_the_package_says():
     assert build.SOURCE.is_file()
     assert block.LANES == 16 and "LANES = 16" in build.SOURCE.read_text()
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_not_the_kernels(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLREPLAY_CACHE", str(tmp_path / "file" / "below"))
+    assert build.library.__wrapped__()._name.endswith(".so")
+    assert "every process compiles its own; set CLREPLAY_CACHE" in caplog.text
+
+
+def test_where_nothing_at_all_can_be_written_the_error_says_so(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLREPLAY_CACHE", str(tmp_path / "file" / "below"))
+    monkeypatch.setattr(build, "temporary_folder", lambda: tmp_path / "file")
+    with pytest.raises(build.BuildError, match="there is no place for a compiled library"):
+        build.library.__wrapped__()
