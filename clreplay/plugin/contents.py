@@ -191,8 +191,10 @@ def arriving(contents: Contents, seen: list[int], unfinished: list[int], keys: d
     if not again or contents.classes == unfinished:
         return contents.classes
     if not own:
-        new = [label for label in contents.classes if label not in again]
-        changed = [label for label in again if keys.get(label, "") not in ("", contents.keys[label])]
+        fresh = any(label not in seen for label in contents.classes)
+        carried = again if fresh else [label for label in again if label not in unfinished]
+        new = [label for label in contents.classes if label not in carried]
+        changed = [label for label in carried if keys.get(label, "") not in ("", contents.keys[label])]
         if new and not changed:
             return new
         again = changed or again

@@ -10,6 +10,7 @@ import torch
 from avalanche.checkpointing import maybe_load_checkpoint, save_checkpoint
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
+from avalanche.training import Cumulative
 from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
 from plugin_helpers import (
     GrowingNet,
@@ -366,6 +367,19 @@ def test_going_on_after_an_interrupted_experience_keeps_its_classes():
     assert set(spy.labels(-1).tolist()) == {0, 1, 2}
     with pytest.raises(ValueError, match=r"classes \[1\] have come in an earlier experience"):
         trained.train(stream[1])
+
+
+@pytest.mark.parametrize("second", [1, 2], ids=["again", "the next one"])
+def test_a_strategy_that_carries_classes_along_goes_on_after_an_interruption(second):
+    stream = four_steps().train_stream
+    plugin, interrupt, spy = random_replay(), Interrupt(), Spy()
+    trained = strategy(plugin, interrupt, spy, kind=Cumulative)
+    trained.train(stream[0])
+    interrupt.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(stream[1])
+    trained.train(stream[second])
+    assert set(spy.labels(-1).tolist()) == set(range(second + 1))
 
 
 # ---------------------------------------------------------------- pickles
