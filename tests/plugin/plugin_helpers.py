@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     from avalanche.benchmarks import benchmark_from_datasets, class_incremental_benchmark, nc_benchmark
     from avalanche.benchmarks.utils import as_classification_dataset
     from avalanche.benchmarks.utils.transform_groups import TransformGroups
-    from avalanche.models import IncrementalClassifier
+    from avalanche.models import IncrementalClassifier, MultiHeadClassifier, MultiTaskModule
     from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
     from avalanche.training.supervised import Naive
 
@@ -124,6 +124,19 @@ class GrowingNet(SmallNet):
     def __init__(self):
         super().__init__()
         self.classifier = IncrementalClassifier(4, initial_out_features=1)
+
+
+class HeadedNet(MultiTaskModule):
+    """One head a task."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2)
+        self.norm = nn.BatchNorm2d(4)
+        self.heads = MultiHeadClassifier(4, initial_out_features=4)
+
+    def forward(self, images, task_labels):
+        return self.heads(self.norm(self.conv(images)).relu().mean((2, 3)), task_labels)
 
 
 class Spy(SupervisedPlugin, supports_distributed=True):

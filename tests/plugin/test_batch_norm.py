@@ -3,8 +3,17 @@
 import pytest
 import torch
 from avalanche.training.plugins import SupervisedPlugin
-from plugin_helpers import SmallNet, TinyNet, nc, one_per_dataset, plain_benchmark, random_replay, run, strategy
-from test_benchmarks import HeadedNet
+from plugin_helpers import (
+    HeadedNet,
+    SmallNet,
+    TinyNet,
+    nc,
+    one_per_dataset,
+    plain_benchmark,
+    random_replay,
+    run,
+    strategy,
+)
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from torchvision.transforms import ToTensor

@@ -6,7 +6,7 @@ import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
 from avalanche.logging import InteractiveLogger, TextLogger
-from avalanche.models import MultiHeadClassifier, MultiTaskModule, SimpleMLP, as_multitask
+from avalanche.models import SimpleMLP, as_multitask
 from avalanche.training import EWC, Cumulative, LwF, Naive, SynapticIntelligence
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -16,6 +16,7 @@ from plugin_helpers import (
     SECOND,
     TO_TENSOR,
     GrowingNet,
+    HeadedNet,
     SmallNet,
     Spy,
     TinyNet,
@@ -31,7 +32,6 @@ from plugin_helpers import (
     toy_pixels,
     weights,
 )
-from torch import nn
 
 from clreplay import condense
 
@@ -51,19 +51,6 @@ every_benchmark = pytest.mark.parametrize("make", BENCHMARKS.values(), ids=BENCH
 def two_parts():
     images, labels = toy_pixels()
     return [(images[rows], labels[rows]) for rows in (labels < 2, labels >= 2)]
-
-
-class HeadedNet(MultiTaskModule):
-    """One head a task."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, stride=2)
-        self.norm = nn.BatchNorm2d(4)
-        self.heads = MultiHeadClassifier(4, initial_out_features=4)
-
-    def forward(self, images, task_labels):
-        return self.heads(self.norm(self.conv(images)).relu().mean((2, 3)), task_labels)
 
 
 # ---------------------------------------------------------------- benchmarks
