@@ -79,8 +79,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             and running averages are those of the last few batches. False keeps the averages of training.
         memory: a :class:`ReplayMemory` to use instead of a new one, or the path of its file. Classes found in it are
             not condensed again, so several strategies can share one memory; they are compared with the experience's.
-            With ``mem_size`` they must take each step
-            together: quotas shrink for all of them as soon as the first one moves on.
+            With ``mem_size`` they must take each step together: quotas shrink for all of them as soon as the first one
+            moves on.
         device: where to condense; the strategy's device when None.
         progress: called with (done, total, unit) while condensing.
         keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
@@ -103,8 +103,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         condense_seconds: time spent condensing for the latest experience.
 
     Raises:
-        ValueError: no budget or two are given, a seed is not an integer, a setting is unknown, or the data set's
-            name is spelled otherwise.
+        ValueError: no budget or two are given, a seed is not an integer, a setting is unknown, the data set's name is
+            spelled otherwise, ``reinitialize`` is no function, or ``memory`` is none. Training raises it, before any
+            condensing, for what cannot work.
 
     Example:
         >>> strategy = Naive(model=model, optimizer=optimizer, train_mb_size=256, train_epochs=300,
