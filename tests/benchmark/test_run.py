@@ -180,8 +180,9 @@ def test_two_runs_share_the_work(tmp_path):
     """Side by side on one store: each does what the other one is not at."""
     herding = {"herding.updates": 1, "herding.width": 4}
     planned = quick(("random", "herding", "whole"), overrides={**QUICK, **herding})
-    flags = ["--table", "1", "--dataset", "digits", "--ipc", "2", "--method", "random", "herding", "whole", "--preset",
-             "smoke", "--sets", "2", "--networks", "2", "--device", "cpu", "--out", str(tmp_path), *SET_QUICK]  # fmt: skip
+    flags = ["--table", "1", "--dataset", "digits", "--ipc", "2", "--method", "random", "herding", "whole"]
+    flags += ["--preset", "smoke", "--sets", "2", "--networks", "2", "--device", "cpu", "--out", str(tmp_path)]
+    flags += SET_QUICK
     command = [sys.executable, "runs/static_tables.py", *flags, *(f"{name}={value}" for name, value in herding.items())]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: rounding can decide about an image
     runs = [subprocess.Popen(command, cwd=ROOT, env=one_thread, stdout=subprocess.DEVNULL) for _ in range(2)]

@@ -116,7 +116,7 @@ def test_the_plugin_stores_floats(tmp_path):
 
 
 def test_a_memory_given_to_the_plugin_brings_its_own_store():
-    with pytest.raises(ValueError, match="memory brings its own budget and store; leave .* quality out"):
+    with pytest.raises(ValueError, match="memory brings its own budget and store; leave .* quality and pixels out"):
         random_replay(memory=ReplayMemory(2), store="float32")
     with pytest.raises(ValueError, match="store must be one of uint8, float32, .*, got 'float64'"):
         random_replay(2, store="float64")

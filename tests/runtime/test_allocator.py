@@ -27,7 +27,8 @@ training.train(network, images, torch.arange(128) % 4, settings, (0, "warm up"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 training.train(network, images, torch.arange(128) % 4, settings, (0, "train"))
 weights = torch.cat([p.detach().flatten() for p in network.parameters()])
-print(hashlib.sha256(weights.numpy().tobytes()).hexdigest(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(hashlib.sha256(weights.numpy().tobytes()).hexdigest(), faults)
 """
 
 
