@@ -79,10 +79,10 @@ def condense_experience(
     if finished is None:
         condensed = _through_cache(cache, fixed, real, counts, seed, device, work) if cached else work(real)
         finished = Finished(condensed, time.perf_counter() - start + condensed.seconds_before)
-        if keep_finished is not None and condensed.chosen.get("classes_from_cache") != len(classes):
+        if keep_finished is not None and not _all_from_cache(condensed):
             save_finished(keep_finished, identity, finished)
     condensed = finished.condensed
-    if cached:
+    if cached and not _all_from_cache(condensed):
         _put(cache, fixed, real, counts, seed, device, condensed)
     chosen = {**fixed.chosen_since(configured), **condensed.chosen}
     # Counted: classes from the cache have no rows.
@@ -93,6 +93,10 @@ def condense_experience(
     if chosen:
         memory.info["chosen"] = chosen
     return finished.seconds
+
+
+def _all_from_cache(condensed: Condensed) -> bool:
+    return condensed.chosen.get("classes_from_cache") == len(condensed.images)
 
 
 def _addresses(

@@ -73,4 +73,4 @@ def forget_finished(keep: Path) -> None:
 
 
 def _path(keep: Path) -> Path:
-    return keep.with_suffix(".finished")
+    return keep.with_name(f"{keep.name}.finished")
