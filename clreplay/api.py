@@ -100,6 +100,8 @@ def condense(
     )
     configured = _configured(method, preset, settings, dataset, memory.images_per_class)
     where = default_device(device)
+    if where.type == "meta":
+        raise ValueError(f"device must hold numbers, got {device!r}; take one like cpu, cuda or cuda:1")
     # What learns needs gradients, also where the caller has switched them off.
     with torch.inference_mode(False), torch.enable_grad():
         images, normalization = _as_pixel_codes(check_images(_as_tensor(images)), normalization)

@@ -312,7 +312,7 @@ def test_unusable_images_and_labels_are_refused(spoil, message, pixels):
         ({"seed": "0"}, "seed must be an integer, got '0'"),
         ({"progress": True}, "progress must be called with .*got True"),
         ({"method": 3}, "method must be a memory's name, a recipe or its path, or a callable, got int"),
-        ({"device": "meta"}, "device must be like cpu, cuda or cuda:1, got 'meta'; nothing else is supported"),
+        ({"device": "meta"}, "device must hold numbers, got 'meta'; take one like cpu, cuda or cuda:1"),
         ({"device": "gpu"}, "device must be like cpu, cuda or cuda:1, got 'gpu'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,

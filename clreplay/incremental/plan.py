@@ -19,6 +19,7 @@ from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSe
 from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
+from clreplay.memory.stores import AUTO
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
 from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, idc_settings, load_recipe, training_settings
@@ -212,6 +213,8 @@ def _budgets(settings: ContinualSettings) -> dict[str, int]:
 
 def _settled_quality(settings: ContinualSettings, data: Dataset) -> int | None:
     """The quality of the store, chosen for all classes if it is left open."""
+    if settings.quality != AUTO:
+        return settings.quality
     memory = settings.memory(data.normalization, data.num_classes)
     label = int(torch.bincount(data.train.labels).argmin())
     images = data.train.of_classes([label]).images

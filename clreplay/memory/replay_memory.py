@@ -209,7 +209,9 @@ class ReplayMemory:
         return counts
 
     def expected_images(self, size: int, sample: Tensor, condensed: bool = True) -> int:
-        """How many images such as real ones are expected to fit into so many bytes, see :meth:`Store.count_for`."""
+        """How many images such as real ones are expected to fit into so many bytes, as the store tells it
+        (:class:`clreplay.memory.stores.Store`).
+        """
         return self._store.count_for(size, sample, condensed, self.normalization)
 
     def settle_quality(self, images: Tensor, count: int, classes: int) -> None:
