@@ -46,7 +46,7 @@ def test_wheel_holds_every_module_the_recipes_and_the_type_marker(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "clreplay").rglob("*.py")}
     recipes = {f"clreplay/strategies/{p.name}" for p in (ROOT / "strategies").glob("*.yaml")}
-    published = {p.relative_to(ROOT).as_posix() for p in (ROOT / "clreplay/benchmark/published").glob("*.csv")}
+    published = {p.relative_to(ROOT).as_posix() for p in (ROOT / "clreplay").glob("*/published/*.csv")}
     assert modules | recipes | published | {"clreplay/py.typed", "clreplay/networks/kernels/block.c"} <= names
     assert not [name for name in names if name.startswith(("tests/", "runs/"))]
 
