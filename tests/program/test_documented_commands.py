@@ -1,6 +1,7 @@
 """What the pages tell people to type is understood: flags, names and settings, without running it."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 
 from clreplay.benchmark import cli as static_tables
 from clreplay.benchmark.plan import plan
+from clreplay.incremental.rate_accuracy import points
+from clreplay.memory.kept import Kept
+from clreplay.recipes.recipe import recipe_names
 from clreplay.runtime.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/clusters.md", "results/README.md", "results/speed.md"]
+PAGES = ["README.md", "docs/clusters.md", "results/README.md", "results/rate_accuracy.md", "results/speed.md"]
 TYPED = re.compile(r"python (runs/\w+\.py|-m clreplay\.benchmark)([^`\n#]*)")
 
 
@@ -44,3 +48,10 @@ def test_commands_of_static_tables_make_a_plan(page, words):
 
 def test_there_are_such_commands():
     assert len(typed("runs/static_tables.py")) >= 5
+
+
+@pytest.mark.parametrize(("page", "words"), typed("runs/rate_accuracy.py"))
+def test_commands_of_rates_are_understood(page, words):
+    options = runpy.run_path(str(ROOT / "runs" / "rate_accuracy.py"))["parser"]().parse_args(shlex.split(words))
+    assert points(options.memory, [Kept.parse(text) for text in options.store], options.mem_bytes, options.updates)
+    assert set(options.memory) <= set(recipe_names())
