@@ -106,25 +106,28 @@ def rate_figures(rows: pd.DataFrame, out: str | Path, note: str = "") -> tuple[F
     """
     out, found = Path(out), summary(rows)
     longest = found[found.updates == found.groupby(["memory", "kept"]).updates.transform("max")]
-    best = frontier(longest)
-    over_bytes = new_figure(9.5, 5.2)
-    axes = over_bytes.subplots()
-    plain_axes(axes, "bytes of the memory, everything counted", "accuracy, % of all test images")
-    axes.set_xscale("log")
-    for place, ((memory, kept), line) in enumerate(longest.groupby(["memory", "kept"])):
-        _line(axes, line.sort_values("bytes"), "bytes", best, place, f"{memory}, {kept}")
-    _published(axes, published_byte_fair(str(rows.dataset.iloc[0])))
-    _finish(over_bytes, axes, note, sorted(found.budget_bytes.unique()), size)
-    over_updates = new_figure(9.5, 5.2)
-    axes = over_updates.subplots()
-    plain_axes(axes, "updates of the learner", "accuracy, % of all test images")
-    axes.set_xscale("log")
-    best = frontier(found)
-    for place, ((memory, kept, budget), line) in enumerate(found.groupby(["memory", "kept", "budget_bytes"])):
-        _line(axes, line.sort_values("updates"), "updates", best, place, f"{memory}, {kept}, {size(budget)}")
-    _finish(over_updates, axes, note, sorted(found.updates.unique()), lambda updates: f"{updates:,}")
+    budgets, lengths = sorted(found.budget_bytes.unique()), sorted(found.updates.unique())
+    over_bytes = _figure(longest, "bytes", "bytes of the memory, everything counted", ["memory", "kept"], note)
+    _published(over_bytes.axes[0], published_byte_fair(str(rows.dataset.iloc[0])))
+    _finish(over_bytes, budgets, size)
+    over_updates = _figure(found, "updates", "updates of the learner", ["memory", "kept", "budget_bytes"], note)
+    _finish(over_updates, lengths, "{:,}".format)
     out.mkdir(parents=True, exist_ok=True)
     return saved(over_bytes, out / "bytes.png"), saved(over_updates, out / "updates.png")
+
+
+def _figure(found: pd.DataFrame, x: str, xlabel: str, line: list[str], note: str) -> Figure:
+    """Accuracy over a column of the points, a line for all that share some others."""
+    figure, best = new_figure(9.5, 5.2), frontier(found)
+    axes = figure.subplots()
+    plain_axes(axes, xlabel, "accuracy, % of all test images")
+    axes.set_xscale("log")
+    if note:
+        axes.set_title(note, fontsize=8, loc="left")
+    for place, (names, points) in enumerate(found.groupby(line)):
+        label = ", ".join(name if isinstance(name, str) else size(name) for name in names)
+        _line(axes, points.sort_values(x), x, best, place, label)
+    return figure
 
 
 def _line(axes: Axes, line: pd.DataFrame, x: str, best: pd.Series, place: int, label: str) -> None:
@@ -148,7 +151,9 @@ def _published(axes: Axes, rows: pd.DataFrame) -> None:
         )
 
 
-def _finish(figure: Figure, axes: Axes, note: str, ticks: Sequence[int], said: Callable[[int], str]) -> None:
+def _finish(figure: Figure, ticks: Sequence[int], said: Callable[[int], str]) -> None:
+    """Ticks where something was measured, and the legend once all is drawn."""
+    (axes,) = figure.axes
     axes.set_xticks(ticks, [said(int(tick)) for tick in ticks])
     axes.minorticks_off()
     axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -156,6 +161,4 @@ def _finish(figure: Figure, axes: Axes, note: str, ticks: Sequence[int], said: C
         1.0, -0.16, "filled: nothing measured with as few bytes and updates is as accurate", fontsize=7, color="0.35",
         transform=axes.transAxes, ha="right",
     )  # fmt: skip
-    if note:
-        axes.set_title(note, fontsize=8, loc="left")
     figure.tight_layout()

@@ -40,11 +40,8 @@ class Page:
         """Of its files, without suffix; what is changed with ``--set`` or ``--seed`` is in it as 8 hex digits."""
         grid = self.grid
         parts = [f"{'table' if grid.table.isdigit() else ''}{grid.table}", grid.preset]
-        parts += [
-            part
-            for part, usual in ((grid.protocol, "common"), (grid.store.replace(":", "-"), "float32"))
-            if part != usual
-        ]
+        store = grid.store.replace(":", "-")
+        parts += [part for part, usual in ((grid.protocol, "common"), (store, "float32")) if part != usual]
         if grid.held_out:
             parts.append(f"held-out-{grid.held_out:g}")
         if grid.overrides or grid.seed:

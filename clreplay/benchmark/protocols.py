@@ -8,7 +8,7 @@ protocols are never in one column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -18,7 +18,6 @@ from clreplay.networks.table import find_network
 from clreplay.recipes.recipe import idc_like, training_settings
 from clreplay.recipes.typed_settings import build
 from clreplay.training.cutmix import CutMixSettings
-from clreplay.training.learner import train_learner
 from clreplay.training.settings import TrainingSettings
 
 PROTOCOLS = {
@@ -63,11 +62,6 @@ class Training:
 
     loop: str
     settings: TrainingSettings
-
-    @property
-    def train(self) -> Callable[..., None]:
-        """The function that trains one network."""
-        return train_learner
 
     def as_plain(self) -> dict[str, Any]:
         """What identifies it, as JSON knows it."""

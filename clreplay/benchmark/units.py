@@ -32,6 +32,7 @@ from clreplay.runtime.device import default_device, device_name
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
 TRAINING_ARITHMETIC = 1
@@ -303,7 +304,7 @@ class NetworksUnit(Unit):
         for network, key in zip(networks, keys):
             start, diverged = time.perf_counter(), False
             try:
-                self.training.train(network, images, labels, settings, key, normalization, epochs)
+                train_learner(network, images, labels, settings, key, normalization, epochs)
             except FloatingPointError:
                 if not self.may_diverge:
                     raise

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,18 +73,21 @@ def condense_experience(
     cached = cache is not None and fixed.cacheable()
     keep_finished = None if keep is None or not fixed.cacheable() else keep
     classes = [[real.keys[label], counts[label]] for label in real.classes]
+    addresses = _addresses(cache, fixed, classes, real.classes, seed, device) if cached else {}
     finished = None
     if keep_finished is not None:
         identity = json.dumps([fixed.identity(), classes, seed, device.type])
         finished = load_finished(keep_finished, identity)
     if finished is None:
-        condensed = _through_cache(cache, fixed, real, counts, seed, device, work) if cached else work(real)
+        condensed = _through_cache(cache, addresses, fixed.separable(), real, counts, work) if cached else work(real)
         finished = Finished(condensed, time.perf_counter() - start + condensed.seconds_before)
         if keep_finished is not None and not _all_from_cache(condensed):
             save_finished(keep_finished, identity, finished)
     condensed = finished.condensed
     if cached and not _all_from_cache(condensed):
-        _put(cache, fixed, real, counts, seed, device, condensed)
+        for label, address in addresses.items():
+            if cache.get(address, (counts[label], *real.shape)) is None:
+                cache.put(address, condensed.images[label], condensed.decoding)
     chosen = {**fixed.chosen_since(configured), **condensed.chosen}
     # Counted: classes from the cache have no rows.
     experience = memory.info.get("experiences", 1 + max((row["experience"] for row in memory.record), default=-1))
@@ -102,48 +106,33 @@ def _all_from_cache(condensed: Condensed) -> bool:
 def _addresses(
     cache: ClassCache,
     configured: ConfiguredMethod,
-    real: RealImages,
-    counts: dict[int, int],
+    classes: list[list[Any]],
+    labels: list[int],
     seed: int,
     device: torch.device,
 ) -> dict[int, str]:
+    """Where every class lies in the cache.
+
+    Args:
+        classes: key and count of each.
+    """
     name, values = configured.identity()
-    company = None if configured.separable() else [[real.keys[label], counts[label]] for label in real.classes]
-    return {
-        label: cache.address(name, values, real.keys[label], counts[label], seed, device, company)
-        for label in real.classes
-    }
-
-
-def _put(
-    cache: ClassCache,
-    configured: ConfiguredMethod,
-    real: RealImages,
-    counts: dict[int, int],
-    seed: int,
-    device: torch.device,
-    condensed: Condensed,
-) -> None:
-    """Put into the cache what it does not have."""
-    for label, address in _addresses(cache, configured, real, counts, seed, device).items():
-        if cache.get(address, (counts[label], *real.shape)) is None:
-            cache.put(address, condensed.images[label], condensed.decoding)
+    company = None if configured.separable() else classes
+    return {label: cache.address(name, values, *one, seed, device, company) for label, one in zip(labels, classes)}
 
 
 def _through_cache(
     cache: ClassCache,
-    configured: ConfiguredMethod,
+    addresses: Mapping[int, str],
+    separable: bool,
     real: RealImages,
     counts: dict[int, int],
-    seed: int,
-    device: torch.device,
     work: Callable[[RealImages], Condensed],
 ) -> Condensed:
     """Condense only the classes that are not in the cache; all, if classes depend on others."""
-    addresses = _addresses(cache, configured, real, counts, seed, device)
     found = {label: cache.get(address, (counts[label], *real.shape)) for label, address in addresses.items()}
     missing = [label for label, old in found.items() if old is None]
-    if missing and not configured.separable():
+    if missing and not separable:
         found, missing = dict.fromkeys(found), list(found)
     decodings = {old.decoding for old in found.values() if old is not None}
     condensed = work(real.subset(missing)) if missing else Condensed({}, decoding=min(decodings))

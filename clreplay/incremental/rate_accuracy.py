@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from clreplay.incremental.plan import plan_experiment
-from clreplay.incremental.run import run_experiment
+from clreplay.incremental.run import run_planned
 from clreplay.incremental.run_folder import RunFolder, read_settings
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.kept import Kept
@@ -108,14 +108,13 @@ def measure(
         the rows of all finished points that are in the folder.
     """
     for point in wanted:
-        settings = settings_of(point, common)
         try:
-            plan_experiment(settings)
+            plan = plan_experiment(settings_of(point, common))
         except ValueError as error:
             reporter.line(f"left out: {point}: {error}")
             continue
         reporter.line(f"{point}:")
-        run_experiment(settings, out / "runs" / point.folder, reporter, command)
+        run_planned(plan, out / "runs" / point.folder, reporter, command)
         write_text(out / "rows.csv", finished(out).to_csv(index=False))
     return finished(out)
 

@@ -54,8 +54,14 @@ def run_experiment(
         ValueError, FileNotFoundError: as :func:`plan_experiment`; or the folder holds another run, a damaged one, or
             one that another process works on.
     """
+    return run_planned(plan_experiment(settings), out, reporter, command)
+
+
+def run_planned(
+    plan: ExperimentPlan, out: str | Path | None = None, reporter: Reporter | None = None, command: str = ""
+) -> Path:
+    """:func:`run_experiment` of what is planned already."""
     reporter = reporter or Reporter()
-    plan = plan_experiment(settings)
     folder = RunFolder(default_folder(plan) if out is None else out)
     with folder.locked():
         _work(plan, folder, reporter, command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,13 @@ __all__ = [
     "read_settings",
 ]
 
-LEFTOVERS = (LOCK, OWNER, "settings.yaml.partial", ".DS_Store", "Thumbs.db", "lost+found")
-"""What does not make a folder somebody else's: left by a run that was killed before its settings were written, by file
-managers, by a file system."""
+LEFTOVERS = (LOCK, OWNER, "settings.yaml.*partial", ".DS_Store", "Thumbs.db", "lost+found")
+"""Patterns of names that do not make a folder somebody else's: left by a run that was killed before its settings were
+written, by file managers, by a file system."""
+
+
+def _left_over(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in LEFTOVERS)
 
 
 class RunFolder:
@@ -70,7 +75,7 @@ class RunFolder:
     def _check_ours(self) -> None:
         if self.settings_file.is_file() or not self.path.exists():
             return
-        if not self.path.is_dir() or any(entry.name not in LEFTOVERS for entry in self.path.iterdir()):
+        if not self.path.is_dir() or not all(_left_over(entry.name) for entry in self.path.iterdir()):
             raise FileExistsError(
                 f"{self.path} exists and is not a run's folder (no settings.yaml); choose another --out"
             )

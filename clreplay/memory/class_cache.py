@@ -7,10 +7,7 @@ setting, seed, kind of device or version of the arithmetic is another address, s
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from clreplay.runtime.files import replacing
+from clreplay.runtime.seeding import content_address
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,8 @@ class ClassCache:
             company: where a class depends on those beside it, the key and the count of every class of the experience.
         """
         values = dict(settings) if isinstance(settings, Mapping) else asdict(settings)
-        version = ".".join(torch.__version__.split(".")[:2])
-        parts = [ARITHMETIC, version, method, values, class_key, count, seed, torch.device(device).type]
-        parts += [] if company is None else [list(company)]
-        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=20).hexdigest()
+        parts = [method, values, class_key, count, seed, torch.device(device).type]
+        return content_address(ARITHMETIC, *parts, *([] if company is None else [list(company)]))
 
     def get(self, address: str, shape: tuple[int, ...]) -> CachedClass | None:
         """The class at an address, its images of ``shape``, or None; a damaged file counts as absent."""
@@ -98,18 +96,12 @@ class ClassCache:
         path = self._path(address)
         kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
         data = save({"images": images.detach().to("cpu", kind).contiguous()}, {"decoding": decoding})
-        partial = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A name of its own for every process: whoever renames last wins, and both wrote the same bytes.
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-                partial = Path(file.name)
-                file.write(data)
-            partial.replace(path)
+            with replacing(path) as partial:
+                partial.write_bytes(data)
         except OSError as error:
             logger.warning("cannot cache condensed classes in %s: %s", self.folder, error)
-            if partial is not None:
-                partial.unlink(missing_ok=True)
 
     def _path(self, address: str) -> Path:
         return self.folder / address[:2] / f"{address}.safetensors"

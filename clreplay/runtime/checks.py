@@ -49,6 +49,16 @@ def check_not_negative(settings: Any, *names: str) -> None:
             raise ValueError(f"{name} must not be negative, got {getattr(settings, name)}")
 
 
+def check_share(settings: Any, name: str) -> None:
+    """An attribute must be a share or a probability.
+
+    Raises:
+        ValueError: naming the attribute and its value.
+    """
+    if not 0 <= getattr(settings, name) <= 1:
+        raise ValueError(f"{name} must be within [0, 1], got {getattr(settings, name)}")
+
+
 def check_momentum(settings: Any, name: str) -> None:
     """An attribute must be a momentum of SGD.
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import glob
 import json
 import logging
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,18 +53,28 @@ def _temporary_folder(process: int) -> Path:
     return Path(path)
 
 
+LEFT_BEHIND = 3600.0
+"""Seconds after which an unfinished file belongs to a process that was killed."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; it takes the place of ``path`` once the block is through.
 
-    If the block fails (a full disk, Ctrl-C), what was there stays and nothing else is left behind.
+    If the block fails (a full disk, Ctrl-C), what was there stays and nothing else is left behind. Processes may write
+    the same file at the same time, on several machines too: each does under a name of its own, and whoever is through
+    last wins. What a killed process left is removed by the first that writes the file an hour later.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError):  # another process was faster, or may not remove it
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ its default does nothing new: it is left out of what identifies a computation wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
@@ -27,11 +27,7 @@ def identifying(settings: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         settings: a dataclass instance; anything else has no later settings.
         values: by name, of the settings and maybe others.
     """
-    return {name: value for name, value in values.items() if name not in _silent(settings, values)}
-
-
-def _silent(settings: Any, values: Mapping[str, Any]) -> Iterable[str]:
-    if not is_dataclass(settings):
-        return ()
-    marked = (one for one in fields(settings) if one.metadata.get("later"))
-    return {one.name for one in marked if values.get(one.name, one.default) == one.default}
+    defaults = {}
+    if is_dataclass(settings):
+        defaults = {one.name: one.default for one in fields(settings) if one.metadata.get("later")}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}

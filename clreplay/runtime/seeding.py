@@ -9,6 +9,8 @@ needs no generator state to go on.
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,3 +54,15 @@ def class_key(images: Tensor) -> str:
     for chunk in images.split(256):
         digest.update(chunk.detach().to("cpu", torch.float32).contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def content_address(arithmetic: int, *parts: Any) -> str:
+    """Name of something computed, by all that decides it; another version of PyTorch makes another name.
+
+    Args:
+        arithmetic: raised by whoever computes it whenever a change of the code changes what comes out.
+        parts: everything else, as JSON knows it.
+    """
+    version = ".".join(torch.__version__.split(".")[:2])
+    text = json.dumps([arithmetic, version, *parts], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()

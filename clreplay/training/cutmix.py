@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clreplay.data import Normalization
+from clreplay.runtime.checks import check_share
 from clreplay.runtime.precision import logits_in
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS
@@ -47,8 +49,7 @@ class CutMixSettings(TrainingSettings):
         super().__post_init__()
         if "+" in (self.augment or ""):
             raise ValueError(f"augment must join operators with '_', got {self.augment!r}; their order is fixed here")
-        if not 0 <= self.mix <= 1:
-            raise ValueError(f"mix must be within [0, 1], got {self.mix}")
+        check_share(self, "mix")
 
     def epochs_for(self, images: int) -> int:
         """Exactly ``epochs``: the extra one belongs to DM's protocol."""
@@ -84,17 +85,28 @@ def train_with_cutmix(
         FloatingPointError: the loss is no longer finite at the end.
     """
 
-    def loss(mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
-        batch, targets, others, share = mixed
-        logits = logits_in(settings.precision, network, batch)
-        value = share * F.cross_entropy(logits, targets)
-        return value + (1 - share) * F.cross_entropy(logits, others) if share < 1 else value
+    loss = partial(mixed_loss, network, settings.precision)
 
     def mixed_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
         return batches(images, labels, settings, (*key, "epoch", epoch), normalization)
 
     last = fit_by_settings(network, network.parameters(), images, mixed_batches, loss, settings, progress)
     check_finite(last, settings)
+
+
+def mixed_loss(network: nn.Module, precision: str, mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
+    """Cross-entropy of a mixed batch: of either labels, by the share of the pixels that are theirs.
+
+    Args:
+        network: brings the batch to its device.
+        precision: see :func:`clreplay.runtime.precision.logits_in`.
+        mixed: of :func:`batches`.
+    """
+    device = next(network.parameters()).device
+    batch, targets, others = (part.to(device) for part in mixed[:3])
+    share, logits = mixed[3], logits_in(precision, network, batch)
+    value = share * F.cross_entropy(logits, targets)
+    return value + (1 - share) * F.cross_entropy(logits, others) if share < 1 else value
 
 
 def batches(

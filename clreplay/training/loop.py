@@ -54,6 +54,21 @@ def fit(
     return value.detach()
 
 
+def sgd_with(parameters: Iterable[Tensor], velocity: Tensor, **settings: float) -> torch.optim.SGD:
+    """SGD whose momentum is a flat vector, moved in place: it can be saved, and waits from one training to the next.
+
+    Args:
+        parameters: what it updates.
+        velocity: one number a number of theirs, in their order; zeros to begin with.
+        **settings: of ``torch.optim.SGD``.
+    """
+    parameters = list(parameters)
+    optimizer = torch.optim.SGD(parameters, **settings)
+    for parameter, part in zip(parameters, velocity.split([p.numel() for p in parameters])):
+        optimizer.state[parameter]["momentum_buffer"] = part.view_as(parameter)
+    return optimizer
+
+
 def fit_by_settings(
     network: nn.Module,
     parameters: Iterable[Tensor],

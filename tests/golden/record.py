@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SECONDS = ("seconds", "condense_seconds", "train_seconds")
+SECONDS = ("seconds", "condense_seconds", "train_seconds", "encoder_seconds")
 EAGER = ("kernels=eager", "layout=contiguous", "parallel=operators", "classes_at_once=1")
 NATIVE = ("kernels=native", "layout=channels_last", "parallel=classes", "classes_at_once=1")
 
@@ -124,7 +125,9 @@ def memories(work: Path) -> Iterator[tuple[str, Any]]:
         command = [sys.executable, "runs/digits_5step.py", "--preset", "smoke", "--host", host, "--no-cache"]
         command += ["--steps", "2", "--images-per-class", "3", "--networks", "2", "--store", store, "--device", "cpu"]
         command += ["--memory", *recipe_names(), "--set", *execution, "--out", str(out)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        # A cache of its own: networks that the other commit trained must not be found.
+        own = {**os.environ, "CLREPLAY_CACHE": str(work / "cache" / out.name)}
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
         for path in sorted(out.glob("memory-*.safetensors")):

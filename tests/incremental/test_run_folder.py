@@ -83,7 +83,7 @@ def test_a_disk_without_locks_costs_a_warning(tmp_path, monkeypatch, caplog):
         assert "cannot be locked (no locks here); start no second run in it" in caplog.text
 
 
-@pytest.mark.parametrize("left", [".lock", ".owner.json", "settings.yaml.partial", ".DS_Store"])
+@pytest.mark.parametrize("left", [".lock", ".owner.json", "settings.yaml.0a1b2c3d4e5f.partial", ".DS_Store"])
 def test_a_run_that_was_killed_before_it_wrote_its_settings_can_be_started_again(left, settings, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / left).write_text("experi")

@@ -190,15 +190,16 @@ def test_a_custom_redraw_gets_the_model_and_a_keyed_chance():
     assert id(model.scale) == identity
 
 
+class ZeroHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def reset_parameters(self):
+        nn.init.zeros_(self.head.weight)
+
+
 def test_a_parent_has_the_last_word_about_its_children():
-    class ZeroHead(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.head = nn.Linear(3, 2)
-
-        def reset_parameters(self):
-            nn.init.zeros_(self.head.weight)
-
     model = ZeroHead()
     reinitialize(model, 0)
     assert torch.equal(model.head.weight, torch.zeros(2, 3))
@@ -244,14 +245,6 @@ def test_frozen_parameters_are_drawn_anew_otherwise():
 
 
 def test_what_a_parent_s_reset_does_to_a_frozen_child_is_put_back():
-    class ZeroHead(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.head = nn.Linear(3, 2)
-
-        def reset_parameters(self):
-            nn.init.zeros_(self.head.weight)
-
     model = ZeroHead()
     model.head.requires_grad_(False)
     before = model.head.weight.clone()

@@ -77,13 +77,13 @@ def test_steps_and_protocol_are_those_of_the_experiment(main, tmp_path):
 
 def test_an_unfinished_point_has_no_rows_and_is_gone_on_with(main, tmp_path, monkeypatch):
     flags = ("--memory", "random", "--store", "uint8", "--mem-bytes", "12000", "--updates", "3", "--steps", "2")
-    real = rate_accuracy.run_experiment
+    real = rate_accuracy.run_planned
 
     def stopped(*arguments):
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rate_accuracy, "run_experiment", stopped)
+    monkeypatch.setattr(rate_accuracy, "run_planned", stopped)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         raise SystemExit(main(*flags)[0])
     (folder,) = (tmp_path / "rate" / "runs").iterdir()

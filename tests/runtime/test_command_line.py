@@ -10,6 +10,16 @@ import pytest
 from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
 
 
+@pytest.fixture
+def default_handlers():
+    """As a script finds them; a library that another test used may have put its own in this process."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before):
+        signal.signal(number, handler)
+
+
 def raising(error):
     def work():
         raise error
@@ -40,7 +50,7 @@ def test_a_fault_of_the_program_is_not_hidden():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_signals_are_taken_as_ctrl_c_and_only_within_the_block(number, capsys):
+def test_signals_are_taken_as_ctrl_c_and_only_within_the_block(number, default_handlers, capsys):
     def work():
         with signals_as_ctrl_c():
             os.kill(os.getpid(), number)
@@ -65,7 +75,7 @@ def test_a_handler_of_the_caller_s_own_is_left_alone():
     assert taken == [1]
 
 
-def test_in_another_thread_nothing_changes():
+def test_in_another_thread_nothing_changes(default_handlers):
     seen = []
 
     def work():

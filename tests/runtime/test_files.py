@@ -1,10 +1,14 @@
-"""Where files are kept if there is no place for them."""
+"""Files are replaced whole, by several writers too; where they are kept if there is no place for them."""
 
+import multiprocessing
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from file_writer import write_many
 
 from clreplay.runtime import files
 
@@ -37,3 +41,46 @@ def test_the_temporary_folder_is_one_a_process(monkeypatch):
     assert files.temporary_folder() == here
     monkeypatch.setattr(files.os, "getpid", lambda: -1)
     assert files.temporary_folder() != here
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "rows.csv"
+    with files.replacing(path) as first:
+        first.write_text("first")
+        with files.replacing(path) as second:  # begun later, through earlier
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first" and os.listdir(tmp_path) == ["rows.csv"]
+
+
+def test_processes_may_write_one_file_at_the_same_time(tmp_path):
+    path, context = tmp_path / "rows.csv", multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(path, letter)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert not path.exists() or path.read_text() in ("a" * 5000, "b" * 5000)
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert os.listdir(tmp_path) == ["rows.csv"]
+
+
+def test_a_block_that_fails_changes_nothing(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("before")
+    with pytest.raises(OSError, match="full"), files.replacing(path) as partial:
+        partial.write_text("half")
+        raise OSError("full")
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["rows.csv"]
+
+
+def test_what_a_killed_process_left_is_removed_an_hour_later_and_what_another_writes_is_not(tmp_path):
+    path, old, new = (tmp_path / name for name in ("a[1].csv", "a[1].csv.00.partial", "a[1].csv.01.partial"))
+    other = tmp_path / "a1.csv.00.partial"  # of another file
+    for left in (old, new, other):
+        left.touch()
+    for left in (old, other):
+        os.utime(left, (time.time() - 2 * files.LEFT_BEHIND,) * 2)
+    files.write_text(path, "through")
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, new.name, other.name])

@@ -189,16 +189,15 @@ class Engine:
         """
         values = {**values, "image_std": images.std(), "image_min": images.min(), "image_max": images.max()}
         row = {name: float(value) for name, value in values.items()}
+        cure = " or ".join(f"{name} (now {getattr(self.settings, name)})" for name in self.lower)
         if not all(abs(value) < float("inf") for value in row.values()):
-            cure = " or ".join(f"{name} (now {getattr(self.settings, name)})" for name in self.lower)
             raise FloatingPointError(f"condensation diverged at {self.one} {iteration} ({row}); lower {cure}")
         if row["image_std"] > FAR_OUT and not self.told_far_out:
             self.told_far_out = True
-            lower = " or ".join(f"{name} (now {getattr(self.settings, name)})" for name in self.lower)
             logger.warning(
                 "synthetic images have left the range of real ones at %s %d: their standard deviation is %.0f, that of "
                 "real ones about 1; lower %s, or look for a class whose images are all alike",
-                self.one, iteration, row["image_std"], lower,
+                self.one, iteration, row["image_std"], cure,
             )  # fmt: skip
         return {"iteration": iteration, **row}
 

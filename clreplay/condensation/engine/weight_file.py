@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clreplay.condensation.real_images import RealImages
-from clreplay.runtime.files import user_cache
+from clreplay.runtime.files import replacing, user_cache
+from clreplay.runtime.seeding import content_address
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +47,12 @@ class WeightFile:
         real: the experience; its classes, in order, and their images are part of the address.
         device: its kind is, too, and the version of PyTorch.
         parts: all else that decides the weights, as JSON knows it.
-        folder: None takes ``weights`` of the user's cache.
     """
 
-    def __init__(
-        self, real: RealImages, device: torch.device, parts: Sequence[Any], folder: Path | None = None
-    ) -> None:
-        version = ".".join(torch.__version__.split(".")[:2])
+    def __init__(self, real: RealImages, device: torch.device, parts: Sequence[Any]) -> None:
         classes = [[real.keys[label], real.count(label)] for label in real.classes]
-        address = json.dumps([ARITHMETIC, version, classes, torch.device(device).type, *parts], sort_keys=True)
-        name = hashlib.blake2b(address.encode(), digest_size=20).hexdigest()
-        self.path = (user_cache() / "weights" if folder is None else folder) / f"{name}.safetensors"
+        name = content_address(ARITHMETIC, classes, torch.device(device).type, *parts)
+        self.path = user_cache() / "weights" / f"{name}.safetensors"
 
     def load(self, parameters: int) -> Saved | None:
         """What is there; None if nothing is, or nothing that fits so many parameters."""
@@ -98,13 +90,10 @@ class WeightFile:
             tensors |= {"current": content.current.cpu(), "momentum": content.momentum.cpu()}
         tensors |= {f"buffer.{name}": values.cpu() for name, values in content.buffers.items()}
         tensors = {name: values.contiguous() for name, values in tensors.items()}
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")  # processes write the same weights
+        about = {"epoch": str(content.epoch), "seconds": f"{content.seconds:.3f}"}
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_bytes(save(tensors, {"epoch": str(content.epoch), "seconds": f"{content.seconds:.3f}"}))
-                partial.replace(self.path)
-            finally:
-                partial.unlink(missing_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as partial:
+                partial.write_bytes(save(tensors, about))
         except OSError as error:
             logger.warning("cannot keep trained weights in %s: %s", self.path.parent, error)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clreplay.condensation.engine.weight_file import Saved, WeightFile
@@ -23,14 +23,13 @@ from clreplay.networks import ConvNet, FlatParameters, Network
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
 from clreplay.networks.settings import NetworkSettings
-from clreplay.runtime.checks import check_choice, check_counts, check_not_negative, check_positive
+from clreplay.runtime.checks import check_choice, check_counts, check_not_negative, check_positive, check_share
 from clreplay.runtime.later import later
-from clreplay.runtime.precision import logits_in
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import parse_strategy
-from clreplay.training.cutmix import CutMixSettings, batches
-from clreplay.training.loop import fit
+from clreplay.training.cutmix import CutMixSettings, batches, mixed_loss
+from clreplay.training.loop import fit, sgd_with
 
 ENCODERS = ("random", "trajectory", "interpolated")
 SECONDS_BETWEEN_SAVES = 60.0
@@ -74,8 +73,7 @@ class EncoderSettings:
         check_positive(self, "encoder_lr")
         parse_strategy(self.encoder_augment, "encoder_augment")
         check_not_negative(self, "constraint_weight", "constraint_span")
-        if not 0 <= self.encoder_mix <= 1:
-            raise ValueError(f"encoder_mix must be within [0, 1], got {self.encoder_mix}")
+        check_share(self, "encoder_mix")
         if self.constraint_weight > 0 and self.encoders == "random":
             raise ValueError(
                 f"constraint_weight {self.constraint_weight:g} needs trained networks; set encoders to trajectory or "
@@ -227,7 +225,9 @@ class TrainedNetworks:
         network = self.twin.requires_grad_().train()
         if isinstance(network, ConvNet) and device.type == "cpu":
             network.fuse()
-        optimizer = _sgd(network, how, momentum)
+        optimizer = sgd_with(
+            network.parameters(), momentum, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay
+        )
         start = time.perf_counter() - seconds
         last_save = time.monotonic()
         while epoch < how.epochs:
@@ -256,23 +256,16 @@ class TrainedNetworks:
     def _one_epoch(
         self, network: Network, optimizer: torch.optim.SGD, how: CutMixSettings, key: tuple[int | str, ...]
     ) -> Tensor:
-        device, epoch = self._twin.buffer.device, int(key[-1])
+        epoch = int(key[-1])
         passed = sum(epoch > drop for drop in how.drops_after(len(self.images)))
         for group in optimizer.param_groups:
             group["lr"] = how.lr * how.lr_drop**passed
-
-        def loss(mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:
-            batch, targets, others, share = mixed
-            logits = logits_in(how.precision, network, batch.to(device))
-            value = share * F.cross_entropy(logits, targets.to(device))
-            return value + (1 - share) * F.cross_entropy(logits, others.to(device)) if share < 1 else value
-
         return fit(
             network,
             1,
             lambda _: batches(self.images, self.labels, how, key, self.normalization),
             optimizer,
-            loss,
+            partial(mixed_loss, network, how.precision),
         )
 
 
@@ -281,12 +274,3 @@ def _between(weights: Tensor, row: float) -> Tensor:
     low = min(int(row), len(weights) - 1)
     share = row - low
     return weights[low] if share == 0 else torch.lerp(weights[low], weights[low + 1], share)
-
-
-def _sgd(network: Network, how: CutMixSettings, momentum: Tensor) -> torch.optim.SGD:
-    """SGD whose momentum is a flat vector, moved in place."""
-    parameters = list(network.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
-    for parameter, part in zip(parameters, momentum.split([p.numel() for p in parameters])):
-        optimizer.state[parameter]["momentum_buffer"] = part.view_as(parameter)
-    return optimizer

@@ -276,7 +276,7 @@ class MatchingEngine(GroupEngine):
         """What their training took, and how many of them had been trained before."""
         if not isinstance(self.networks, TrainedNetworks):
             return {}
-        return {"encoder_seconds": round(self.networks.seconds, 1), "encoders_found": self.networks.found}
+        return {"encoder_seconds": round(self.networks.seconds, 3), "encoders_found": self.networks.found}
 
     def close(self) -> None:
         """Let the threads of the classes end; a further step starts new ones."""

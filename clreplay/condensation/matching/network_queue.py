@@ -16,7 +16,7 @@ from clreplay.data import Normalization
 from clreplay.networks import FlatParameters, Network
 from clreplay.runtime.checks import check_counts, check_momentum, check_not_negative, check_positive
 from clreplay.runtime.seeding import generator
-from clreplay.training.loop import train_further
+from clreplay.training.loop import sgd_with, train_further
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,14 @@ class NetworkQueue:
     def _trained(self, member: Member, key: tuple[int | str, ...]) -> Member:
         settings = self.settings
         self._put(member)
-        parameters = list(self.network.requires_grad_().parameters())
-        optimizer = torch.optim.SGD(
-            parameters, lr=settings.lr_net, momentum=settings.momentum_net, weight_decay=settings.decay_net
+        momentum = member.momentum.clone()
+        optimizer = sgd_with(
+            self.network.requires_grad_().parameters(),
+            momentum,
+            lr=settings.lr_net,
+            momentum=settings.momentum_net,
+            weight_decay=settings.decay_net,
         )
-        momentum = member.momentum.clone()  # moved in place, part by part
-        for parameter, part in zip(parameters, momentum.split([p.numel() for p in parameters])):
-            optimizer.state[parameter]["momentum_buffer"] = part.view_as(parameter)
         share = train_further(
             self.network,
             self.images,

@@ -14,6 +14,7 @@ import logging
 import math
 import mmap
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -204,7 +205,7 @@ def _sole_writer(path: Path, is_written: Callable[[], bool]) -> Iterator[Path | 
     try:
         _wait_for(lock, path)
     except (OSError, NotImplementedError):  # no locks on this disk: a file for each process, the last one renamed stays
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
     try:
         yield None if is_written() else partial
     finally:

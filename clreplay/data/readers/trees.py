@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.readers.image_files import EXTENSIONS, Batch, BytesBatch, FileBatch, ZipBatch
-from clreplay.runtime.files import user_cache
+from clreplay.runtime.files import replacing, user_cache
 
 _logger = logging.getLogger(__name__)
 _BATCH = 64
@@ -217,15 +217,12 @@ def _tar_members(path: Path) -> list[str]:
             _check_end(archive)
     except Exception as error:
         raise _damaged(path, error) from error
-    partial = kept.with_name(f"{kept.name}.{os.getpid()}.partial")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(members), encoding="utf-8")
-        partial.replace(kept)
+        with replacing(kept) as partial:
+            partial.write_text(json.dumps(members), encoding="utf-8")
     except OSError as error:
         _logger.warning("cannot keep the table of %s in %s: %s", path, kept.parent, error)
-        if partial.exists():
-            partial.unlink()
     return members
 
 
