@@ -90,7 +90,7 @@ class WeightFile:
             tensors |= {"current": content.current.cpu(), "momentum": content.momentum.cpu()}
         tensors |= {f"buffer.{name}": values.cpu() for name, values in content.buffers.items()}
         tensors = {name: values.contiguous() for name, values in tensors.items()}
-        about = {"epoch": str(content.epoch), "seconds": f"{content.seconds:.3f}"}
+        about = {"epoch": str(content.epoch), "seconds": str(content.seconds)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as partial:
