@@ -33,3 +33,20 @@ def balanced_rows(labels: Tensor, count: int, chance: torch.Generator) -> Tensor
         if rounds:
             rows[mine] = torch.cat(rounds)[: len(mine)]
     return rows
+
+
+def distinct_rows(labels: Tensor, count: int, chance: torch.Generator) -> Tensor:
+    """Draw rows so that all classes come in turn and none twice: a class that is used up leaves its turns to others.
+
+    Args:
+        labels, chance: as for :func:`balanced_rows`.
+        count: rows to draw; fewer come where there are not so many.
+
+    Returns:
+        (min(count, n),) int64 rows on the CPU.
+    """
+    order = torch.randperm(len(labels), generator=chance)
+    order = order[labels.cpu()[order].argsort(stable=True)]  # by class, shuffled inside
+    sizes = torch.unique(labels.cpu(), return_counts=True)[1]
+    turn = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return order[(turn + torch.rand(len(labels), generator=chance, dtype=torch.float64)).argsort()[:count]]

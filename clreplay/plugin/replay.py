@@ -37,12 +37,12 @@ from clreplay.plugin.contents import (
     look,
     part_of,
 )
-from clreplay.plugin.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
 from clreplay.plugin.model_checks import check_batches, check_model, check_trainable, expected_images
 from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import check_spelling
+from clreplay.recipes.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
 from clreplay.recipes.recipe import Recipe, training_settings
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress

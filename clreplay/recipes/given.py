@@ -1,7 +1,4 @@
-"""What a user may give the plugin in several ways, made into one thing, or refused.
-
-Nothing here imports Avalanche.
-"""
+"""What a user may give a plugin or a buffer in several ways, made into one thing, or refused."""
 
 from __future__ import annotations
 
