@@ -125,7 +125,7 @@ def plan_intake(
     # Of a budget in bytes there may be no count where there are no images to make one of.
     short = [label for label in real.classes if keep_whole and there[label] < max(counts[label], label not in stored)]
     for label in short:
-        share, counts[label] = max(1, counts[label]), there[label] if selects else 0
+        share, counts[label] = counts[label] or real.count(label), there[label] if selects else 0
         if not counts[label]:
             whole[label] = real.raw(label)[:share]
     _say(tuple(short), "have fewer images than their share and are kept whole")
