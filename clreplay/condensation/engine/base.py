@@ -17,6 +17,8 @@ from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.engine.start import equal_groups
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
+from clreplay.condensation.tiles import check_tiles, decoding
+from clreplay.memory.decoders import decoder
 from clreplay.networks import FlatParameters
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.later import identifying
@@ -111,6 +113,26 @@ class Engine:
         raise NotImplementedError
 
     # ------------------------------------------------------------------ what a relative may do otherwise
+
+    def store_tiles(self) -> None:
+        """Take ``tiles`` of the settings.
+
+        Raises:
+            ValueError: the images cannot be cut into so many.
+        """
+        check_tiles(self.settings, self.counts, self.real.shape)
+        self.decoding = decoding(self.settings)
+        self.tiles = decoder(self.decoding)
+
+    def seen(self, stored: Tensor) -> Tensor:
+        """What a network is shown of stored images, (n, c, h, w) or by class (classes, n, c, h, w); with tiles more."""
+        if self.tiles.images_each == 1:
+            return stored
+        return (
+            self.tiles(stored)
+            if stored.dim() == 4
+            else self.tiles(stored.flatten(0, 1)).unflatten(0, (len(stored), -1))
+        )
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Work that comes before the first step and saves itself."""
@@ -215,6 +237,7 @@ class GroupEngine(Engine):
     def set_up(self) -> None:
         """See :class:`Engine`."""
         super().set_up()
+        self.store_tiles()
         self.strategy = parse_strategy(self.settings.siamese_augment)
         self.iteration = 0
         self.record: list[dict[str, Any]] = []
@@ -253,7 +276,7 @@ class SteppedEngine(GroupEngine):
         self.network = s.build(len(real.classes), *real.shape[:2]).to(self.device)
         self.parameters = FlatParameters(self.network)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=s.lr_net)
-        self.groups = equal_groups(real, self.counts, s.real_batch, s.init, self.seed, self.device)
+        self.groups = equal_groups(real, self.counts, s.real_batch, s.init, self.seed, self.device, tiles=s.tiles)
         self.position = 0  # steps done of the iteration under way
 
     # ------------------------------------------------------------------ what a relative's state has beside
