@@ -68,8 +68,8 @@ def condense(
             have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
         store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,
             ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
-        quality: of a store that is an image codec; None takes its default, ``auto`` the highest at which all images
-            of a class fit into its bytes.
+        quality: of a store that is an image codec; None takes its default, ``auto`` as high as a
+            budget in bytes allows, see :class:`clreplay.ReplayMemory`.
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: a budget in bytes instead, of every class or of all together; everything that is
             stored is counted, and how many images come of it depends on the store.

@@ -38,7 +38,7 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
         "--quality",
         type=_quality,
         metavar="N",
-        help="of jpeg, webp or avif (default: 75, 75, 50); auto: the highest at which all images of a class fit",
+        help="of jpeg, webp or avif (default: 75, 75, 50); auto: as high as the bytes allow",
     )
     add("--pixels", type=int, metavar="N", help="keep images at N x N pixels and enlarge them again to be trained on")
     add(

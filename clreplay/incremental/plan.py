@@ -19,7 +19,6 @@ from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSe
 from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
-from clreplay.memory.stores import AUTO
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
 from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, idc_settings, load_recipe, training_settings
@@ -184,7 +183,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     if data.num_classes % filled.steps:
         raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
     # By its name from here on: a folder's path says something on this machine only.
-    filled = replace(filled, dataset=data.name, quality=_settled_quality(filled, data))
+    filled = replace(filled, dataset=data.name)
     plan = ExperimentPlan(filled, data, recipes, methods, learned, device)
     _check_budget(plan)
     memory.check_channels(data.train.images.shape[1])
@@ -209,17 +208,6 @@ def default_folder(plan: ExperimentPlan) -> Path:
 def _budgets(settings: ContinualSettings) -> dict[str, int]:
     """Those that are given."""
     return {one.name: value for one in fields(Budget) if (value := getattr(settings, one.name)) is not None}
-
-
-def _settled_quality(settings: ContinualSettings, data: Dataset) -> int | None:
-    """The quality of the store, chosen for all classes if it is left open."""
-    if settings.quality != AUTO:
-        return settings.quality
-    memory = settings.memory(data.normalization, data.num_classes)
-    label = int(torch.bincount(data.train.labels).argmin())
-    images = data.train.of_classes([label]).images
-    memory.settle_quality(images, len(images), data.num_classes)
-    return memory.quality
 
 
 def _check_budget(plan: ExperimentPlan) -> None:

@@ -18,7 +18,7 @@ from clreplay.memory.decoders import decoder
 from clreplay.memory.memory_state import FORMAT_VERSION, read_state
 from clreplay.memory.slot import Slot
 from clreplay.memory.smaller import tile
-from clreplay.memory.stores import AUTO, best_quality, find_store
+from clreplay.memory.stores import AUTO, MORE_IMAGES, best_quality, encode_finest, find_store
 from clreplay.runtime.files import replacing
 
 
@@ -45,8 +45,10 @@ class ReplayMemory:
             shrink. Otherwise they are ready to be halved.
         normalization: how real pixel codes become network input.
         store: one of :data:`clreplay.memory.stores.STORES`; ``float32`` is for condensed images.
-        quality: of a codec, within its range; None takes its default. ``auto`` chooses it by the first classes that
-            arrive: the highest at which all their images fit, see :func:`clreplay.memory.stores.best_quality`.
+        quality: of a codec, within its range; None takes its default. ``auto`` fills a budget in bytes: real images get
+            one quality by the first classes that arrive, the highest at which all their images fit
+            (:func:`clreplay.memory.stores.best_quality`); of condensed ones more are made than fit at the default, and
+            every class is coded as finely as its bytes allow (:func:`clreplay.memory.stores.encode_finest`).
         pixels: height and width of what is kept of every image, which is enlarged again to be trained on; None keeps
             images as they are.
 
@@ -195,7 +197,7 @@ class ReplayMemory:
             return {label: quotas[label] for label in new_classes}
         self._check_new(new_classes)
         share, counts = self.budget.share(len(self.slots) + len(new_classes)), {}
-        if self.quality == AUTO and new_classes:
+        if self.quality == AUTO and new_classes and not condensed:
             smallest = min((real(label) for label in new_classes), key=len)
             count, classes = len(smallest) // real_images_each, len(self.slots) + len(new_classes)
             self.settle_quality(_as_stored(smallest, tiles), count, classes)
@@ -204,6 +206,8 @@ class ReplayMemory:
             expected = self.expected_images(share, _as_stored(images, tiles), condensed)
             if self.store in CODECS and not condensed:
                 expected = expected * 5 // 4 + 1
+            elif self.quality == AUTO:
+                expected = int(expected * MORE_IMAGES)
             counts[label] = min(len(images) // real_images_each, expected)
         self._check_share(share, counts)
         return counts
@@ -284,7 +288,8 @@ class ReplayMemory:
                 those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
         self._check_new(list(images))
-        if self.quality == AUTO:  # nobody asked how many images: those that are here are all
+        if self.quality == AUTO and all(new.dtype == torch.uint8 for new in images.values()):
+            # Nobody asked how many images: those that are here are all.
             smallest = min(images.values(), key=len)
             self.settle_quality(smallest, len(smallest), len(self.slots) + len(images))
         quotas = None if self.budget.in_bytes else self.quotas_with(list(images))
@@ -321,11 +326,14 @@ class ReplayMemory:
         if images.dtype == torch.uint8 and self.normalization is None:
             raise ValueError("a memory of uint8 pixel codes needs its normalization")
         images = images.cpu() if images.dtype == torch.uint8 else images.detach().to("cpu", torch.float32)
+        store = self._store
         if sizes is None:
-            parts, count = self._store.encode(images, self.normalization), len(images)
+            parts, count = store.encode(images, self.normalization), len(images)
+        elif self.quality == AUTO:
+            store, parts, count = encode_finest(self.store, images, sizes, self.normalization, self.stored_pixels)
         else:
-            parts, count = self._store.encode_within(images, sizes, self.normalization)
-        return Slot(self._store, parts, count, tuple(images.shape[1:]), task_label, key, decoding)
+            parts, count = store.encode_within(images, sizes, self.normalization)
+        return Slot(store, parts, count, tuple(images.shape[1:]), task_label, key, decoding)
 
     def _repeat(self, value: dict[int, int]) -> Tensor:
         counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)

@@ -91,8 +91,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         cache: folder where condensed classes are stored for other runs and class orders; None stores none.
         store: how images are kept: ``uint8``, the default, ``float32`` (condensed ones, at four times the bytes),
             ``4bit``, ``2bit``, ``png``, ``jpeg``, ``webp`` or ``avif``, see :class:`clreplay.ReplayMemory`.
-        quality: of a store that is an image codec; None takes its default, ``auto`` the highest at which all images
-            of a class fit into its bytes.
+        quality: of a store that is an image codec; None takes its default, ``auto`` as high as a
+            budget in bytes allows, see :class:`clreplay.ReplayMemory`.
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: budgets in bytes instead of images, of a class or in all; everything that is stored
             is counted, and they are never exceeded.
