@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clreplay.data import Normalization
-from clreplay.memory.budget import Budget
+from clreplay.memory.budget import Budget, TooFewBytes
 from clreplay.memory.codecs import CODECS, SIDE
 from clreplay.memory.decoders import decoder
 from clreplay.memory.memory_state import FORMAT_VERSION, read_state
@@ -259,7 +259,7 @@ class ReplayMemory:
         """Every class must have an image."""
         for label, count in counts.items():
             if count < 1:
-                raise ValueError(
+                raise TooFewBytes(
                     f"a budget of {self.budget} leaves {share:,} bytes a class, too few for one image of class "
                     f"{label} in store {self.store!r}; raise it, or choose a store that takes less"
                 )
