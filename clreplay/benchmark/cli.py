@@ -71,6 +71,7 @@ def parser(add_help: bool = True) -> argparse.ArgumentParser:
     add("--data-root", metavar="DIR", help="where the data is (default: $CLREPLAY_DATA, then ./data)")
     add("--out", metavar="DIR", default="out/static_tables", help="folder of results (default: out/static_tables)")
     add("--merge", nargs="+", default=[], metavar="FILE", help="first take in what other stores hold")
+    add("--sets-to", metavar="DIR", help="also write the sets that are finished as memory files into a folder")
     add("--status", action="store_true", help="only say what is done, missing and failed; needs no data")
     add("--render", action="store_true", help="only render what is there; needs no data")
     add("--show", metavar="HASH", help="only say which settings a hash in a rendered table stands for")
@@ -163,6 +164,7 @@ def _table(
     from clreplay.benchmark.results import FAILED, lines_of
     from clreplay.benchmark.run import BenchmarkRun
     from clreplay.benchmark.sets import Place
+    from clreplay.benchmark.sets_out import given_out
     from clreplay.benchmark.status import status_line
     from clreplay.runtime.provenance import commit
 
@@ -187,6 +189,9 @@ def _table(
     failed = [line for line in lines_of(planned, contents) if line.state == FAILED]
     if failed:
         reporter.line(f"  {len(failed)} cell(s) failed; their reasons are above and below the table")
+    if options.sets_to:
+        for path in given_out(planned, store, Path(options.sets_to), options.data_root):
+            reporter.line(f"  wrote {path}")
     return 0 if options.render else len(failed)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from clreplay.benchmark import run as measure
@@ -23,6 +24,7 @@ from clreplay.benchmark.results import FAILED, MEASURED, MISSING, PARTLY, lines_
 from clreplay.benchmark.run import BenchmarkRun
 from clreplay.benchmark.sets import Place
 from clreplay.benchmark.store import Store
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -285,6 +287,21 @@ def test_of_all_tables_those_are_shown_that_have_something(tmp_path, capsys):
     assert "table 3 has no cifar10: skipped" in said and "table 4 has no whole: skipped" in said
     titles = [line.partition(";")[0] for line in said.splitlines() if "; preset" in line]
     assert titles == [TITLES[table] for table in ("1", "2", "5", "7")]
+
+
+def test_finished_sets_are_given_out_as_memories(tmp_path, capsys):
+    flags = ["--table", "1", "--dataset", "digits", "--ipc", "2", "--method", "random", "dm", "whole", "--sets", "2"]
+    flags += ["--preset", "smoke", "--networks", "1", "--device", "cpu", "--out", str(tmp_path), *SET_QUICK]
+    assert main([*flags, "--set", "iterations=1", "--sets-to", str(tmp_path / "given")]) == 0
+    names = [f"digits-ipc2-{name}-set{number}.safetensors" for name in ("dm", "random") for number in (1, 2)]
+    assert sorted(path.name for path in (tmp_path / "given").iterdir()) == names
+    out = capsys.readouterr().out
+    assert all(out.count(f"wrote {tmp_path / 'given' / name}") == 1 for name in names)
+    for name in names:
+        memory = ReplayMemory.load(tmp_path / "given" / name, dataset="digits")
+        assert len(memory) == 20 and name.split("-")[2] == memory.info["method"]
+    one, other = (ReplayMemory.load(tmp_path / "given" / name).images for name in names[:2])
+    assert one.shape == other.shape == (20, 1, 32, 32) and not torch.equal(one, other)
 
 
 def test_stores_are_merged_and_shown(tmp_path, capsys):
