@@ -164,8 +164,7 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
     """Every class as safetensors bytes with a checksum; one blob for each class, since SQLite limits their size."""
     return {
-        label: tensor_bytes({"images": slot.codes}, {"decoding": slot.decoding})
-        for label, slot in memory.slots.items()
+        label: tensor_bytes({"images": slot.codes}, {"decoding": slot.decoding}) for label, slot in memory.slots.items()
     }
 
 

@@ -69,7 +69,9 @@ def test_a_truncated_file_is_an_error_that_names_it(keep, tmp_path):
     path = tmp_path / "m.safetensors"
     mixed().save(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="m.safetensors is damaged: it is truncated or not a safetensors file.*restore it"):
+    with pytest.raises(
+        ValueError, match="m.safetensors is damaged: it is truncated or not a safetensors file.*restore it"
+    ):
         ReplayMemory.load(path)
 
 
