@@ -14,8 +14,8 @@ from torch import Tensor
 from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.engine.progress_file import load_progress, saving
-from clreplay.condensation.engine.state_file import DAMAGED
 from clreplay.condensation.engine.start import equal_groups
+from clreplay.condensation.engine.state_file import DAMAGED
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.networks import FlatParameters
