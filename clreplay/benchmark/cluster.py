@@ -229,8 +229,8 @@ def _connection(address: str, local: bool) -> Iterator[None]:
     try:
         if local and (listens := {one["NodeManagerAddress"] for one in ray.nodes()} - {"127.0.0.1"}):
             logger.warning(
-                "the cluster of this machine listens at %s, where others may send it code; this Ray (%s) cannot be kept "
-                "from it, so run it behind a firewall, or give --jobs",
+                "the cluster of this machine listens at %s, where others may send it code; this Ray (%s) cannot be "
+                "kept from it, so run it behind a firewall, or give --jobs",
                 ", ".join(sorted(listens)),
                 ray.__version__,
             )

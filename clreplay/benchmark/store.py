@@ -73,8 +73,8 @@ class Store:
         for row in self._select(_NETWORKS):
             if (known := checksums.get(row[0])) is not None and known != _checksum(row):
                 raise StoreError(
-                    f"{self.path} is damaged: network {row[0]} does not match its checksum; restore the file from a copy, "
-                    f"or have the network measured again: delete its row from the table networks"
+                    f"{self.path} is damaged: network {row[0]} does not match its checksum; restore the file from a "
+                    "copy, or have the network measured again: delete its row from the table networks"
                 )
             checksums.pop(row[0], None)
             *common, set_number, number, accuracy, held_out, diverged, images = row[:12]

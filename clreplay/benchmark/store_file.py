@@ -150,7 +150,7 @@ def _connection(path: Path, what_fails: str, usual_cure: str) -> Iterator[sqlite
     try:
         connection = _connect(path)
         yield connection
-    except (sqlite3.Error, OverflowError) as error:  # the second: a number that no column has
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:  # numbers that no column has, texts that are none
         cure = next((cure for part, cure in _CURES.items() if part in str(error)), usual_cure)
         raise StoreError(f"{what_fails} ({error}); {cure}") from error
     finally:

@@ -245,7 +245,10 @@ ENDLESS = (
     ("statements", "message"),
     [
         (["DROP TABLE failures", ENDLESS], "has a view failures that no store has"),
-        (["CREATE TRIGGER t AFTER INSERT ON networks BEGIN DELETE FROM sets; END"], "has a trigger t that no store has"),
+        (
+            ["CREATE TRIGGER t AFTER INSERT ON networks BEGIN DELETE FROM sets; END"],
+            "has a trigger t that no store has",
+        ),
         (["CREATE TABLE more (x)"], "has a table more that no store has"),
         (["DROP VIEW finished_sets", "CREATE VIEW finished_sets AS SELECT * FROM sets"], "has a view finished_sets"),
     ],

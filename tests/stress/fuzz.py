@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from fuzzing import Tally, fuzz
@@ -26,7 +27,12 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", nargs="+", help="only these")
+    parser.add_argument("--json", action="store_true", help="print cases and what went wrong by kind")
     options = parser.parse_args()
+    if options.json:
+        tallies = fuzz_all(options.cases, options.seed)
+        print(json.dumps({name: [sum(tally.counts.values()), tally.bad] for name, tally in tallies.items()}))
+        return 0
     bad = 0
     for kind in KINDS:
         if options.kind and kind.name not in options.kind:

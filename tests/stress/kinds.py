@@ -63,7 +63,7 @@ def make_weights(folder: Path) -> None:
 
     chance = torch.Generator().manual_seed(0)
     weights, current = torch.randn(3, 50, generator=chance), torch.randn(50, generator=chance)
-    _WeightFile(folder / "w.safetensors").save(Saved(weights, 2, 1.5, current, current, {"mean": torch.zeros(4)}))
+    _WeightFile(folder / "w.safetensors").save(Saved(weights, 2, 1.5, current, current + 1, {"mean": torch.zeros(4)}))
 
 
 def load_weights(path: Path) -> Any:
@@ -145,7 +145,8 @@ def make_store(folder: Path) -> None:
     here = Origin(3.0, "cpu", "abc", "torch")
     images = to_bytes(memory_of_floats())
     rows = [
-        NetworkRow(f"{n:040x}", "digits", "set", "t", "float32", 0, (0, n), 90.5, None, False, 10, here) for n in range(4)
+        NetworkRow(f"{n:040x}", "digits", "set", "t", "float32", 0, (0, n), 90.5, None, False, 10, here)
+        for n in range(4)
     ]
     part = FinishedImages("set", "s", 2, 0, images, dict.fromkeys(images, 2), dict.fromkeys(images, 2), {}, {}, here)
     Store(folder / "store.sqlite").add(Finished("digits", "f", 2, rows, part, ("e", "cpu", {"a": 1}), {"t": {"b": 2}}))
@@ -191,7 +192,9 @@ def picture(number: int, kind: str = "PNG") -> bytes:
 
 def pets(folder: Path, kind: str = "PNG") -> Path:
     for number in range(8):
-        path = folder / "pets" / ("train", "test")[number // 4] / ("cat", "dog")[number % 2] / f"{number}.{kind.lower()}"
+        path = (
+            folder / "pets" / ("train", "test")[number // 4] / ("cat", "dog")[number % 2] / f"{number}.{kind.lower()}"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture(number, kind))
     return folder / "pets"
@@ -275,7 +278,9 @@ def image_kind(name: str, kind: str) -> Kind:
 
 
 KINDS = (
-    Kind("memory", "memory.safetensors", lambda folder: memory().save(folder / "memory.safetensors"), load_memory, True),
+    Kind(
+        "memory", "memory.safetensors", lambda folder: memory().save(folder / "memory.safetensors"), load_memory, True
+    ),
     Kind("class cache", "ab/abcd.safetensors", make_class_cache, load_class_cache, True),
     Kind("weight cache", "w.safetensors", make_weights, load_weights, True),
     Kind("pixel cache", "x.npy", make_pixel_cache, load_pixel_cache, True),

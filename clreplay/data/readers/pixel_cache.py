@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ _logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised whenever a change of the code changes decoded pixels."""
+_BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, LookupError, ArithmeticError, MemoryError, TokenError)
 _SEAL, _SEAL_SIZE = b"clreplay-sum-1\n", 16
 _ELSEWHERE = "set CLREPLAY_CACHE to a folder elsewhere"
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -111,7 +113,7 @@ def map_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
             mapped = _map(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, EOFError) as error:
+    except _BAD_HEADER as error:
         _logger.warning("decoding again, because %s is damaged: %s", path, error)
         return None
     pixels = np.frombuffer(mapped, dtype=np.uint8, count=math.prod(shape), offset=start)
