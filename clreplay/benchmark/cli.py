@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clreplay.benchmark.published import TITLES
-from clreplay.runtime.command_line import exit_code
+from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
 
 DESCRIPTION = """Measure the cells of the DDM paper's static tables and set them beside the published numbers.
 
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and run.
 
     Returns:
-        0; 1 if cells failed (their reasons are listed); 2 for a user's error, printed in one line; 130 for Ctrl-C.
+        0; 1 if cells failed (their reasons are listed); 2 for a user's error, printed in one line; 130 for Ctrl-C, and
+        128 + n for signal n, after condensations under way were saved.
     """
     options = parser().parse_args(argv)
     return exit_code(lambda: _run(options))
@@ -113,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device must be auto, cpu or cuda on a cluster, which chooses GPUs, got {options.device!r}")
-    with connected(options.cluster):
+    with connected(options.cluster), signals_as_ctrl_c(over=True):  # Ray has a handler of its own
         device = options.device if options.device != "auto" else "cuda" if has_gpus() else "cpu"
         reporter, executor = Reporter(), RayExecutor(device, options.jobs)
         reporter.line(f"Ray cluster: {executor.share.summary()}")

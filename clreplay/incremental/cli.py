@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
+from clreplay.runtime.command_line import exit_code
 
 
 def continual_parser(dataset: str | None, description: str) -> argparse.ArgumentParser:
@@ -125,8 +125,7 @@ def continual_main(dataset: str | None, description: str, argv: Sequence[str] | 
     def work() -> int:
         from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
 
-        with signals_as_ctrl_c():
-            run_experiment(continual_settings(options), options.out, command=command)
+        run_experiment(continual_settings(options), options.out, command=command)
         return 0
 
     return exit_code(work)

@@ -19,7 +19,7 @@ from clreplay.memory.memory_state import FORMAT_VERSION, read_state
 from clreplay.memory.slot import Slot
 from clreplay.memory.smaller import tile
 from clreplay.memory.stores import AUTO, MORE_IMAGES, best_quality, encode_finest, find_store
-from clreplay.runtime.files import replacing
+from clreplay.runtime.checksum import DamagedFile, read_tensors, tensor_bytes, write_bytes
 
 
 class ReplayMemory:
@@ -380,15 +380,16 @@ class ReplayMemory:
         self._decoded = None
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file; a file that was there is replaced only once the new one is whole."""
-        from safetensors.torch import save_file
+        """Write a safetensors file with a checksum; what was there is replaced only once the new one is whole.
 
+        Raises:
+            OSError: it cannot be written, as on a full disk; what was there stays.
+        """
         path = Path(path)
         state = self.state_dict()
         settings = state.pop("settings")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            save_file({k: v.contiguous() for k, v in state.items()}, partial, metadata={"clreplay": settings})
+        write_bytes(path, tensor_bytes(state, {"clreplay": settings}))
 
     @classmethod
     def load(cls, path: str | Path, dataset: str | None = None, fingerprint: str | None = None) -> ReplayMemory:
@@ -402,20 +403,17 @@ class ReplayMemory:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is truncated, not a memory, does not keep to its budget, or is of another data set.
+            ValueError: the file is truncated, does not match its checksum, is not a memory, does not keep to its
+                budget, or is of another data set.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no memory at {path}")
         try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                state: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
+            state, metadata = read_tensors(path, ("clreplay", "format"))
+        except DamagedFile as error:
             raise ValueError(
-                f"{path} is truncated or not a safetensors file ({error}); delete it and run again"
+                f"{path} is damaged: {error}; restore it from a copy, or delete it and make it anew"
             ) from error
         if "clreplay" not in metadata:
             raise ValueError(f"{path} is a safetensors file but not a replay memory")

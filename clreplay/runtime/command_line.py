@@ -27,16 +27,19 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def signals_as_ctrl_c() -> Iterator[None]:
+def signals_as_ctrl_c(over: bool = False) -> Iterator[None]:
     """Within the block SIGTERM and SIGHUP save and stop the work as Ctrl-C does.
 
     Batch systems, containers and closed terminals send them. What is ignored stays ignored (``nohup``), and outside
     the main thread, where Python handles no signals, nothing changes.
+
+    Args:
+        over: take them from whoever else has them, too, such as a library that ends the process at once.
     """
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
     numbers = [getattr(signal, name) for name in names] if threading.current_thread() is threading.main_thread() else []
     before = {number: signal.getsignal(number) for number in numbers}
-    ours = [number for number, handler in before.items() if handler == signal.SIG_DFL]
+    ours = [n for n, handler in before.items() if handler == signal.SIG_DFL or (over and handler != signal.SIG_IGN)]
 
     def stop(number: int, _: FrameType | None) -> None:
         for one in ours:
@@ -53,7 +56,7 @@ def signals_as_ctrl_c() -> Iterator[None]:
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Do the work of a command line.
+    """Do the work of a command line; signals that ask it to end stop it as Ctrl-C does.
 
     Args:
         work: parsed already; what it returns is the exit code.
@@ -64,7 +67,8 @@ def exit_code(work: Callable[[], int]) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return work()
+        with signals_as_ctrl_c():
+            return work()
     except KeyboardInterrupt as stopped:
         terminated = isinstance(stopped, Terminated)
         by = f" by {stopped}" if terminated else ""
@@ -73,5 +77,8 @@ def exit_code(work: Callable[[], int]) -> int:
             print(f"\nStopped{by}. The same command goes on from here.", file=sys.stderr, flush=True)
         return 128 + stopped.number if terminated else STOPPED
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG
+    except MemoryError as error:
+        print(f"error: there is too little memory ({str(error) or 'nothing more is known'})", file=sys.stderr)
         return WRONG

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import glob
 import json
@@ -53,6 +54,29 @@ def _temporary_folder(process: int) -> Path:
     return Path(path)
 
 
+class CannotWrite(OSError):
+    """A file cannot be written; it says which, why, and what helps, in one line."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error), str(path))
+
+    def __str__(self) -> str:
+        cure = _CURES.get(self.errno or 0, "look at that folder and disk")
+        return f"{self.filename} cannot be written ({str(self.strerror).lower()}); {cure}, then start again"
+
+
+_CURES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "allow larger files there (ulimit -f)",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "allow writing there, or choose another folder",
+    errno.EPERM: "allow writing there, or choose another folder",
+    errno.ENOENT: "its folder is gone: put it back, or choose another",
+    errno.ENOTDIR: "something else has the name of its folder: choose another",
+}
+"""What helps, by the kind of failure."""
+
 LEFT_BEHIND = 3600.0
 """Seconds after which an unfinished file belongs to a process that was killed."""
 
@@ -64,13 +88,21 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block fails (a full disk, Ctrl-C), what was there stays and nothing else is left behind. Processes may write
     the same file at the same time, on several machines too: each does under a name of its own, and whoever is through
     last wins. What a killed process left is removed by the first that writes the file an hour later.
+
+    Raises:
+        CannotWrite: the block or the renaming failed for a reason of the disk.
     """
     partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
     try:
         yield partial
         partial.replace(path)
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise CannotWrite(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that has become read-only nothing can be removed
+            partial.unlink(missing_ok=True)
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         with contextlib.suppress(OSError):  # another process was faster, or may not remove it
             if time.time() - left.stat().st_mtime > LEFT_BEHIND:

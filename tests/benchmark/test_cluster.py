@@ -231,3 +231,15 @@ def test_a_machine_killed_in_the_middle_costs_no_row_and_doubles_none(tmp_path):
     assert (lines, keys) == theirs[:2] and {row["state"] for row in lines} == {"measured"}
     assert images == theirs[2]
     assert not list((out / "work").iterdir())  # no lock and no condensation under way is left behind
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="reads the system's table of sockets")
+def test_a_cluster_of_this_machine_listens_to_this_machine_only():
+    pytest.importorskip("ray")
+    script = Path(__file__).with_name("local_cluster.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    addresses = done.stdout.split()
+    assert addresses, "nothing was found, so nothing was looked at"
+    assert all(one.endswith("0100007F") for one in addresses), addresses
+    assert "listens at" not in done.stderr

@@ -15,6 +15,7 @@ from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.engine.start import equal_groups
+from clreplay.condensation.engine.state_file import DAMAGED
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.condensation.tiles import check_tiles, decoding
@@ -162,17 +163,14 @@ class Engine:
 
         Args:
             progress: called as the work goes on, with units done and in all.
-            keep: file to save the state in every few minutes and when interrupted. If it is there already
+            keep: file to save the state in every minute and when interrupted. If it is there already
                 and holds a state of this very condensation, that is where the run goes on from. It is
                 removed at the end.
 
         Raises:
             FloatingPointError: a loss or an image is no longer finite.
         """
-        before = 0.0
-        if (found := load_progress(keep, self.identity())) is not None:
-            self.load_state_dict(found.state)
-            before = found.seconds
+        before = self._go_on_from(keep)
         try:
             with saving(keep, self.identity(), self.state_dict, before) as save_if_due:
                 self.prepare(progress)
@@ -184,6 +182,18 @@ class Engine:
         finally:
             self.close()
         return Condensed(self.images(), self.rows(), self.chosen(), self.decoding, before)
+
+    def _go_on_from(self, keep: Path | None) -> float:
+        """Take over the state in the file, if there is one that fits; the seconds that it has cost."""
+        if (found := load_progress(keep, self.identity())) is None:
+            return 0.0
+        try:
+            self.load_state_dict(found.state)
+        except DAMAGED as error:
+            logger.warning("starting anew, because the condensation in progress %s is damaged (%s)", keep, error)
+            self.set_up()
+            return 0.0
+        return found.seconds
 
     def identity(self) -> str:
         """Names this very condensation: classes, counts, settings, execution, seed and kind of device."""

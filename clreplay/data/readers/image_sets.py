@@ -168,6 +168,11 @@ def _read_parquet(spec: ImageSpec, folder: Path, found: Mapping[str, tuple[Path,
         opened[split] = part
         labels[split], rows[split] = _chosen_rows(parquet.read_labels(part), spec.shard_labels)
     count = spec.num_classes or int(labels["train"].max(initial=-1)) + 1
+    if count > (images := len(labels["train"])):  # before anything is made for every class
+        raise InvalidDataError(
+            f"{folder}: labels of train must be 0 to n-1 for n classes, all of which have images, got a label "
+            f"{count - 1} with {images} images; number the classes anew"
+        )
     ordered = spec.shard_labels is not None
     for split in SPLITS:
         where, places = f"{folder.absolute()}", [f"class {label}" for label in range(count)]
