@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from clreplay.api import condense
+    from clreplay.buffer.replay_buffer import ReplayBuffer
     from clreplay.memory.replay_memory import ReplayMemory
     from clreplay.networks import ConvNet
     from clreplay.plugin.replay import CondensedReplayPlugin, DDMReplayPlugin
@@ -16,6 +17,7 @@ _HOMES = {
     "CondensedReplayPlugin": "clreplay.plugin.replay",
     "ConvNet": "clreplay.networks",
     "DDMReplayPlugin": "clreplay.plugin.replay",
+    "ReplayBuffer": "clreplay.buffer.replay_buffer",
     "ReplayMemory": "clreplay.memory.replay_memory",
     "condense": "clreplay.api",
 }

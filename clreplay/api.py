@@ -104,7 +104,7 @@ def condense(
         raise ValueError(f"device must hold numbers, got {device!r}; take one like cpu, cuda or cuda:1")
     # What learns needs gradients, also where the caller has switched them off.
     with torch.inference_mode(False), torch.enable_grad():
-        images, normalization = _as_pixel_codes(check_images(_as_tensor(images)), normalization)
+        images, normalization = as_pixel_codes(check_images(as_tensor(images)), normalization)
         memory.check_channels(images.shape[1])
         memory.normalization = normalization
         real = RealImages(images, labels, normalization)
@@ -143,7 +143,7 @@ def _configured(
     )
 
 
-def _as_tensor(images: Any) -> Tensor:
+def as_tensor(images: Any) -> Tensor:
     if isinstance(images, (list, tuple)) and len(images) and isinstance(images[0], Tensor):
         raise ValueError(f"images must be one tensor (n, c, h, w), got a {type(images).__name__}; torch.stack them")
     try:
@@ -156,7 +156,7 @@ def _as_tensor(images: Any) -> Tensor:
     return images.clone() if images.is_inference() else images  # gradients flow through no other kind
 
 
-def _as_pixel_codes(images: Tensor, wanted: Normalization | str | None) -> tuple[Tensor, Normalization | None]:
+def as_pixel_codes(images: Tensor, wanted: Normalization | str | None) -> tuple[Tensor, Normalization | None]:
     """Images as pixel codes with their normalisation, where that loses nothing; normalised floats otherwise.
 
     Raises:

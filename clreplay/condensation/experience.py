@@ -59,10 +59,7 @@ def condense_experience(
             real images than its quota, or the method cannot make so many of such classes; after it, if the condenser
             left a class out or names another decoder than its method does.
     """
-    selects, each = configured.method.selects, configured.real_images_each()
-    counts = memory.counts_for(real.classes, real.raw, not selects, each, getattr(configured.settings, "tiles", 1))
-    real.check_counts(counts)
-    configured.check(counts, real.shape, who)
+    counts = checked_counts(memory, real, configured, who)
     start = time.perf_counter()
     before = configured.resume(memory.info.get("chosen", {}), device)
     fixed = before.with_execution(lambda: (real, counts), device)
@@ -97,6 +94,24 @@ def condense_experience(
     if chosen:
         memory.info["chosen"] = chosen
     return finished.seconds
+
+
+def checked_counts(
+    memory: ReplayMemory, real: RealImages, configured: ConfiguredMethod, who: str = ""
+) -> dict[int, int]:
+    """How many images to make of every class of an experience, once it is known that this can be done.
+
+    Args:
+        memory, real, configured, who: as for :func:`condense_experience`.
+
+    Raises:
+        ValueError: as :func:`condense_experience` before any work.
+    """
+    selects, each = configured.method.selects, configured.real_images_each()
+    counts = memory.counts_for(real.classes, real.raw, not selects, each, getattr(configured.settings, "tiles", 1))
+    real.check_counts(counts)
+    configured.check(counts, real.shape, who)
+    return counts
 
 
 def _all_from_cache(condensed: Condensed) -> bool:

@@ -58,6 +58,7 @@ def make_benchmark(plan: ExperimentPlan, order: int) -> Any:
         PixelDataset(plan.data.train),
         PixelDataset(plan.data.test),
         n_experiences=plan.settings.steps,
+        per_exp_classes=dict(enumerate(plan.sizes)),
         task_labels=False,
         fixed_class_order=[label for part in plan.classes(order) for label in part],
         train_transform=transform,

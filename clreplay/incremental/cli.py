@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from clreplay.runtime.command_line import exit_code
@@ -46,6 +47,12 @@ def continual_parser(dataset: str | None, description: str) -> argparse.Argument
         type=int,
         default=5,
         help="experiences the classes are split into (default: 5; the paper also has 10)",
+    )
+    add("--first-step", type=int, metavar="N", help="classes of the first step; the others share the rest evenly")
+    add(
+        "--class-order",
+        metavar="FILE|LIST",
+        help="an order of classes of your own: labels or names between commas, or a file of them",
     )
     add(
         "--class-orders",
@@ -133,6 +140,7 @@ def continual_main(dataset: str | None, description: str, argv: Sequence[str] | 
 
 def continual_settings(options: argparse.Namespace) -> Any:
     """The experiment that parsed flags describe."""
+    from clreplay.incremental.class_steps import read_class_order
     from clreplay.incremental.settings import ContinualSettings
     from clreplay.recipes.overrides import parse_set
     from clreplay.runtime.files import user_cache
@@ -150,6 +158,8 @@ def continual_settings(options: argparse.Namespace) -> Any:
         quality=options.quality,
         pixels=options.pixels,
         steps=options.steps,
+        first_step=options.first_step,
+        class_order=None if options.class_order is None else read_class_order(options.class_order),
         class_orders=options.class_orders,
         networks=options.networks,
         preset=None if options.preset == "auto" else options.preset,
@@ -193,6 +203,8 @@ def recorded_command(parser: argparse.ArgumentParser, program: str, argv: Sequen
 def _without_place(flag: str | None, value: str) -> str:
     if flag in PLACES:
         return "DIR"
+    if flag == "--class-order" and Path(value).is_file():
+        return "FILE"
     if flag == "--dataset" and (found := _FOLDER.fullmatch(value)):
         return f"folder:DIR{found['rest']}"
     return value

@@ -51,7 +51,7 @@ class Forecast:
         """Seconds of the whole run."""
         return self.orders * (sum(self.condensing.values()) + sum(self.training.values()))
 
-    def correct(self, memory: str, steps: int, done: int, total: int, seconds: float) -> bool:
+    def correct(self, memory: str, steps: float, done: int, total: int, seconds: float) -> bool:
         """Once a memory's first iterations are timed, let them replace the trial.
 
         Returns:
@@ -70,8 +70,8 @@ def forecast(plan: ExperimentPlan) -> Forecast:
     Condensers are tried on a few classes for two iterations, the learner for a few updates.
     """
     # Testing takes a forward pass, about a third of an update's time an image.
-    share = len(plan.data.test) / plan.settings.steps
-    tested = sum(share * (step + 1) for step in range(plan.settings.steps)) / 3
+    share = len(plan.data.test) / plan.data.num_classes
+    tested = sum(share * plan.seen_at(step) for step in range(plan.settings.steps)) / 3
     per_image = _seconds_per_image(plan, plan.learner) * plan.settings.networks
     training = {}
     for recipe in plan.recipes:

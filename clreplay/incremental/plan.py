@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from clreplay.condensation import RealImages
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.data import Dataset, load_dataset
+from clreplay.incremental.class_steps import own_order, step_sizes
 from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSettings
 from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.budget import Budget
@@ -43,12 +45,25 @@ class ExperimentPlan:
 
     def classes(self, order: int) -> list[list[int]]:
         """The classes of every step under one class order."""
-        permutation = np.random.RandomState(order).permutation(self.data.num_classes)
-        return [part.tolist() for part in np.split(permutation, self.settings.steps)]
+        if self.settings.class_order is None:
+            permutation = np.random.RandomState(order).permutation(self.data.num_classes).tolist()
+        else:
+            permutation = list(self.settings.class_order)
+        ends = accumulate(self.sizes)
+        return [permutation[end - size : end] for size, end in zip(self.sizes, ends)]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Classes of every step."""
+        return step_sizes(self.data.num_classes, self.settings.steps, self.settings.first_step, self.data.name)
+
+    def seen_at(self, step: int) -> int:
+        """Classes seen after a step (0-based)."""
+        return sum(self.sizes[: step + 1])
 
     def images_at(self, step: int) -> int:
         """Images stored after a step (0-based)."""
-        return sum(self.quotas(self.data.num_classes // self.settings.steps * (step + 1)))
+        return sum(self.quotas(self.seen_at(step)))
 
     def quotas(self, classes: int) -> list[int]:
         """Stored images of every class when so many are in memory; of a budget in bytes, about so many."""
@@ -66,7 +81,7 @@ class ExperimentPlan:
         s, images = self.settings, self.data.train.images
         sample = images[torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()]
         memory, fewest = s.memory(self.data.normalization), int(torch.bincount(self.data.train.labels).min())
-        seen = [self.data.num_classes // s.steps * step for step in range(1, s.steps + 1)]
+        seen = [self.seen_at(step) for step in range(s.steps)]
         return {n: min(memory.expected_images(s.budget.share(n), sample), fewest) for n in seen}
 
     def real_images(self, classes: list[int]) -> RealImages:
@@ -123,6 +138,8 @@ class ExperimentPlan:
             "dataset": s.dataset,
             **({"channels": s.channels} if s.channels else {}),
             "steps": s.steps,
+            **({} if s.first_step is None else {"first_step": s.first_step}),
+            **({} if s.class_order is None else {"class_order": list(s.class_order)}),
             "images_per_class": s.images_per_class,
             "mem_size": s.mem_size,
             **{name: getattr(s, name) for name in ("bytes_per_class", "mem_bytes") if getattr(s, name) is not None},
@@ -168,7 +185,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
         settings,
         preset=preset,
         host=_host(settings.host, settings.protocol),
-        class_orders=orders if settings.class_orders is None else settings.class_orders,
+        class_orders=_class_orders(settings, orders),
         networks=networks if settings.networks is None else settings.networks,
         images_per_class=settings.images_per_class if _budgets(settings) else 20,
     )
@@ -180,8 +197,9 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     methods = {recipe.name: recipe.configured(preset, by_recipe[recipe.name], *where) for recipe in recipes}
     learned = (idc_settings if filled.protocol == "idc" else training_settings)(preset, learner, *where)
     data = load_dataset(settings.dataset, settings.data_root, channels=settings.channels)
-    if data.num_classes % filled.steps:
-        raise ValueError(f"steps must divide the {data.num_classes} classes of {data.name}, got {filled.steps}")
+    step_sizes(data.num_classes, filled.steps, filled.first_step, data.name)
+    if filled.class_order is not None:
+        filled = replace(filled, class_order=tuple(own_order(filled.class_order, data.class_names)))
     # By its name from here on: a folder's path says something on this machine only.
     filled = replace(filled, dataset=data.name)
     plan = ExperimentPlan(filled, data, recipes, methods, learned, device)
@@ -202,7 +220,21 @@ def default_folder(plan: ExperimentPlan) -> Path:
     store += "" if s.pixels is None else f"-{s.pixels}px"
     names = "-".join(recipe.name for recipe in plan.recipes)
     protocol = "" if s.protocol == "common" else f"-{s.protocol}"
-    return Path("out") / f"{s.dataset}-{s.steps}step-{names}{budget}{store}{protocol}-{s.preset}"
+    steps = f"{s.steps}step{'' if s.first_step is None else f'-first{s.first_step}'}"
+    if s.class_order is not None:
+        steps += f"-order{key_seed(*s.class_order) % 16**6:06x}"
+    return Path("out") / f"{s.dataset}-{steps}-{names}{budget}{store}{protocol}-{s.preset}"
+
+
+def _class_orders(settings: ContinualSettings, usual: int) -> int:
+    """How many; an order of one's own is one."""
+    if settings.class_order is None:
+        return usual if settings.class_orders is None else settings.class_orders
+    if settings.class_orders not in (None, 1):
+        raise ValueError(
+            f"class_order is one order of your own and class_orders asks for {settings.class_orders}; give one of them"
+        )
+    return 1
 
 
 def _budgets(settings: ContinualSettings) -> dict[str, int]:
@@ -218,13 +250,14 @@ def _check_budget(plan: ExperimentPlan) -> None:
         )
         return
     sizes = torch.bincount(plan.data.train.labels, minlength=plan.data.num_classes)
-    s, classes = plan.settings, plan.data.num_classes
+    s = plan.settings
     for step in range(1, s.steps + 1):
-        quotas = plan.quotas(classes // s.steps * step)
+        seen = plan.seen_at(step - 1)
+        quotas = plan.quotas(seen)
         each = max(method.real_images_each() for method in plan.methods.values())
         if max(quotas) * each > int(sizes.min()):
             name, value = ("images_per_class", s.images_per_class) if s.images_per_class else ("mem_size", s.mem_size)
-            limit = int(sizes.min()) // each * (1 if s.images_per_class else classes // s.steps)
+            limit = int(sizes.min()) // each * (1 if s.images_per_class else plan.seen_at(0))
             raise ValueError(
                 f"{name} is {value}, so a class needs {max(quotas) * each} images at step {step}, but class "
                 f"{int(sizes.argmin())} of {plan.data.name} has {int(sizes.min())}; take at most {limit}"
@@ -235,7 +268,7 @@ def _check_methods(plan: ExperimentPlan) -> None:
     """Every memory must be able to make what every step asks of it; steps differ under a total budget."""
     s, shape = plan.settings, tuple(plan.data.train.images.shape[1:])
     for step, classes in enumerate(plan.classes(0), start=1):
-        quotas = plan.quotas(len(classes) * step)[-len(classes) :]
+        quotas = plan.quotas(plan.seen_at(step - 1))[-len(classes) :]
         counts = dict(zip(sorted(classes), quotas))
         for recipe in plan.recipes:
             who = f"memory {recipe.name} at step {step} of {s.steps}"

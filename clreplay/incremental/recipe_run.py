@@ -70,7 +70,7 @@ class RecipeRun:
         """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""
 
         def correct(done: int, total: int, unit: str, seconds: float) -> None:
-            steps, name = self.plan.settings.steps, self.recipe.name
+            steps, name = self.plan.data.num_classes / len(self.classes[step]), self.recipe.name
             if unit == ENCODERS_UNIT or self.expected is None:
                 return
             if self.expected.correct(name, steps, done, total, seconds):

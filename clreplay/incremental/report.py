@@ -27,11 +27,10 @@ def announce(
     if s.pixels is not None:
         budget += f" at {s.pixels} x {s.pixels} pixels"
     steps = f"{s.steps} step{'s' if s.steps > 1 else ''}"
+    steps += "" if s.first_step is None or s.steps == 1 else f" ({s.first_step}, then {plan.sizes[-1]} each)"
     reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {steps}, {budget}")
-    reporter.line(
-        f"  memories  {', '.join(r.label for r in plan.recipes)}; "
-        f"{s.class_orders} class order(s), {s.networks} network(s) a step"
-    )
+    orders = f"{s.class_orders} class order(s)" if s.class_order is None else "a class order of your own"
+    reporter.line(f"  memories  {', '.join(r.label for r in plan.recipes)}; {orders}, {s.networks} network(s) a step")
     reporter.line(f"  learner   {plan.learner.summary()}, host {s.host}")
     reporter.line(f"  device    {plan.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
     for recipe in plan.recipes:

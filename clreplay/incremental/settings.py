@@ -33,6 +33,8 @@ class ContinualSettings:
             budget in bytes allows, see :class:`clreplay.ReplayMemory`.
         pixels: height and width of what is kept of every image, enlarged again to be trained on.
         steps: experiences that the classes are split into evenly.
+        first_step: classes of the first of them, where it is larger (or smaller); the rest is split evenly.
+        class_order: labels, or names, of all classes in the order in which they come, in place of drawn orders.
         class_orders: how many orders (legacy NumPy permutations of seeds 0, 1, ...).
         networks: networks trained a step.
         preset: ``paper``, ``cpu``, ``smoke``; None takes ``paper`` on a GPU and ``cpu`` otherwise.
@@ -56,6 +58,8 @@ class ContinualSettings:
     quality: int | str | None = None
     pixels: int | None = None
     steps: int = 5
+    first_step: int | None = None
+    class_order: tuple[int | str, ...] | None = None
     class_orders: int | None = None
     networks: int | None = None
     preset: str | None = None

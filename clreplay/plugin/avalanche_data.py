@@ -60,14 +60,14 @@ class MemoryLoader:
             yield batch if self.task_labels is None else [*batch, self.task_labels[rows]]
 
 
-def own_loader(strategy: Any, owner: Any) -> MemoryLoader:
-    """The strategy's data loader.
+def own_loader(strategy: Any, owner: Any) -> Any:
+    """The strategy's data loader, a :class:`MemoryLoader` or another that knows its ``owner``.
 
     Raises:
         ValueError: it is not the one that the owner put there.
     """
     loader = strategy.dataloader
-    if not isinstance(loader, MemoryLoader) or loader.owner is not owner:
+    if getattr(loader, "owner", None) is not owner:
         raise ValueError(
             f"the strategy's data loader is a {type(loader).__name__} that something else put in the place of the "
             "condensed memory's: another plugin, or the strategy itself, serves its own data; leave it out"
@@ -124,8 +124,12 @@ def evaluation_view(dataset: Any) -> Any:
     return dataset.eval()
 
 
-def checked_image(item: Any) -> Tensor:
+def checked_image(item: Any, transforms: str = "eval") -> Tensor:
     """The image of an item.
+
+    Args:
+        item: of a data set.
+        transforms: those it went through, ``eval`` or ``train``.
 
     Raises:
         ValueError: it is no tensor.
@@ -133,8 +137,9 @@ def checked_image(item: Any) -> Tensor:
     image = item[0]
     if not isinstance(image, Tensor):
         raise ValueError(
-            f"the evaluation transforms must give tensors, got {type(image).__name__}; "
-            "give the benchmark an eval_transform that ends in ToTensor() and Normalize(...)"
+            f"the {'evaluation' if transforms == 'eval' else 'training'} transforms must give tensors, got "
+            f"{type(image).__name__}; give the benchmark an {transforms}_transform that ends in ToTensor() and "
+            "Normalize(...)"
         )
     return image
 

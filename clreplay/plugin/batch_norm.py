@@ -41,9 +41,10 @@ def retake_statistics(
         batch_size: images a batch at most.
         key: what the order of the images is keyed by.
     """
-    norms, images, task_labels = loader.norms, loader.source.images, loader.task_labels
+    norms = loader.norms
     if not norms:
         return
+    images, task_labels = loader.source.images, loader.task_labels
     momenta = [norm.momentum for norm in norms]
     order = torch.randperm(len(images), generator=generator(*key)).to(images.device)
     parts = order.tensor_split(-(-len(order) // batch_size))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from clreplay.memory.replay_memory import ReplayMemory
+
 logger = logging.getLogger(__name__)
 
 KEEPS_IMAGES = {
@@ -53,6 +55,15 @@ HOLDS_WEIGHTS = {
 }
 """Hold the model to what it was after the last experience."""
 
+NO_LAST_WEIGHTS = (
+    "holding the model to what it was after the last experience has no meaning where every experience starts with new "
+    "weights; leave it out, unless that is what you study"
+)
+SHARED_AHEAD = (
+    "they take their share of its total budget, and this strategy trains on fewer images than one that shared the "
+    "memory step by step"
+)
+
 
 class Notices:
     """Warnings that are given once, until they concern something else."""
@@ -91,6 +102,8 @@ def check_company(strategy: Any, plugin: Any) -> None:
             )
         elif names & MAKES_IMAGES:
             why = "adds generated images to the condensed memory, so that results would be of both; leave it out"
+        elif names & RESETS_MODEL and plugin.rehearsal is not None:
+            why = "puts the first weights back where rehearsing goes on with the last; leave one of the two out"
         elif names & RESETS_MODEL:
             why = "puts the first weights back where this plugin draws new ones; leave it out, this plugin does it"
         else:
@@ -101,6 +114,12 @@ def check_company(strategy: Any, plugin: Any) -> None:
 def holders(strategy: Any) -> list[str]:
     """Names of the plugins that hold the model to what it was after the last experience."""
     return [type(other).__name__ for other in (strategy, *strategy.plugins) if _names(other) & HOLDS_WEIGHTS]
+
+
+def classes_ahead(memory: ReplayMemory, served: list[int]) -> list[str]:
+    """What takes a share of a memory's total budget beside the classes served; nothing where there is none."""
+    ahead = memory.budget.given[0] in ("mem_size", "mem_bytes") and set(memory.classes) - {*served}
+    return ["classes in memory that this strategy has not seen yet"] if ahead else []
 
 
 def _names(thing: Any) -> set[str]:

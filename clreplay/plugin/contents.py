@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,21 @@ class Contents:
     def largest(self) -> int:
         """The largest label among the classes that share the sample's task label."""
         return max(label for label in self.keys if self.tasks is None or self.tasks[label] == self.sample_task)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Classes of an experience on their way into a memory.
+
+    Attributes:
+        contents: of what the strategy trains on.
+        classes: those to take in, ascending.
+        real: their images; None where the memory has them already.
+    """
+
+    contents: Contents
+    classes: list[int]
+    real: RealImages | None
 
 
 def is_own(strategy: Any) -> bool:
@@ -136,6 +152,21 @@ def declared_contents(dataset: Any, view: Any, experience: Any, memory: ReplayMe
     keys = dict.fromkeys(labels.unique().tolist(), "")
     label = whole_number("labels", item[1], 0)
     return Contents(keys, task_label_of_classes(labels, tasks), sample.normalised(0)[0], label)
+
+
+def declared_images(
+    real_images: Callable[[Any], RealImages], experience: Any, memory: ReplayMemory, classes: list[int]
+) -> RealImages:
+    """The images of an experience from the caller who answers for them.
+
+    Raises:
+        ValueError: they are of other classes, or of another shape than those in memory.
+    """
+    real = real_images(experience)
+    if real.classes != classes:
+        raise ValueError(f"real_images gave classes {real.classes} of an experience of {classes}; give those")
+    check_shape(memory, real.shape)
+    return real
 
 
 def part_of(real: RealImages, classes: list[int]) -> RealImages:

@@ -1,4 +1,4 @@
-"""The Avalanche plugin: train any supervised strategy from scratch on a condensed memory.
+"""The Avalanche plugin: train any supervised strategy on a condensed memory, alone or beside new images.
 
 Importing this module imports Avalanche, which takes seconds; nothing else of clreplay does.
 """
@@ -6,7 +6,6 @@ Importing this module imports Avalanche, which takes seconds; nothing else of cl
 from __future__ import annotations
 
 import logging
-import numbers
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +19,31 @@ from torch import Tensor, nn
 
 from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
 from clreplay.condensation.engine.finished_file import forget_finished
+from clreplay.condensation.experience import checked_counts
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
 from clreplay.networks.redraw import check_redrawable, frozen_parameters
-from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, has_task_labels, own_loader
+from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, own_loader
 from clreplay.plugin.batch_norm import moving_norms, retake_statistics
-from clreplay.plugin.company import Notices, check_company, holders
-from clreplay.plugin.contents import Contents, arriving, check_given, check_shape, is_own, look, part_of
+from clreplay.plugin.company import NO_LAST_WEIGHTS, SHARED_AHEAD, Notices, check_company, classes_ahead, holders
+from clreplay.plugin.contents import (
+    Arrival,
+    arriving,
+    check_given,
+    check_shape,
+    declared_images,
+    is_own,
+    look,
+    part_of,
+)
 from clreplay.plugin.model_checks import check_batches, check_model, check_trainable, expected_images
+from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import check_spelling
-from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
+from clreplay.recipes.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
+from clreplay.recipes.recipe import Recipe, training_settings
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
@@ -40,11 +51,14 @@ from clreplay.training.augmentation import parse_strategy
 from clreplay.training.batches import BatchSource
 
 logger = logging.getLogger(__name__)
-LONG_ON_A_CPU = 5_000
 
 
 class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     """Replace every experience by a condensed memory of all classes so far, and start the model anew.
+
+    That is ``mode="retrain"``. ``mode="rehearse"`` goes on with the same model, optimizer and schedulers: it trains on
+    the new experience as the strategy would, with images of the memory added to every batch, and condenses its classes
+    when training on them has ended. What follows is of ``retrain`` where the two differ.
 
     For each experience the plugin reads what the strategy would train on once, images and labels as the evaluation
     transforms give them, condenses its new classes into the memory, re-initialises the model in place (weights,
@@ -63,6 +77,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         images_per_class: fixed quota a class (20 in the paper). Give this or ``mem_size``.
         mem_size: total budget in images, shared by the classes seen. A recipe's settings for some numbers of
             images a class then do not apply.
+        mode: ``retrain`` or ``rehearse``.
+        memory_share: of ``rehearse``: the part of a batch of ``train_mb_size`` that comes from the memory, whose
+            classes take turns; 0.5 when None. New images come through the benchmark's training transforms, those of
+            the memory are augmented with ``augment``.
         preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
@@ -76,7 +94,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             one's own is given frozen parameters as well.
         update_bn: whether batch norm's running statistics are taken anew from the memory as it is, without
             augmentation, when training ends and at evaluations before: an operator a batch moves a batch's statistics,
-            and running averages are those of the last few batches. False keeps the averages of training.
+            and running averages are those of the last few batches. False keeps the averages of training, as
+            ``rehearse`` always does.
         memory: a :class:`ReplayMemory` to use instead of a new one, or the path of its file. Classes found in it are
             not condensed again, so several strategies can share one memory; they are compared with the experience's.
             With ``mem_size`` they must take each step together: quotas shrink for all of them as soon as the first one
@@ -118,6 +137,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         images_per_class: int | None = None,
         mem_size: int | None = None,
         *,
+        mode: str = "retrain",
+        memory_share: float | None = None,
         preset: str = "paper",
         seed: int = 0,
         training_seed: int | None = None,
@@ -141,36 +162,15 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         super().__init__()
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
-        if memory is None:
-            memory = ReplayMemory(**budget, store=store or "uint8", quality=quality, pixels=pixels)
-        elif not isinstance(memory, (ReplayMemory, str, Path)):
-            raise ValueError(f"memory must be a ReplayMemory or the path of its file, got {type(memory).__name__}")
-        elif any(given is not None for given in (*budget.values(), store, quality, pixels)):
-            raise ValueError(
-                f"memory brings its own budget and store; leave {', '.join(budget)}, store, quality and pixels out"
-            )
-        if isinstance(memory, (str, Path)):
-            memory = ReplayMemory.load(memory)
-        self.memory = memory
+        self.rehearsal = rehearsal_of(mode, memory_share)
+        self.memory = memory = given_memory(memory, budget, store, quality, pixels)
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
-        if isinstance(condenser, ConfiguredMethod):
-            if settings:
-                raise ValueError(f"a configured method brings its settings; leave {', '.join(settings)} out")
-            self.configured = condenser
-        elif callable(condenser):
-            self.configured = ConfiguredMethod.of_callable(condenser, settings)
-        else:
-            recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
-            self.configured = recipe.configured(preset, settings, *where)
-        self.seed = _checked_seed("seed", seed)
-        self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
-        if reinitialize is not None and not callable(reinitialize):
-            raise ValueError(
-                f"reinitialize must be a function that redraws the model it is given, got {reinitialize!r}; leave it "
-                "out for every module's reset_parameters, or pass lambda model: None to go on with the same weights"
-            )
+        self.configured = given_method(condenser, preset, settings, where)
+        self.seed = checked_seed("seed", seed)
+        self.training_seed = checked_seed("training_seed", seed if training_seed is None else training_seed)
+        checked_reinitialize(reinitialize)
         self.reinitialize, self.device, self.progress = reinitialize, device, progress
         self.update_bn = update_bn
         self.cache = None if cache is None else ClassCache(cache)
@@ -184,14 +184,20 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.keys: dict[int, str] = {}  # of the images that every class came with
         self.starts = Starts()
         self._strategy: weakref.ref[Any] | None = None
-        self._adapted: int | None = None  # the data set that was condensed
+        self._adapted: int | None = None  # the data set that was looked at
+        self._arrival: Arrival | None = None  # classes that are condensed once they have been trained on
         self._untrained = False  # since a state was loaded
+        self.optimizer_state: dict[str, Any] | None = None  # of a state that was loaded, to rehearse on
         self.notices = Notices()
 
     @property
     def name(self) -> str:
         """The memory's name; a callable's own."""
         return self.configured.name
+
+    def strategy(self) -> Any:
+        """The one that was trained last; None where there was none, or it is gone."""
+        return None if self._strategy is None else self._strategy()
 
     @property
     def settings(self) -> Any:
@@ -203,13 +209,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Look at who else is at work; remember how the optimizer and the schedulers began."""
         check_company(strategy, self)
-        self.notices.warn(
-            "holding the model to what it was after the last experience has no meaning where every experience starts "
-            "with new weights; leave it out, unless that is what you study",
-            holders(strategy),
-        )
+        if self.rehearsal is None:
+            self.notices.warn(NO_LAST_WEIGHTS, holders(strategy))
         self.starts.remember(strategy.optimizer, schedulers_of(strategy))
-        if self._strategy is not None and self._strategy() is not strategy and self.seen:
+        if self.strategy() is not strategy and self._strategy is not None and self.seen:
             logger.warning(
                 "the plugin goes on in another strategy: its memory and classes %s go along; for a new stream make a "
                 "new plugin (memory=plugin.memory spares condensing again)",
@@ -220,7 +223,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a model that cannot be re-initialised, before hours of condensing."""
         check_trainable(strategy.model)
-        if self.reinitialize is None:
+        if self.reinitialize is None and self.rehearsal is None:
             check_redrawable(strategy.model, keep_frozen=True)
             self.notices.warn(
                 "not trained (requires_grad is False), so they keep their values at every experience; "
@@ -229,17 +232,23 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             )
 
     def after_train_dataset_adaptation(self, strategy: Any, drop_last: bool = False, **kwargs: Any) -> None:
-        """Take the experience's classes into the memory."""
-        self._remember(strategy, drop_last)
+        """Take the experience's classes into the memory; to rehearse, make sure that this can be done later."""
+        self._arrival = self._look(strategy, drop_last)
+        if self.rehearsal is None:
+            self._take_in(strategy)
         self._adapted = id(strategy.adapted_dataset)
 
     def before_training_exp(self, strategy: Any, shuffle: bool = True, drop_last: bool = False, **kwargs: Any) -> None:
-        """Start model, optimizer and schedulers anew; make the memory the training set."""
+        """Start model, optimizer and schedulers anew; make the memory the training set, or a part of it."""
         if id(strategy.adapted_dataset) != self._adapted:
             raise ValueError(
                 "another plugin changed the data after they were condensed; "
                 "list it before the condensed replay, or leave it out"
             )
+        if self.rehearsal is not None:
+            self._untrained = False
+            more = {"shuffle": shuffle, "drop_last": drop_last, **kwargs}
+            return self.rehearsal.serve(strategy, self, self._chance("rehearse"), **more)
         # The draw comes after Avalanche has grown dynamic modules: new outputs would else keep weights that
         # depend on the global generator. And after condensing: if that fails, the last model is still there.
         draw_anew(strategy.model, key_seed(*self._chance("weights")), self.reinitialize, keep_frozen=True)
@@ -250,7 +259,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Make sure that the memory is what is trained on."""
         loader = own_loader(strategy, self)
-        loader.norms = moving_norms(strategy.model) if self.update_bn else []
+        loader.norms = moving_norms(strategy.model) if self.update_bn and self.rehearsal is None else []
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Make sure that the memory was what was trained on."""
@@ -260,6 +269,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         """Count the experience; until here, training that was interrupted can be repeated."""
         self._retake_statistics(strategy)
         own_loader(strategy, self).norms = []  # they are what they are to be
+        if self.rehearsal is not None:
+            self._take_in(strategy)
         self.unfinished = []
         if self.keep is not None:
             forget_finished(self.keep(self.experiences))
@@ -281,7 +292,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     def _chance(self, purpose: str) -> tuple[int | str, ...]:
         return (self.training_seed, purpose, self.experiences)
 
-    def _remember(self, strategy: Any, drop_last: bool) -> None:
+    def _look(self, strategy: Any, drop_last: bool) -> Arrival:
+        """The classes that arrive, once everything has been checked that can be."""
         own = is_own(strategy)
         contents, real = look(strategy, self.memory, own, self.real_images is not None)
         classes = arriving(contents, self.seen, self.unfinished, self.keys, own)
@@ -293,53 +305,50 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             check_given(self.memory, contents)
         check_model(strategy, avalanche_forward, contents)
         served = list(dict.fromkeys([*self.seen, *classes]))
-        if self.memory.budget.given[0] in ("mem_size", "mem_bytes") and set(self.memory.classes) - {*served}:
-            self.notices.warn(
-                "they take their share of its total budget, and this strategy trains on fewer images than one that "
-                "shared the memory step by step",
-                ["classes in memory that this strategy has not seen yet"],
-            )
+        self.notices.warn(SHARED_AHEAD, classes_ahead(self.memory, served))
         count = expected_images(self.memory, self.configured, served, missing)
-        if count is not None:
+        if self.rehearsal is not None:
+            self.rehearsal.check(strategy, contents, classes)
+        elif count is not None:
             check_batches(strategy, avalanche_forward, contents.sample, contents.sample_task, count, drop_last)
-        self.condense_seconds = self._condense(strategy, real, contents, classes) if missing else 0.0
+        if missing and real is None:
+            real = declared_images(self.real_images, strategy.experience, self.memory, classes)
+        arrival = Arrival(contents, classes, part_of(real, classes) if missing else None)
+        if self.rehearsal is not None and arrival.real is not None:  # otherwise condensing checks it at once
+            checked_counts(self.memory, arrival.real, self.configured, self._who(strategy))
+        return arrival
+
+    def _take_in(self, strategy: Any) -> None:
+        arrival, self._arrival = self._arrival, None
+        self.condense_seconds = 0.0 if arrival.real is None else self._condense(strategy, arrival)
+        contents, classes = arrival.contents, arrival.classes
         self.task_labels.update({label: contents.tasks[label] for label in classes} if contents.tasks else {})
         self.keys.update({label: contents.keys[label] for label in classes})
-        self.seen, self.unfinished = served, classes
+        self.seen, self.unfinished = list(dict.fromkeys([*self.seen, *classes])), classes
 
-    def _condense(self, strategy: Any, real: RealImages | None, contents: Contents, classes: list[int]) -> float:
+    def _who(self, strategy: Any) -> str:
+        # Only the plugin knows what the memory is called.
+        return f"memory {self.name} at experience {strategy.experience.current_experience}"
+
+    def _condense(self, strategy: Any, arrival: Arrival) -> float:
         device = strategy.device if self.device is None else default_device(self.device)
-        iterations = getattr(self.settings, "iterations", 0)
-        if device.type == "cpu" and iterations > LONG_ON_A_CPU and self.experiences == 0:
-            logger.warning(
-                "%s with %d iterations is meant for a GPU and takes very long on a CPU; "
-                "pass preset='cpu' or fewer iterations=",
-                self.name,
-                iterations,
-            )
-        if real is not None:
-            real = part_of(real, classes)
-        else:
-            real = self.real_images(strategy.experience)
-            if real.classes != classes:
-                raise ValueError(f"real_images gave classes {real.classes} of an experience of {classes}; give those")
-            check_shape(self.memory, real.shape)
+        if self.experiences == 0:
+            warn_of_long_work(self.configured, device)
         before = self.memory.normalization
-        if not self.memory.slots and real.normalization is not None:
-            self.memory.normalization = real.normalization
+        if not self.memory.slots and arrival.real.normalization is not None:
+            self.memory.normalization = arrival.real.normalization
         try:
             return condense_experience(
                 self.memory,
-                real,
+                arrival.real,
                 self.configured,
                 seed=self.seed,
                 device=device,
-                task_labels=contents.tasks,
+                task_labels=arrival.contents.tasks,
                 progress=self.progress,
                 keep=None if self.keep is None else self.keep(self.experiences),
                 cache=self.cache,
-                # Only the plugin knows what the memory is called.
-                who=f"memory {self.name} at experience {strategy.experience.current_experience}",
+                who=self._who(strategy),
             )
         except BaseException:
             if not self.memory.slots:
@@ -348,25 +357,18 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     def _serve(self, strategy: Any, shuffle: bool, drop_last: bool) -> None:
         """Let the strategy train on the classes seen so far: whole augmented batches, from the device."""
-        images, labels, tasks = self.memory.of_classes(self.seen)
-        # A memory made elsewhere need not know the task labels.
-        tasks = torch.tensor([self.task_labels.get(*pair) for pair in zip(labels.tolist(), tasks.tolist())])
-        has_tasks = has_task_labels(strategy.experience)
+        images, labels, tasks = remembered(self, strategy)
         # Of a budget in bytes one knows the number of images only now.
-        check_batches(
-            strategy, avalanche_forward, images[0], int(tasks[0]) if has_tasks else None, len(images), drop_last
-        )
+        task = None if tasks is None else int(tasks[0])
+        check_batches(strategy, avalanche_forward, images[0], task, len(images), drop_last)
         # For whatever reads it. Avalanche has made its own loader by now, which may refuse small batches.
-        strategy.adapted_dataset = _dataset(images, labels, tasks if has_tasks else None)
-        images, labels, tasks = (t.to(strategy.device) for t in (images, labels, tasks))
+        strategy.adapted_dataset = _dataset(images, labels, tasks)
         source = BatchSource(images, labels, strategy.train_mb_size, self.augment, self._chance("train"))
-        strategy.dataloader = MemoryLoader(source, tasks if has_tasks else None, self, shuffle, drop_last)
+        strategy.dataloader = MemoryLoader(source, tasks, self, shuffle, drop_last)
 
     def _retake_statistics(self, strategy: Any) -> None:
-        size = max(strategy.train_mb_size, strategy.eval_mb_size)
-        retake_statistics(
-            strategy.model, own_loader(strategy, self), avalanche_forward, size, self._chance("statistics")
-        )
+        size, key = max(strategy.train_mb_size, strategy.eval_mb_size), self._chance("statistics")
+        retake_statistics(strategy.model, own_loader(strategy, self), avalanche_forward, size, key)
 
     # ------------------------------------------------------------------ saving and going on
 
@@ -374,7 +376,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         """Memory, classes seen, and how optimizer and schedulers began; tensors and plain values only.
 
         The model is not part of it: every experience starts with a new draw. Only a model that grows
-        (Avalanche's dynamic modules) has to be brought back as well.
+        (Avalanche's dynamic modules) has to be brought back as well. To rehearse on, every model has to be; the
+        optimizer's state, which Avalanche drops when a new strategy begins to train, is part of it then.
         """
         return state_of(self)
 
@@ -415,9 +418,3 @@ def _dataset(images: Tensor, labels: Tensor, task_labels: Tensor | None) -> Any:
     if task_labels is None:
         return data
     return data.update_data_attribute("targets_task_labels", TaskLabels(task_labels.tolist()))
-
-
-def _checked_seed(name: str, seed: int) -> int:
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
-        raise ValueError(f"{name} must be an integer, got {seed!r}")
-    return int(seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-CAME_LATER = ("keys", "made_with")
+CAME_LATER = ("keys", "made_with", "optimizer")
 """Not in states of before; they are checked where they are."""
 
 
@@ -22,6 +22,7 @@ def state_of(plugin: Any) -> dict[str, Any]:
         "unfinished": list(plugin.unfinished),
         "optimizer_start": copy.deepcopy(plugin.starts.optimizer),
         "scheduler_start": copy.deepcopy(plugin.starts.schedulers),
+        "optimizer": _optimizer_of(plugin),
         "keys": dict(plugin.keys),
         "made_with": _made_with(plugin),
     }
@@ -36,7 +37,7 @@ def go_on_from(plugin: Any, state: dict[str, Any]) -> None:
     missing = [name for name in state_of(plugin) if name not in state and name not in CAME_LATER]
     if missing:
         raise ValueError(f"the plugin's state lacks {', '.join(missing)}; it is incomplete")
-    ours, theirs = _made_with(plugin), state.get("made_with", {})
+    ours, theirs = _made_with(plugin), {"mode": "retrain", "memory_share": None, **state.get("made_with", {})}
     other = [f"{name} {value!r} (here {ours.get(name)!r})" for name, value in theirs.items() if ours.get(name) != value]
     if other:
         raise ValueError(f"the state is of a plugin with {', '.join(other)}; make this one as that was made")
@@ -44,7 +45,14 @@ def go_on_from(plugin: Any, state: dict[str, Any]) -> None:
     plugin.seen, plugin.experiences = list(state["seen"]), state["experiences"]
     plugin.task_labels, plugin.unfinished = dict(state["task_labels"]), list(state["unfinished"])
     plugin.keys = dict(state.get("keys", {}))
+    plugin.optimizer_state = copy.deepcopy(state.get("optimizer"))
     plugin.starts.load(state["optimizer_start"], state["scheduler_start"])
+
+
+def _optimizer_of(plugin: Any) -> dict[str, Any] | None:
+    """Momentum and rates with which rehearsing goes on; None where every experience starts anew."""
+    strategy = plugin.strategy()
+    return None if plugin.rehearsal is None or strategy is None else copy.deepcopy(strategy.optimizer.state_dict())
 
 
 def _made_with(plugin: Any) -> dict[str, Any]:
@@ -53,6 +61,8 @@ def _made_with(plugin: Any) -> dict[str, Any]:
     budget, value = memory.budget.given
     return {
         "condenser": plugin.name,
+        "mode": "retrain" if plugin.rehearsal is None else "rehearse",
+        "memory_share": None if plugin.rehearsal is None else plugin.rehearsal.memory_share,
         "seed": plugin.seed,
         "training_seed": plugin.training_seed,
         budget: value,

@@ -319,7 +319,7 @@ def test_the_seconds_of_condensing_are_told():
 
 
 def test_the_paper_s_length_on_a_cpu_is_warned_of_once(caplog, monkeypatch):
-    monkeypatch.setattr("clreplay.plugin.replay.LONG_ON_A_CPU", 1)
+    monkeypatch.setattr("clreplay.recipes.given.LONG_ON_A_CPU", 1)
     with caplog.at_level(logging.WARNING, "clreplay"):
         run(plain_benchmark(), ddm_replay())
     assert [record.getMessage().split(" is meant")[0] for record in caplog.records] == ["ddm with 2 iterations"]
