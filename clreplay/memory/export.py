@@ -29,7 +29,7 @@ class Format:
         name: what ``to`` calls it.
         what: it is, in a few words; the help of a command line may say it.
         suffix: of a target that is a file of this format; empty where it is always a folder.
-        write: fills a file, or an empty folder, with pictures.
+        write: fills a file, or an empty folder, with pictures; it is told which, and where they can be loaded from.
         folder: whether targets without the suffix are folders.
         exact: whether it takes float images, and any number of channels; others take pictures of 8 bits.
         kept_in: where it keeps an image's scale and offset.
@@ -39,15 +39,18 @@ class Format:
     name: str
     what: str
     suffix: str
-    write: Callable[[Rounded, Path, bool], None]
+    write: Callable[[Rounded, Path, bool, str], None]
     folder: bool = True
     exact: bool = False
     kept_in: str = ""
     marks: tuple[str, ...] = ()
 
 
-def _write_parquet(rounded: Rounded, path: Path, is_file: bool) -> None:
-    (parquet_file.write_file if is_file else parquet_file.write)(rounded, path)
+def _write_parquet(rounded: Rounded, path: Path, is_file: bool, address: str) -> None:
+    if is_file:
+        parquet_file.write_file(rounded, path)
+    else:
+        parquet_file.write(rounded, path, address)
 
 
 FORMATS: dict[str, Format] = {
@@ -57,7 +60,7 @@ FORMATS: dict[str, Format] = {
             "png",
             "a folder of PNG files by class, as torchvision's ImageFolder takes it",
             "",
-            lambda rounded, path, _: png_folder.write(rounded, path),
+            lambda rounded, path, *_: png_folder.write(rounded, path),
             kept_in=png_folder.ABOUT,
             marks=(png_folder.ABOUT,),
         ),
@@ -65,7 +68,7 @@ FORMATS: dict[str, Format] = {
             "npz",
             "a NumPy archive of images and labels, exact",
             ".npz",
-            lambda rounded, path, _: npz.write(rounded.pictures, path),
+            lambda rounded, path, *_: npz.write(rounded.pictures, path),
             folder=False,
             exact=True,
         ),
@@ -117,6 +120,7 @@ def export(
     *,
     overwrite: bool = False,
     outside: str = "scale",
+    address: str | None = None,
 ) -> Exported:
     """Write the training images of a memory; :meth:`clreplay.ReplayMemory.load` reads them back.
 
@@ -131,6 +135,8 @@ def export(
         outside: what becomes of pixels outside [0, 1], which condensed images have, in formats of 8 bits: ``scale``
             gives an image that has any a scale and an offset, by which all its pixels are read back to rounding;
             ``clip`` cuts them, so that the pictures can be trained on as they are. It is warned of in one line.
+        address: a dataset card tells to load the memory from there, and messages call it so; None stands for the
+            target.
 
     Returns:
         what was written; print it.
@@ -156,11 +162,11 @@ def export(
     if is_file:
         path.parent.mkdir(parents=True, exist_ok=True)
     with (replacing if is_file else replacing_folder)(path) as partial:
-        form.write(rounded, partial, is_file)
+        form.write(rounded, partial, is_file, address or path.name)
         size = sum(file.stat().st_size for file in [partial, *partial.rglob("*")] if file.is_file())
     notice = rounded.notice(form.kept_in)
     if notice:
-        logger.warning("%s: %s", path, notice)
+        logger.warning("%s: %s", address or path, notice)
     return Exported(
         path, form.name, len(pictures.images), len(pictures.classes), size, rounded.outside, rounded.error, notice
     )

@@ -66,7 +66,7 @@ def push(memory: Pushable, repo: str, *, private: bool = False, token: str | Non
     hub = _hub()
     with tempfile.TemporaryDirectory(prefix="clreplay-push-") as place:
         folder = Path(place) / "memory"
-        exported = export(memory, folder, "parquet")
+        exported = export(memory, folder, "parquet", address=f"{SCHEME}{name}")
         memory.save(folder / OWN_FILE)
         try:
             api = hub.HfApi(token=token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import numbers
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: budgets in bytes instead of images, of a class or in all; everything that is stored
             is counted, and they are never exceeded.
+        class_names: in the order of the labels 0, 1, ..., or by label, for the memory's file and exports. None takes
+            those that the benchmark's data set has in ``classes``, if labels are its own or the benchmark says how it
+            numbered them.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -136,6 +139,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         pixels: int | None = None,
         bytes_per_class: int | None = None,
         mem_bytes: int | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -152,6 +156,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         if isinstance(memory, (str, Path)):
             memory = ReplayMemory.load(memory)
         self.memory = memory
+        if class_names is not None:
+            self.memory.name_classes(class_names)
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
@@ -303,6 +309,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         if count is not None:
             check_batches(strategy, avalanche_forward, contents.sample, contents.sample_task, count, drop_last)
         self.condense_seconds = self._condense(strategy, real, contents, classes) if missing else 0.0
+        known = self.memory.class_names
+        if contents.names and not all(label in known for label in classes):
+            self.memory.name_classes({**contents.names, **known})
         self.task_labels.update({label: contents.tasks[label] for label in classes} if contents.tasks else {})
         self.keys.update({label: contents.keys[label] for label in classes})
         self.seen, self.unfinished = served, classes

@@ -27,15 +27,16 @@ def title(pictures: Pictures) -> str:
     return f"{f'{data}, ' if data else ''}{of}{f' by {method}' if method else ''}"
 
 
-def write_card(rounded: Rounded, path: Path, shard: str, size: int) -> None:
+def write_card(rounded: Rounded, path: Path, shard: str, size: int, address: str) -> None:
     """Write the card.
 
     Args:
         shard: path of the Parquet file from the card.
         size: its bytes.
+        address: that ``ReplayMemory.load`` takes.
     """
     front = yaml.safe_dump(_front_matter(rounded, shard, size), sort_keys=False, allow_unicode=True, width=1000)
-    path.write_text(f"---\n{front}---\n\n{_body(rounded)}", encoding="utf-8")
+    path.write_text(f"---\n{front}---\n\n{_body(rounded, address)}", encoding="utf-8")
 
 
 def _front_matter(rounded: Rounded, shard: str, size: int) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _front_matter(rounded: Rounded, shard: str, size: int) -> dict[str, Any]:
     }
 
 
-def _body(rounded: Rounded) -> str:
+def _body(rounded: Rounded, address: str) -> str:
     pictures = rounded.pictures
     info, (channels, height, width) = pictures.info, pictures.shape
     lines = [f"# A memory of {title(pictures)}", ""]
@@ -77,7 +78,7 @@ def _body(rounded: Rounded) -> str:
     ]
     lines += [f"- {line}" for line in made_how(info)] or ["- Nothing is recorded."]
     lines += ["", "## How to train with it", ""]
-    lines += [*_training(pictures), ""]
+    lines += [*_training(pictures, address), ""]
     if rounded.outside:
         lines += [f"{_sentence(rounded.notice('the columns scale and offset'))}", ""]
     return "\n".join(lines)
@@ -97,13 +98,14 @@ def made_how(info: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _training(pictures: Pictures) -> list[str]:
-    ours = """
+def _training(pictures: Pictures, address: str) -> list[str]:
+    ours = f"""
         ```python
         from clreplay import ReplayMemory
 
-        memory = ReplayMemory.load("PATH OF THIS FOLDER")   # or hf://ORG/NAME
-        for images, labels in memory.loader(batch_size=256, augment="color_crop_cutout_flip_scale_rotate"):
+        memory = ReplayMemory.load("{address}")
+        # One operator a batch; add _flip where a mirrored image means the same.
+        for images, labels in memory.loader(batch_size=256, augment="color_crop_cutout_scale_rotate"):
             ...
         ```
 

@@ -22,6 +22,7 @@ _CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -41,6 +42,7 @@ _CONTEXT = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -91,6 +93,7 @@ def _croissant(rounded: Rounded, shard: str, file: Path) -> dict[str, Any]:
         "conformsTo": CONFORMS_TO,
         "name": "memory",
         "description": " ".join([*described, *(f"{line}." for line in made_how(pictures.info))]),
+        "version": "1.0.0",
         "keywords": ["dataset condensation", "continual learning", "clreplay"],
         "distribution": [
             {

@@ -21,15 +21,18 @@ METADATA = b"clreplay"
 """The file's metadata has it beside ``huggingface``."""
 
 
-def write(rounded: Rounded, folder: Path) -> None:
+def write(rounded: Rounded, folder: Path, address: str) -> None:
     """Fill a folder: the Parquet file, a dataset card, and Croissant metadata.
+
+    Args:
+        address: the card tells to load it from there.
 
     Raises:
         ValueError: PNG does not know so many channels.
     """
     (folder / SHARD).parent.mkdir()
     write_file(rounded, folder / SHARD)
-    write_card(rounded, folder / "README.md", SHARD.as_posix(), (folder / SHARD).stat().st_size)
+    write_card(rounded, folder / "README.md", SHARD.as_posix(), (folder / SHARD).stat().st_size, address)
     write_croissant(rounded, folder / "croissant.json", SHARD.as_posix(), folder / SHARD)
 
 

@@ -106,7 +106,26 @@ def write(rounded: Rounded, folder: Path) -> None:
         "error": rounded.error,
         "scale_and_offset": files,
     }
-    (folder / ABOUT).write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / ABOUT).write_text(_json(said), encoding="utf-8")
+
+
+def _json(said: dict[str, Any]) -> str:
+    """JSON with a line a key, a class and a file."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    lines = []
+    for key, value in said.items():
+        if isinstance(value, dict) and len(value) > 1:
+            inside = ",\n".join(f"  {text(name)}: {text(one)}" for name, one in value.items())
+            lines.append(f" {text(key)}: {{\n{inside}\n }}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            inside = ",\n".join(f"  {text(one)}" for one in value)
+            lines.append(f" {text(key)}: [\n{inside}\n ]")
+        else:
+            lines.append(f" {text(key)}: {text(value)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def is_picture_folder(folder: Path) -> bool:
