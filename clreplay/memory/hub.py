@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -112,7 +111,7 @@ def split_repo(address: str) -> tuple[str, str | None, str | None]:
     Raises:
         ValueError: it is none.
     """
-    match = _NAME.fullmatch(os.fspath(address).removeprefix(SCHEME))
+    match = _NAME.fullmatch(address.removeprefix(SCHEME)) if isinstance(address, str) else None
     if match is None:
         raise ValueError(f"a place on the hub must be like ORG/NAME or {SCHEME}ORG/NAME@REVISION, got {address!r}")
     return match["repo"], match["revision"], match["file"]
