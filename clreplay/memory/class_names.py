@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST = 80
@@ -21,11 +21,11 @@ def check_class_names(names: Any, labels: Sequence[int] = ()) -> dict[int, str]:
     Raises:
         ValueError: they are something else, or a label has none.
     """
-    pairs = names.items() if isinstance(names, Mapping) else None
-    if pairs is None and isinstance(names, Sequence) and not isinstance(names, (str, bytes)):
+    pairs: Iterable[tuple[Any, Any]] = names.items() if isinstance(names, Mapping) else ()
+    if isinstance(names, Sequence) and not isinstance(names, (str, bytes)):
         pairs = enumerate(names)
     try:
-        found = {int(label): name for label, name in pairs or ()}
+        found = {int(label): name for label, name in pairs}
     except (TypeError, ValueError):
         found = {}
     if not found or not all(isinstance(name, str) for name in found.values()):

@@ -83,7 +83,7 @@ def _values(pictures: Pictures, values: str) -> Tensor:
     cut = int(((pixels < -SLACK) | (pixels > 1 + SLACK)).sum())
     if cut:
         logger.warning(
-            "%s of %s pixel values (%.1f %%) lie outside [0, 1] and are cut to it; values='network' keeps them",
+            "%s of %s pixel values (%.3g %%) lie outside [0, 1] and are cut to it; values='network' keeps them",
             f"{cut:,}", f"{pixels.numel():,}", 100 * cut / pixels.numel(),
         )  # fmt: skip
     pixels = pixels.clamp(0, 1)

@@ -527,7 +527,8 @@ class ReplayMemory:
             where, place = str(path), Path(path).expanduser()
         if not place.exists():
             raise FileNotFoundError(f"no memory at {where}")
-        if (found := read_export(place)) is not None:
+        found = None if (place / OWN_FILE).is_file() else read_export(place)
+        if found is not None:
             memory = cls._of_pictures(*found, where, normalization)
         else:
             memory = cls._of_file(_own_file(place) if place.is_dir() else place)

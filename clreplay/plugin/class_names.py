@@ -43,8 +43,8 @@ def names_of(experience: Any, dataset: Any, labels: Tensor) -> dict[int, str]:
     else:
         originals = of_experience[experience.current_experience]
         numbered = {int(mapping[one]): names[one] for one in originals if one < min(len(names), len(mapping))}
-    found = {label: numbered.get(label) for label in labels.unique().tolist()}
-    return {} if None in found.values() else found
+    wanted = labels.unique().tolist()
+    return {label: numbered[label] for label in wanted} if all(label in numbered for label in wanted) else {}
 
 
 def _has_names(leaf: Any) -> bool:

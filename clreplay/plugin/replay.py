@@ -158,6 +158,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         self.memory = memory
         if class_names is not None:
             self.memory.name_classes(class_names)
+        if dataset is not None:
+            self.memory.info.setdefault("dataset", dataset)
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)

@@ -139,7 +139,7 @@ def test_pixels_outside_are_told_in_a_line_and_kept_or_cut(to, tmp_path, caplog)
         3, 1, 1
     )
     outside = int(((pixels < -SLACK) | (pixels > 1 + SLACK)).sum())
-    share = f"{outside} of 288 pixel values ({100 * outside / 288:.1f} %), in 3 of 6 images, lie outside [0, 1]: "
+    share = f"{outside} of 288 pixel values ({100 * outside / 288:.3g} %), in 3 of 6 images, lie outside [0, 1]: "
     kept = memory.export(tmp_path / "kept", to)
     (line,) = caplog.messages
     assert share in line and "kept by a scale and an offset an image in" in line and "\n" not in line

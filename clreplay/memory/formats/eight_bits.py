@@ -45,7 +45,7 @@ class Rounded:
         if not self.outside:
             return ""
         images = self.pictures.images
-        of = f"{self.outside:,} of {images.numel():,} pixel values ({100 * self.outside / images.numel():.1f} %), in "
+        of = f"{self.outside:,} of {images.numel():,} pixel values ({100 * self.outside / images.numel():.3g} %), in "
         of += f"{self.images_outside} of {len(images)} images, lie outside [0, 1]: "
         if self.clipped:
             return of + f"cut to it, so what is read back differs by up to {self.error:.3g} pixel codes (of 255)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from clreplay.memory.formats.card import write_card
 from clreplay.memory.formats.croissant import write_croissant
 from clreplay.memory.formats.eight_bits import Rounded
 from clreplay.memory.formats.pictures import ExportedClass, Pictures, read_about
-from clreplay.memory.formats.png_folder import check_channels, decode_picture, encode_png, file_names, stacked
+from clreplay.memory.formats.png_folder import (
+    check_channels,
+    decode_picture,
+    encode_png,
+    file_names,
+    read_shape,
+    stacked,
+)
 
 SHARD = Path("data") / "train-00000-of-00001.parquet"
 METADATA = b"clreplay"
@@ -104,30 +112,29 @@ def read(path: Path) -> tuple[Pictures, float | None]:
     metadata = table.schema.metadata or {}
     said = _read_about(metadata, str(path)) if METADATA in metadata else None
     rows = list(_encoded(table.column(image).to_pylist(), str(path)))
-    channels = None if said is None else int(said["shape"][0])
+    shape = None if said is None else said["shape"]
     names = [f"{path}, row {row}" for row in range(len(rows))]
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
-        images = list(threads.map(lambda one: decode_picture(*one, channels), zip(rows, names)))
+        images = list(threads.map(lambda data, name: decode_picture(data, name, shape), rows, names))
     if not images:
         raise ValueError(f"{path} has no rows")
     places = table.column(label).to_pylist()
-    if None in places or min(places) < (0 if said else -1):
+    if None in places or min(places) < 0:
         raise ValueError(f"{path} must have a label in every row")
     if said is None:
         return _plain(stacked(images, names), places, _names(metadata, label)), None
     wanted = said["label_of_place"]
     labels = [wanted[place] if place < len(wanted) else None for place in places]
-    pictures = Pictures(stacked(images, names, said["shape"]), **said["pictures"], **_ranges(table))
+    pictures = Pictures(stacked(images, names, said["shape"]), **said["pictures"])
+    if {"scale", "offset"} <= columns:
+        pictures = replace(pictures, scale=_floats(table, "scale"), offset=_floats(table, "offset"))
     if labels != pictures.labels.tolist():
         raise ValueError(f"{path}: labels are not those of the classes in its metadata; it is damaged")
     return pictures, said["error"]
 
 
-def _ranges(table: Any) -> dict[str, torch.Tensor]:
-    found = {name: table.column(name).to_numpy() for name in ("scale", "offset") if name in table.column_names}
-    return (
-        {name: torch.tensor(values, dtype=torch.float32) for name, values in found.items()} if len(found) == 2 else {}
-    )
+def _floats(table: Any, column: str) -> torch.Tensor:
+    return torch.tensor(table.column(column).to_pylist(), dtype=torch.float32)
 
 
 def _read_about(metadata: Mapping[bytes, bytes], where: str) -> dict[str, Any]:
@@ -135,7 +142,7 @@ def _read_about(metadata: Mapping[bytes, bytes], where: str) -> dict[str, Any]:
         about = json.loads(metadata[METADATA])
         return {
             "pictures": read_about(about, where),
-            "shape": tuple(int(side) for side in about["shape"]),
+            "shape": read_shape(about, where),
             "error": float(about["error"]),
             "label_of_place": [int(label) for label in about["label_of_place"]],
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -45,23 +45,33 @@ def encode_png(picture: Tensor) -> bytes:
     return out.getvalue()
 
 
-def decode_picture(data: bytes, where: str, channels: int | None) -> Tensor:
+def decode_picture(data: bytes, where: str, shape: tuple[int, ...] | None) -> Tensor:
     """The picture, uint8 (c, h, w), of a file in any format that Pillow reads.
 
     Args:
         where: the message calls it so.
-        channels: None takes grey ones as 1, and all others as 3 channels.
+        shape: (c, h, w) that it must have, which its header is asked for; None takes grey ones as 1, and all others as
+            3 channels.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or has another size.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            channels = channels or (1 if image.mode in ("1", "L") else 3)
+            channels = shape[0] if shape else 1 if image.mode in ("1", "L") else 3
+            if shape and image.size != (shape[2], shape[1]):
+                found = (channels, image.height, image.width)
+                raise _OtherSize(f"{where} is a picture of {_size(found)}, the others are of {_size(shape)}")
             pixels = np.array(image.convert(MODES[channels]))
+    except _OtherSize:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} is no picture that can be read ({error})") from error
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1)
+
+
+class _OtherSize(ValueError):
+    """A picture is not of the size that is said."""
 
 
 def file_names(pictures: Pictures) -> list[str]:
@@ -76,6 +86,19 @@ def class_folders(pictures: Pictures) -> dict[int, str]:
     """Folders by label."""
     labels, names = pictures.table()
     return dict(zip(labels, folder_names(names, labels)))
+
+
+def read_shape(about: Mapping[str, Any], where: str) -> tuple[int, int, int]:
+    """(c, h, w) of the pictures, as an export says it.
+
+    Raises:
+        LookupError, TypeError: it is not said.
+        ValueError: no picture can have it.
+    """
+    channels, height, width = (int(side) for side in about["shape"])
+    if channels not in MODES or height < 1 or width < 1:
+        raise ValueError(f"{where} says pictures of shape {(channels, height, width)}, which none has; it is damaged")
+    return channels, height, width
 
 
 def write(rounded: Rounded, folder: Path) -> None:
@@ -152,7 +175,7 @@ def read(folder: Path) -> tuple[Pictures, float | None]:
         ranges = {
             str(name): (float(scale), float(offset)) for name, (scale, offset) in about["scale_and_offset"].items()
         }
-        shape, error = tuple(int(side) for side in about["shape"]), float(about["error"])
+        shape, error = read_shape(about, where), float(about["error"])
     except (LookupError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as failed:
         raise ValueError(f"{where} is damaged ({type(failed).__name__}: {failed}); export the memory again") from failed
     names: list[str] = []
@@ -199,12 +222,8 @@ def _pictures_in(folder: Path, name: str) -> list[str]:
 
 
 def _decoded(folder: Path, names: Sequence[str], shape: tuple[int, ...] | None) -> Tensor:
-    channels = None if shape is None else shape[0]
-    if channels is not None and channels not in MODES:
-        raise ValueError(f"{folder / ABOUT} says {channels} channels, which no picture has; it is damaged")
-
     def one(name: str) -> Tensor:
-        return decode_picture((folder / name).read_bytes(), str(folder / name), channels)
+        return decode_picture((folder / name).read_bytes(), str(folder / name), shape)
 
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         images = list(threads.map(one, names))
