@@ -111,11 +111,14 @@ def _training(pictures: Pictures, address: str) -> list[str]:
 
         Or without clreplay, network input is made of `image` so:
     """
-    scaled = pictures.scale is not None
-    pixels = "pixels = torch.from_numpy(numpy.array(row['image'])) / 255"
-    steps = [pixels + (" * row['scale'] + row['offset']" if scaled else "")]
-    if pictures.normalization is not None:
+    pixels = "torch.from_numpy(numpy.array(row['image'])) / 255"
+    if pictures.scale is not None:
+        pixels += " * row['scale'] + row['offset']"
+    if pictures.normalization is None:
+        steps = [f"network_input = {pixels}   # channels last"]
+    else:
         mean, std = list(pictures.normalization.mean), list(pictures.normalization.std)
+        steps = [f"pixels = {pixels}"]
         steps.append(f"network_input = (pixels - torch.tensor({mean})) / torch.tensor({std})   # channels last")
     return [textwrap.dedent(ours).strip(), "", "```python", *steps, "```"]
 
