@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from clreplay.condensation.experience import condense_experience
 from clreplay.condensation.real_images import RealImages, check_images
 from clreplay.condensation.registry import Condenser
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
+from clreplay.memory.class_names import as_plain, check_class_names
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress
@@ -46,6 +47,7 @@ def condense(
     pixels: int | None = None,
     bytes_per_class: int | None = None,
     mem_bytes: int | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
     **settings: Any,
 ) -> ReplayMemory:
     """Condense (or select) a class-balanced set of images.
@@ -73,6 +75,7 @@ def condense(
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: a budget in bytes instead, of every class or of all together; everything that is
             stored is counted, and how many images come of it depends on the store.
+        class_names: in the order of the labels 0, 1, ..., or by label; the memory's file and its exports have them.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
 
     Returns:
@@ -88,6 +91,7 @@ def condense(
         >>> memory.images.shape, memory.labels.shape
     """
     _check_arguments(seed, progress)
+    names = None if class_names is None else check_class_names(class_names)
     if images_per_class is None and bytes_per_class is None and mem_bytes is None:
         images_per_class = 10
     memory = ReplayMemory(
@@ -109,6 +113,8 @@ def condense(
         memory.normalization = normalization
         real = RealImages(images, labels, normalization)
         memory.total_classes = len(real.classes)
+        if names is not None:
+            memory.info["class_names"] = as_plain(check_class_names(names, real.classes))
         condense_experience(memory, real, configured, seed=int(seed), device=where, progress=progress)
     memory.info.update(method=configured.name, **({"dataset": dataset} if dataset else {}))
     return memory

@@ -39,6 +39,27 @@ def test_condense_gives_a_balanced_memory_with_its_record(pixels, global_chance_
     assert memory.info["method"] == "ddm"
 
 
+def test_a_memory_says_what_it_is_and_what_it_was_made_with(pixels, tmp_path):
+    images, labels = pixels()
+    memory = tiny(
+        images, labels, "dm", 1, normalization="cifar10", dataset="cifar10", class_names=["ant", "bee", "cat"]
+    )
+    memory.save(tmp_path / "m.safetensors")
+    info = ReplayMemory.load(tmp_path / "m.safetensors").info
+    assert info["class_names"] == ["ant", "bee", "cat"] and info["dataset"] == "cifar10" and info["method"] == "dm"
+    assert info["settings"]["iterations"] == 3 and info["settings"]["real_batch"] == 6
+    (made,) = info["made_with"]
+    assert made["clreplay"] == clreplay.__version__ and made["commit"]
+    assert memory.dataset().classes == ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize("names", ["abc", ["ant", "bee"], {0: "ant"}, [1, 2, 3]])
+def test_names_that_do_not_name_every_class_are_refused_before_any_work(names, pixels, monkeypatch):
+    monkeypatch.setattr("clreplay.api.condense_experience", None)
+    with pytest.raises(ValueError, match="class_names must"):
+        tiny(*pixels(), class_names=names)
+
+
 @pytest.mark.parametrize("method", ["random", "herding"])
 def test_selections_are_exact_copies_of_real_images(method, pixels):
     images, labels = pixels()

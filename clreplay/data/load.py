@@ -38,8 +38,9 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
-            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64. Any of them
-            with `#held-out=0.1` behind it: a tenth of every class's training images is kept apart.
+            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64;
+            `folder:PATH@64#test=0.2` (or `?test=0.2`) tests on a fifth of every class of a folder without a split. Any
+            of them with `#held-out=0.1` behind it: a tenth of every class's training images is kept apart.
         root: folder with the data; see `data_root`. `PATH` does not count from it.
         download: whether the data set may be fetched when no copy is found.
         channels: 3, or 1 for grey sets (MNIST, FashionMNIST, the digits, which have 1 by default) and folders

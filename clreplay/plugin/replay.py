@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: budgets in bytes instead of images, of a class or in all; everything that is stored
             is counted, and they are never exceeded.
+        class_names: in the order of the labels 0, 1, ..., or by label, for the memory's file and exports. None takes
+            those that the benchmark's data set has in ``classes``, if labels are its own or the benchmark says how it
+            numbered them.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -157,6 +160,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         pixels: int | None = None,
         bytes_per_class: int | None = None,
         mem_bytes: int | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -164,6 +168,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         self.rehearsal = rehearsal_of(mode, memory_share)
         self.memory = memory = given_memory(memory, budget, store, quality, pixels)
+        if class_names is not None:
+            self.memory.name_classes(class_names)
+        if dataset is not None:
+            self.memory.info.setdefault("dataset", dataset)
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
         self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
@@ -322,6 +330,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         arrival, self._arrival = self._arrival, None
         self.condense_seconds = 0.0 if arrival.real is None else self._condense(strategy, arrival)
         contents, classes = arrival.contents, arrival.classes
+        known = self.memory.class_names
+        if contents.names and not all(label in known for label in classes):
+            self.memory.name_classes({**contents.names, **known})
         self.task_labels.update({label: contents.tasks[label] for label in classes} if contents.tasks else {})
         self.keys.update({label: contents.keys[label] for label in classes})
         self.seen, self.unfinished = list(dict.fromkeys([*self.seen, *classes])), classes
