@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from clreplay.benchmark.published import TITLES
-from clreplay.runtime.command_line import exit_code
+from clreplay.runtime.command_line import exit_code, started_as
 
 DESCRIPTION = """Measure the cells of the DDM paper's static tables and set them beside the published numbers.
 
-    python runs/static_tables.py --table 1 --dataset cifar10 --ipc 10 --method dm ddm
-    python runs/static_tables.py --table 1 --status
-    python runs/static_tables.py --table 8 --dataset digits --ipc 5 --preset smoke
+    %(prog)s --table 1 --dataset cifar10 --ipc 10 --method dm ddm
+    %(prog)s --table 1 --status
+    %(prog)s --table 8 --dataset digits --ipc 5 --preset smoke
 
 Every finished piece is kept in DIR/store.sqlite: the same command goes on where it was stopped. Presets: paper (the
 paper's settings, five condensed sets, twenty networks on each: a GPU), cpu (narrow and short, not the paper's
@@ -26,10 +26,10 @@ SECONDS_BETWEEN_TABLES = 60.0
 """Tables of what is there so far are written no more often than this."""
 
 
-def parser(add_help: bool = True) -> argparse.ArgumentParser:
+def parser(add_help: bool = True, program: str | None = None) -> argparse.ArgumentParser:
     """Flags of ``runs/static_tables.py``; without ``-h`` they may be those of another script as well."""
     arguments = argparse.ArgumentParser(
-        prog="static_tables",
+        prog=started_as(program),
         description=DESCRIPTION,
         epilog="tables:\n" + "\n".join(f"  {name:<6} {title}" for name, title in TITLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,13 +78,17 @@ def parser(add_help: bool = True) -> argparse.ArgumentParser:
     return arguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
     """Parse and run.
+
+    Args:
+        argv: arguments; None takes the process's.
+        program: how it was started, where that is not a script of its own.
 
     Returns:
         0; 1 if cells failed (their reasons are listed); 2 for a user's error, printed in one line; 130 for Ctrl-C.
     """
-    options = parser().parse_args(argv)
+    options = parser(program=program).parse_args(argv)
     return exit_code(lambda: _run(options))
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from clreplay.benchmark.cells import WHOLE
+from clreplay.networks.settings import network_settings
 from clreplay.networks.table import find_network
 from clreplay.recipes.recipe import idc_like, training_settings
 from clreplay.recipes.typed_settings import build
@@ -158,12 +159,6 @@ def whole_note(settings: TrainingSettings, networks: int) -> str:
         f"On all real images {networks} network(s) are trained for {lasting(settings)}; the papers do not say how "
         "many, nor for how long."
     )
-
-
-def network_settings(network: str) -> dict[str, Any]:
-    """The settings that choose a network; those without a width want it left at its default by small presets."""
-    entry = find_network(network)
-    return {"network": entry.name.lower(), **({} if "width" in entry.options() else {"width": 128})}
 
 
 @cache

@@ -27,6 +27,8 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clreplay.condensation import METHODS
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine.execution import Execution
@@ -131,6 +133,11 @@ def strategies_dir() -> Path:
 def recipe_names() -> list[str]:
     """Names of the shipped memories, sorted."""
     return sorted(path.stem for path in strategies_dir().glob("*.yaml") if path.stem != TRAINING_FILE)
+
+
+def default_preset(device: torch.device | str) -> str:
+    """``paper`` on a GPU, ``cpu`` otherwise: what is taken where nobody says."""
+    return "paper" if torch.device(device).type == "cuda" else "cpu"
 
 
 def load_recipe(name: str | Path) -> Recipe:

@@ -14,6 +14,15 @@ STOPPED, WRONG = 130, 2
 """Exit codes: stopped by Ctrl-C (128 + SIGINT), and an error of the user or the machine."""
 
 
+def started_as(program: str | None) -> str:
+    """How a command line was started, for its usage line.
+
+    Args:
+        program: words of a sub-command such as ``clreplay run digits-5step``; None for a script of its own.
+    """
+    return f"python {sys.argv[0]}" if program is None else program
+
+
 class Terminated(KeyboardInterrupt):
     """A signal that asks a process to end, where it is taken like Ctrl-C.
 

@@ -22,6 +22,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
+def roughly(seconds: float) -> str:
+    """Seconds that were estimated from a trial, which knows nothing of starting up, drawing and saving."""
+    return "less than half a minute" if seconds < 20 else f"about {duration(seconds)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 step``, ``1,200 steps``, ``2 classes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def size(count: int) -> str:
     """Bytes in the unit that suits."""
     return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
