@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""CIFAR-100 in five steps of twenty classes, with a small memory of every class seen; see --help. The same as ``clreplay run cifar100-5step``."""
+"""CIFAR-100 in five steps of twenty classes; see --help. The same as ``clreplay run cifar100-5step``."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The class-incremental run, offline: scikit-learn's handwritten digits, two classes a step; see --help. The same as ``clreplay run digits-5step``."""
+"""Handwritten digits in five steps, offline; see --help. The same as ``clreplay run digits-5step``."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Which memory for so many bytes, and so many minutes to retrain? See --help. The same as ``clreplay run rate-accuracy``."""
+"""Which memory for so many bytes, and so many updates? See --help. The same as ``clreplay run rate-accuracy``."""
 
 import sys
 

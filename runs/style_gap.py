@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How far the style of condensed sets is from that of real images; see --help. The same as ``clreplay run style-gap``."""
+"""How far the style of condensed sets is from real images; see --help. The same as ``clreplay run style-gap``."""
 
 import sys
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clreplay.benchmark.sets import SetSpec
     from clreplay.benchmark.store import Store
 
-DESCRIPTION = """How far the style of condensed sets is from that of real images: contrast, colour and texture, in random networks.
+DESCRIPTION = """How far the style of condensed sets is from real images: contrast, colour, texture, in random networks.
 
     %(prog)s --table 1 --dataset cifar10 --ipc 10 --method dm ddm --preset cpu
 

@@ -1,4 +1,4 @@
-"""What the sub-commands share: groups that import a sub-command when it is called, and flags as the scripts have them."""
+"""What the sub-commands share: groups that import them when they are called, and flags as the scripts have them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from itertools import product
 
 from clreplay.runtime.command_line import exit_code, started_as
 
-DESCRIPTION = """How strongly each term of a memory's loss pulls at the images, beside mean matching, at the start of condensing.
+DESCRIPTION = """How strongly each term of a memory's loss pulls at the images at first, beside mean matching.
 
     %(prog)s --memory ddm dm+sm-second --width 32 128
     %(prog)s --memory dm+patch --dataset digits --ipc 1 10 --width 16

@@ -1,4 +1,4 @@
-"""Memories that were each given the same time to condense, on one step of all classes: the command line and its work."""
+"""Memories that were each given the same time to condense, on one step of all classes."""
 
 from __future__ import annotations
 

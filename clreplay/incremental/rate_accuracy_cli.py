@@ -10,7 +10,7 @@ from pathlib import Path
 from clreplay.incremental.cli import recorded_command
 from clreplay.runtime.command_line import exit_code, started_as
 
-DESCRIPTION = """Which memory for so many bytes, and so many minutes to retrain? Accuracy over bytes and over the learner's updates.
+DESCRIPTION = """Which memory for so many bytes, and so many minutes to retrain? Accuracy over bytes and over updates.
 
     %(prog)s --memory random dm --store uint8 avif --mem-bytes 307200 6144000 --updates 1500 6000
     %(prog)s --dataset digits --preset smoke --memory random dm --mem-bytes 4000 8000 --updates 20

@@ -9,6 +9,8 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
       cpu: {iterations: 300}
       smoke: {iterations: 5}
 
+``label`` is what pictures call it, ``summary`` says what it keeps and ``source`` where it comes from, ``cost`` what an
+iteration takes beside one of ``dm``, where that was measured.
 ``base`` names a shipped recipe, or a file of ``strategies/base``, whose method, settings, cases and presets a recipe
 builds on; ``terms`` are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for
 some data sets or numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe,
@@ -60,6 +62,21 @@ class Recipe:
     method: Method
     path: Path
     content: Mapping[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """What it keeps, in a few words; its label where the recipe does not say."""
+        return str(self.content.get("summary", self.label))
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in one paragraph; empty where the recipe does not say."""
+        return " ".join(str(self.content.get("source", "")).split())
+
+    @property
+    def cost(self) -> float | None:
+        """Time of an iteration beside that of ``dm``, where it was measured (width 128, float32, a CPU)."""
+        return self.content.get("cost")
 
     @property
     def cases(self) -> list[Case]:
