@@ -17,8 +17,9 @@ from clreplay.condensation.real_images import RealImages, check_images
 from clreplay.condensation.registry import Condenser
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.presets import default_preset, preset_line
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress import Progress, check_progress, shown
 
 if TYPE_CHECKING:
     from clreplay.recipes import Recipe
@@ -35,11 +36,11 @@ def condense(
     method: str | Path | Recipe | Condenser = "ddm",
     images_per_class: int | None = None,
     *,
-    preset: str = "paper",
+    preset: str | None = None,
     normalization: Normalization | str | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     dataset: str | None = None,
     store: str = "uint8",
     quality: int | str | None = None,
@@ -57,13 +58,15 @@ def condense(
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a recipe, or a
             callable of one's own, see :class:`clreplay.condensation.registry.Condenser`.
         images_per_class: images of every class that are stored; 10 where no budget is given.
-        preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``.
+        preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper`` on a GPU and
+            ``cpu`` otherwise, and says so in the log with what the paper's would take. Settings that are given go
+            before those of a preset.
         normalization: a :class:`clreplay.data.Normalization` or the name of a known one such as
             ``"cifar10"``; one of a single channel serves any number. None takes mean and deviation of uint8 images
             themselves, and recognises known normalisations of float images by recovering their pixel codes exactly.
         seed: of all chance; the same seed, images and settings give the same bytes on a CPU.
         device: where to work; None takes a GPU if there is one.
-        progress: called with (done, total, unit).
+        progress: called with (done, total, unit); None draws a bar on a terminal, False nothing anywhere.
         dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks; recipes may
             have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
         store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,
@@ -98,8 +101,9 @@ def condense(
         mem_bytes=mem_bytes,
         pixels=pixels,
     )
-    configured = _configured(method, preset, settings, dataset, memory.images_per_class)
     where = default_device(device)
+    chosen = default_preset(where) if preset is None else preset
+    configured = _configured(method, chosen, settings, dataset, memory.images_per_class)
     if where.type == "meta":
         raise ValueError(f"device must hold numbers, got {device!r}; take one like cpu, cuda or cuda:1")
     # What learns needs gradients, also where the caller has switched them off.
@@ -109,17 +113,22 @@ def condense(
         memory.normalization = normalization
         real = RealImages(images, labels, normalization)
         memory.total_classes = len(real.classes)
-        condense_experience(memory, real, configured, seed=int(seed), device=where, progress=progress)
+        if preset is None and chosen != "paper":
+            paper = _configured(method, "paper", settings, dataset, memory.images_per_class)
+            counts = {label: min(memory.images_per_class or 10, real.count(label)) for label in real.classes}
+            if (line := preset_line(chosen, configured, paper, real, counts, where)) is not None:
+                logger.warning(line)
+        with shown(progress, f"{configured.name}, condensing") as told:
+            condense_experience(memory, real, configured, seed=int(seed), device=where, progress=told)
     memory.info.update(method=configured.name, **({"dataset": dataset} if dataset else {}))
     return memory
 
 
-def _check_arguments(seed: int, progress: Progress | None) -> None:
+def _check_arguments(seed: int, progress: Progress | bool | None) -> None:
     """What would fail in the middle of the work, or in PyTorch's words."""
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise ValueError(f"seed must be an integer, got {seed!r}")
-    if progress is not None and not callable(progress):
-        raise ValueError(f"progress must be called with (done, total, unit), got {progress!r}; pass a function or None")
+    check_progress(progress)
     if torch.get_default_dtype() != torch.float32:
         raise ValueError(
             f"networks here are of torch.float32, but the default is {torch.get_default_dtype()}; "
@@ -135,6 +144,7 @@ def _configured(
     if isinstance(method, (str, Path)):
         method = load_recipe(method)
     if isinstance(method, Recipe):
+        method.check_keywords(settings, condense)
         return method.configured(preset, settings, dataset, images_per_class)
     if callable(method):
         return ConfiguredMethod.of_callable(method, settings)

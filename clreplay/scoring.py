@@ -23,7 +23,8 @@ from clreplay.data.load import dataset_name
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.networks.settings import network_settings
-from clreplay.recipes.recipe import default_preset, idc_settings, training_settings
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import idc_settings, training_settings
 from clreplay.recipes.typed_settings import RecipeError
 from clreplay.runtime.checks import check_choice
 from clreplay.runtime.device import default_device

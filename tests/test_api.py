@@ -310,7 +310,7 @@ def test_unusable_images_and_labels_are_refused(spoil, message, pixels):
         ({"seed": None}, "seed must be an integer, got None"),
         ({"seed": True}, "seed must be an integer, got True"),
         ({"seed": "0"}, "seed must be an integer, got '0'"),
-        ({"progress": True}, "progress must be called with .*got True"),
+        ({"progress": "bar"}, "progress must be called with .*got 'bar'"),
         ({"method": 3}, "method must be a memory's name, a recipe or its path, or a callable, got int"),
         ({"device": "meta"}, "device must hold numbers, got 'meta'; take one like cpu, cuda or cuda:1"),
         ({"device": "gpu"}, "device must be like cpu, cuda or cuda:1, got 'gpu'"),

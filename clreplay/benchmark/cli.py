@@ -245,10 +245,11 @@ def _grid(options: argparse.Namespace, request: Any, device: str) -> Any:
     from clreplay.benchmark.cells import SEARCH
     from clreplay.benchmark.request import TableRequest
     from clreplay.recipes.overrides import parse_set
+    from clreplay.recipes.presets import default_preset
 
     preset = options.preset
     if preset == "auto":
-        preset = "paper" if device.startswith("cuda") else "cpu"
+        preset = default_preset(device)
     return TableRequest(
         **vars(request),
         images_per_class=tuple(options.ipc),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from clreplay.condensation.configured import ConfiguredMethod
-from clreplay.condensation.engine.calibration import Trial
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.encoders import encoder_training
-from clreplay.condensation.matching.engine import MatchingEngine
-from clreplay.condensation.matching.settings import MatchingSettings, under_random_networks
+from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.matching.trial import seconds_per_class_iteration
 from clreplay.condensation.selection.random_choice import RandomSettings
 from clreplay.memory.decoders import decoder
 from clreplay.networks import ConvNet
@@ -119,15 +118,7 @@ def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSetting
     )
     real = plan.real_images(tried)
     counts = dict.fromkeys(real.classes, math.ceil(plan.images_at(0) / len(labels)))
-
-    def seconds(reuse: int) -> float:
-        reusing = replace(under_random_networks(settings), network_reuse=reuse)
-        return Trial(MatchingEngine, reusing, execution, real, counts, plan.device)({})
-
-    if settings.network_reuse == 1:
-        return seconds(1)
-    again = seconds(10**9)  # the same network from the second on: only the synthetic side is computed
-    return (seconds(1) + (settings.network_reuse - 1) * again) / settings.network_reuse
+    return seconds_per_class_iteration(settings, execution, real, counts, plan.device)
 
 
 def _seconds_per_image(plan: ExperimentPlan, settings: TrainingSettings) -> float:

@@ -15,6 +15,7 @@ from clreplay.incremental.plan import ExperimentPlan, plan_experiment
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.overrides import split_overrides
+from clreplay.recipes.presets import differing
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
 from clreplay.runtime.files import plain, write_text
@@ -140,11 +141,11 @@ class MemoryFile:
         s = self.plan.settings
         mine = split_overrides(s.overrides, [self.recipe])[1][self.recipe.name]
         paper = self.recipe.configured("paper", mine, s.dataset, s.images_per_class)
-        now, then = self.method.values(), paper.values()
-        differing = {name: then[name] for name in then if then[name] != now[name]}
-        if not differing:
+        others = differing(self.method, paper)
+        if not others:
             return None
-        words = ", ".join(f"{name} {then[name]:,}" for name in ("iterations", "width") if name in differing)
+        words = ", ".join(f"{others[name][1]:,} {name}" for name in ("iterations",) if name in others)
+        words += ", ".join(f", {name} {others[name][1]}" for name in ("width",) if name in others)
         fixed = replace(self.plan, methods={self.recipe.name: paper})
         seconds = _expected(fixed, paper)
         takes = "" if seconds is None else f" would take {roughly(seconds)} here"

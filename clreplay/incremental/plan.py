@@ -22,11 +22,11 @@ from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
+from clreplay.recipes.presets import default_preset
 from clreplay.recipes.recipe import (
     PRESETS,
     Recipe,
     RecipeError,
-    default_preset,
     idc_settings,
     load_recipe,
     training_settings,

@@ -32,9 +32,10 @@ from clreplay.plugin.model_checks import check_batches, check_model, check_train
 from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import check_spelling
+from clreplay.recipes.presets import default_preset, preset_line
 from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress import Progress, check_progress, shown
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.augmentation import parse_strategy
 from clreplay.training.batches import BatchSource
@@ -63,7 +64,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         images_per_class: fixed quota a class (20 in the paper). Give this or ``mem_size``.
         mem_size: total budget in images, shared by the classes seen. A recipe's settings for some numbers of
             images a class then do not apply.
-        preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
+        preset: which settings of the recipe: ``paper`` (meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper``
+            where ``device``, or without it this machine, is a GPU, and ``cpu`` otherwise, and says so in the log with
+            what the paper's would take. Settings that are given go before those of a preset.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
@@ -82,7 +85,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             With ``mem_size`` they must take each step together: quotas shrink for all of them as soon as the first one
             moves on.
         device: where to condense; the strategy's device when None.
-        progress: called with (done, total, unit) while condensing.
+        progress: called with (done, total, unit) while condensing; None draws a bar on a terminal, False nothing
+            anywhere.
         keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
         real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
@@ -118,7 +122,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         images_per_class: int | None = None,
         mem_size: int | None = None,
         *,
-        preset: str = "paper",
+        preset: str | None = None,
         seed: int = 0,
         training_seed: int | None = None,
         augment: str | None = "auto",
@@ -127,7 +131,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         update_bn: bool = True,
         memory: ReplayMemory | str | Path | None = None,
         device: torch.device | str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         keep: Callable[[int], Path] | None = None,
         real_images: Callable[[Any], RealImages] | None = None,
         cache: str | Path | None = None,
@@ -152,9 +156,12 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         if isinstance(memory, (str, Path)):
             memory = ReplayMemory.load(memory)
         self.memory = memory
+        check_progress(progress)
+        chosen = default_preset(default_device(device)) if preset is None else preset
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
-        self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
+        self.augment = training_settings(chosen, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
+        self._unasked: tuple[str, ConfiguredMethod] | None = None  # a preset, and what the paper's would be
         if isinstance(condenser, ConfiguredMethod):
             if settings:
                 raise ValueError(f"a configured method brings its settings; leave {', '.join(settings)} out")
@@ -163,7 +170,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self.configured = ConfiguredMethod.of_callable(condenser, settings)
         else:
             recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
-            self.configured = recipe.configured(preset, settings, *where)
+            recipe.check_keywords(settings, CondensedReplayPlugin.__init__)
+            self.configured = recipe.configured(chosen, settings, *where)
+            if preset is None and chosen != "paper":
+                self._unasked = chosen, recipe.configured("paper", settings, *where)
         self.seed = _checked_seed("seed", seed)
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
         if reinitialize is not None and not callable(reinitialize):
@@ -327,24 +337,35 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         before = self.memory.normalization
         if not self.memory.slots and real.normalization is not None:
             self.memory.normalization = real.normalization
+        self._say_preset(real, device)
         try:
-            return condense_experience(
-                self.memory,
-                real,
-                self.configured,
-                seed=self.seed,
-                device=device,
-                task_labels=contents.tasks,
-                progress=self.progress,
-                keep=None if self.keep is None else self.keep(self.experiences),
-                cache=self.cache,
-                # Only the plugin knows what the memory is called.
-                who=f"memory {self.name} at experience {strategy.experience.current_experience}",
-            )
+            with shown(self.progress, f"{self.name}, condensing experience {self.experiences + 1}") as progress:
+                return condense_experience(
+                    self.memory,
+                    real,
+                    self.configured,
+                    seed=self.seed,
+                    device=device,
+                    task_labels=contents.tasks,
+                    progress=progress,
+                    keep=None if self.keep is None else self.keep(self.experiences),
+                    cache=self.cache,
+                    # Only the plugin knows what the memory is called.
+                    who=f"memory {self.name} at experience {strategy.experience.current_experience}",
+                )
         except BaseException:
             if not self.memory.slots:
                 self.memory.normalization = before
             raise
+
+    def _say_preset(self, real: RealImages, device: torch.device) -> None:
+        """Once, if nobody asked for the preset."""
+        if self._unasked is None or self.experiences:
+            return
+        counts = {label: min(self.memory.images_per_class or 10, real.count(label)) for label in real.classes}
+        line = preset_line(self._unasked[0], self.configured, self._unasked[1], real, counts, device)
+        if line is not None:
+            logger.warning(line)
 
     def _serve(self, strategy: Any, shuffle: bool, drop_last: bool) -> None:
         """Let the strategy train on the classes seen so far: whole augmented batches, from the device."""

@@ -22,14 +22,13 @@ Unknown keys and wrong types are errors that name the file, the key and what is 
 from __future__ import annotations
 
 import difflib
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from clreplay.condensation import METHODS
 from clreplay.condensation.configured import ConfiguredMethod
@@ -129,6 +128,21 @@ class Recipe:
         """Every setting the recipe accepts."""
         return [*(field.name for field in fields(with_registered(self.method.settings))), *self.method.execution]
 
+    def check_keywords(self, given: Iterable[str], function: Callable[..., Any]) -> None:
+        """Tell a misspelt argument of a function, which takes all other keywords as settings, from a setting.
+
+        Raises:
+            RecipeError: a keyword is no setting and nearly an argument.
+        """
+        arguments = [
+            name for name, one in inspect.signature(function).parameters.items() if one.kind != one.VAR_KEYWORD
+        ]
+        known = {*self.keys(), *arguments}
+        for key in given:
+            close = [] if key in known else difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+            if close and close[0] in arguments:
+                raise RecipeError(f"unknown argument {key!r}, did you mean {close[0]!r}?")
+
     def check(self) -> None:
         """Try every preset, and every case where it applies.
 
@@ -150,11 +164,6 @@ def strategies_dir() -> Path:
 def recipe_names() -> list[str]:
     """Names of the shipped memories, sorted."""
     return sorted(path.stem for path in strategies_dir().glob("*.yaml") if path.stem != TRAINING_FILE)
-
-
-def default_preset(device: torch.device | str) -> str:
-    """``paper`` on a GPU, ``cpu`` otherwise: what is taken where nobody says."""
-    return "paper" if torch.device(device).type == "cuda" else "cpu"
 
 
 def load_recipe(name: str | Path) -> Recipe:
