@@ -11,6 +11,7 @@ from typing import Any
 
 from clreplay.benchmark.published import TITLES
 from clreplay.runtime.command_line import exit_code, started_as
+from clreplay.runtime.progress import counted
 
 DESCRIPTION = """Measure the cells of the DDM paper's static tables and set them beside the published numbers.
 
@@ -133,7 +134,7 @@ def _tables(options: argparse.Namespace, device: str, executor: Any, reporter: A
     plans = [plan(grid) for grid in grids]
     store = Store(Path(options.out) / "store.sqlite")
     for other in options.merge:
-        reporter.line(f"merged {other}: {store.merge(other)} new unit(s)")
+        reporter.line(f"merged {other}: {counted(store.merge(other), 'new unit')}")
     failed = 0
     for grid, planned in zip(grids, plans):
         if options.status:
@@ -186,13 +187,16 @@ def _table(
                 written = time.monotonic()
         if measuring.tally.elsewhere:
             count = len(measuring.tally.elsewhere)
-            reporter.line(f"  {count} unit(s) are under way in another process; the same command takes up the rest")
+            are = "is" if count == 1 else "are"
+            reporter.line(
+                f"  {counted(count, 'unit')} {are} under way in another process; the same command takes up the rest"
+            )
     contents = store.read()
     for path in page.write(contents, out):
         reporter.line(f"  wrote {path}")
     failed = [line for line in lines_of(planned, contents) if line.state == FAILED]
     if failed:
-        reporter.line(f"  {len(failed)} cell(s) failed; their reasons are above and below the table")
+        reporter.line(f"  {counted(len(failed), 'cell')} failed; their reasons are above and below the table")
     if options.sets_to:
         for path in given_out(planned, store, Path(options.sets_to), options.data_root):
             reporter.line(f"  wrote {path}")
