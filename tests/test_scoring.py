@@ -77,7 +77,7 @@ def test_accuracies_have_a_mean_and_a_sample_deviation(memory, toys, global_chan
 
 
 def test_a_memory_that_can_be_learned_is_learned(memory, toys):
-    found = score(memory, toys, "mlp", {"updates": 150, "batch_size": 16, "augment": None}, networks=1)
+    found = score(memory, toys, "mlp", training={"updates": 150, "batch_size": 16, "augment": None}, networks=1)
     assert found.mean > 90
 
 
@@ -94,7 +94,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_others(memory, toys):
 def test_the_numbers_are_those_of_the_class_incremental_run(tmp_path, protocol):
     settings = ContinualSettings(
         dataset="digits", memories=("herding",), images_per_class=3, steps=1, class_orders=1, networks=2,
-        preset="smoke", host="none", device="cpu", seed=4, protocol=protocol, overrides={"train.updates": 4, "train.width": 4},
+        preset="smoke", host="none", device="cpu", seed=4, protocol=protocol,
+        overrides={"train.updates": 4, "train.width": 4},
     )  # fmt: skip
     folder = run_planned(plan_experiment(settings), tmp_path / "run", Reporter(None))
     found = evaluate(

@@ -143,6 +143,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         **settings: Any,
     ) -> None:
         super().__init__()
+        if isinstance(condenser, (str, Path)):
+            condenser = load_recipe(condenser)
+        if isinstance(condenser, Recipe):
+            condenser.check_keywords(settings, CondensedReplayPlugin.__init__)
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         if memory is None:
@@ -168,12 +172,15 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self.configured = condenser
         elif callable(condenser):
             self.configured = ConfiguredMethod.of_callable(condenser, settings)
+        elif not isinstance(condenser, Recipe):
+            raise ValueError(
+                "condenser must be a memory's name, a recipe or its path, a configured method or a callable, "
+                f"got {type(condenser).__name__}"
+            )
         else:
-            recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
-            recipe.check_keywords(settings, CondensedReplayPlugin.__init__)
-            self.configured = recipe.configured(chosen, settings, *where)
+            self.configured = condenser.configured(chosen, settings, *where)
             if preset is None and chosen != "paper":
-                self._unasked = chosen, recipe.configured("paper", settings, *where)
+                self._unasked = chosen, condenser.configured("paper", settings, *where)
         self.seed = _checked_seed("seed", seed)
         self.training_seed = _checked_seed("training_seed", seed if training_seed is None else training_seed)
         if reinitialize is not None and not callable(reinitialize):

@@ -325,6 +325,26 @@ def test_the_paper_s_length_on_a_cpu_is_warned_of_once(caplog, monkeypatch):
     assert [record.getMessage().split(" is meant")[0] for record in caplog.records] == ["ddm with 2 iterations"]
 
 
+def test_a_preset_that_nobody_asked_for_is_told_once(caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plugin = ddm_replay()
+    assert plugin.settings == ddm_replay(preset="cpu").settings != ddm_replay(preset="paper").settings
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        run(plain_benchmark(), plugin)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("ddm: preset 'cpu' was chosen") and "preset='paper' would take" in line
+    caplog.clear()
+    run(plain_benchmark(), ddm_replay(preset="cpu"))
+    assert not caplog.records
+
+
+def test_a_misspelt_argument_gets_the_nearest():
+    with pytest.raises(ValueError, match="unknown argument 'images_per_clas', did you mean 'images_per_class'"):
+        DDMReplayPlugin(images_per_clas=3)
+    with pytest.raises(ValueError, match="progress must be called with"):
+        DDMReplayPlugin(3, progress="bar")
+
+
 def test_the_constructor_makes_no_images():
     class Sizes(TorchDispatchMode):
         largest = 0
