@@ -1,6 +1,7 @@
 """Loading a data set by its name, from the folder where the user keeps data."""
 
 import os
+import re
 from pathlib import Path
 
 # Imported because each of them registers its data sets.
@@ -13,6 +14,7 @@ from clreplay.data.sets import (  # isort: skip  # noqa: F401
     imagenette,
 )
 from clreplay.data.dataset import Dataset
+from clreplay.data.errors import DataNotFoundError
 from clreplay.data.held_out import hold_out, split_name
 from clreplay.data.registry import DATASETS, suggestion
 from clreplay.data.sets.folder import FOLDER, load_folder
@@ -23,6 +25,24 @@ def data_root(root: str | Path | None) -> Path:
     if root is None:
         root = os.environ.get("CLREPLAY_DATA") or "data"
     return Path(root).expanduser()
+
+
+def dataset_name(text: str | Path) -> str:
+    """A data set as a person writes it: a known name, `folder:PATH`, or the path of a folder or archive alone.
+
+    Raises:
+        DataNotFoundError: it is written as a path, and nothing is there.
+    """
+    text = str(text)
+    name = split_name(text)[0]
+    if name.startswith(FOLDER) or name in DATASETS:
+        return text
+    path = Path(re.sub(r"@[0-9]+$", "", name)).expanduser()
+    if path.exists():
+        return f"{FOLDER}{text}"
+    if len(path.parts) > 1 or name.startswith(("~", ".")):
+        raise DataNotFoundError(f"{path.absolute()} does not exist; give a data set's name or a folder")
+    return text
 
 
 def load_dataset(

@@ -43,9 +43,10 @@ from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import check_spelling
 from clreplay.recipes.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
-from clreplay.recipes.recipe import Recipe, training_settings
+from clreplay.recipes.presets import Unasked, default_preset
+from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress import Progress, check_progress, shown
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.augmentation import parse_strategy
 from clreplay.training.batches import BatchSource
@@ -81,7 +82,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         memory_share: of ``rehearse``: the part of a batch of ``train_mb_size`` that comes from the memory, whose
             classes take turns; 0.5 when None. New images come through the benchmark's training transforms, those of
             the memory are augmented with ``augment``.
-        preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
+        preset: which settings of the recipe: ``paper`` (meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper``
+            where ``device``, or without it this machine, is a GPU, and ``cpu`` otherwise, and says so in the log with
+            what the paper's would take. Settings that are given go before those of a preset.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
@@ -101,7 +104,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             With ``mem_size`` they must take each step together: quotas shrink for all of them as soon as the first one
             moves on.
         device: where to condense; the strategy's device when None.
-        progress: called with (done, total, unit) while condensing.
+        progress: called with (done, total, unit) while condensing; None draws a bar on a terminal, False nothing
+            anywhere.
         keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
         real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
@@ -142,7 +146,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         *,
         mode: str = "retrain",
         memory_share: float | None = None,
-        preset: str = "paper",
+        preset: str | None = None,
         seed: int = 0,
         training_seed: int | None = None,
         augment: str | None = "auto",
@@ -151,7 +155,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         update_bn: bool = True,
         memory: ReplayMemory | str | Path | None = None,
         device: torch.device | str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         keep: Callable[[int], Path] | None = None,
         real_images: Callable[[Any], RealImages] | None = None,
         cache: str | Path | None = None,
@@ -164,6 +168,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         **settings: Any,
     ) -> None:
         super().__init__()
+        if isinstance(condenser, (str, Path)):
+            condenser = load_recipe(condenser)
+        if isinstance(condenser, Recipe):
+            condenser.check_keywords(settings, CondensedReplayPlugin.__init__)
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         self.rehearsal = rehearsal_of(mode, memory_share)
@@ -172,10 +180,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self.memory.name_classes(class_names)
         if dataset is not None:
             self.memory.info.setdefault("dataset", dataset)
+        check_progress(progress)
+        chosen = default_preset(default_device(device)) if preset is None else preset
         where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
-        self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
+        self.augment = training_settings(chosen, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
-        self.configured = given_method(condenser, preset, settings, where)
+        self.configured = given_method(condenser, chosen, settings, where)
+        self._unasked = Unasked.of(preset, chosen, condenser, settings, *where)
         self.seed = checked_seed("seed", seed)
         self.training_seed = checked_seed("training_seed", seed if training_seed is None else training_seed)
         checked_reinitialize(reinitialize)
@@ -348,19 +359,22 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         before = self.memory.normalization
         if not self.memory.slots and arrival.real.normalization is not None:
             self.memory.normalization = arrival.real.normalization
+        if self._unasked is not None and self.experiences == 0:
+            self._unasked.say(self.configured, arrival.real, self.memory.images_per_class, device)
         try:
-            return condense_experience(
-                self.memory,
-                arrival.real,
-                self.configured,
-                seed=self.seed,
-                device=device,
-                task_labels=arrival.contents.tasks,
-                progress=self.progress,
-                keep=None if self.keep is None else self.keep(self.experiences),
-                cache=self.cache,
-                who=self._who(strategy),
-            )
+            with shown(self.progress, f"{self.name}, condensing experience {self.experiences + 1}") as progress:
+                return condense_experience(
+                    self.memory,
+                    arrival.real,
+                    self.configured,
+                    seed=self.seed,
+                    device=device,
+                    task_labels=arrival.contents.tasks,
+                    progress=progress,
+                    keep=None if self.keep is None else self.keep(self.experiences),
+                    cache=self.cache,
+                    who=self._who(strategy),
+                )
         except BaseException:
             if not self.memory.slots:
                 self.memory.normalization = before

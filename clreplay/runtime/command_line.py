@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -10,8 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-STOPPED, WRONG = 130, 2
-"""Exit codes: stopped by Ctrl-C (128 + SIGINT), and an error of the user or the machine."""
+STOPPED, WRONG, UNHEARD = 130, 2, 141
+"""Exit codes: stopped by Ctrl-C (128 + SIGINT), an error of the user or the machine, and an output that nobody reads
+any more (128 + SIGPIPE)."""
+
+
+def started_as(program: str | None) -> str:
+    """How a command line was started, for its usage line.
+
+    Args:
+        program: words of a sub-command such as ``clreplay run digits-5step``; None for a script of its own.
+    """
+    return f"python {sys.argv[0]}" if program is None else program
 
 
 class Terminated(KeyboardInterrupt):
@@ -76,6 +87,9 @@ def exit_code(work: Callable[[], int]) -> int:
         with suppress(OSError):
             print(f"\nStopped{by}. The same command goes on from here.", file=sys.stderr, flush=True)
         return 128 + stopped.number if terminated else STOPPED
+    except BrokenPipeError:  # whoever read the output has gone, such as `head`; nor is it written to at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNHEARD
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG

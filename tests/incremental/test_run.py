@@ -339,7 +339,7 @@ def test_the_plan_is_told_with_device_preset_data_and_time(settings, tmp_path):
         "cpu",
         "smoke",
         "offline" if "offline" in text else "scikit-learn",
-        "time      about",
+        "time      less than half a minute",
         "accuracy.png",
     ):
         assert word in text
