@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from clreplay.data import Dataset, ImageSet, Normalization, load_dataset
 from clreplay.data.load import dataset_name
+from clreplay.memory.class_names import check_class_names
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.networks.settings import network_settings
@@ -448,11 +449,12 @@ def _check_fit(stored: _Stored, tested: _Tested) -> tuple[str, ...]:
             f"{tested.classes} classes); take the data set that the memory was made of"
             + (f", {stored.dataset}" if stored.dataset else "")
         )
-    names = stored.info.get("class_names") or []
+    names = check_class_names(known) if (known := stored.info.get("class_names")) else {}
+    theirs = dict(enumerate(tested.class_names))
     for label in classes.tolist():
-        if label < len(names) and tested.class_names and names[label] != tested.class_names[label]:
+        if label in names and label in theirs and names[label] != theirs[label]:
             raise ValueError(
-                f"class {label} is {names[label]!r} in the memory and {tested.class_names[label]!r} in {called}: "
+                f"class {label} is {names[label]!r} in the memory and {theirs[label]!r} in {called}: "
                 "their classes differ in name or order"
             )
     remarks = []

@@ -243,6 +243,15 @@ def test_what_cannot_be_trained_is_refused_before_any_work(memory, toys, options
         score(memory, toys, **options)
 
 
+def test_names_of_some_classes_are_compared_by_label(memory, toys):
+    memory.name_classes({**dict(enumerate(toys.class_names)), 9: "an owl that is not tested"})
+    plan_evaluation(memory, toys, training=QUICK, device="cpu")
+    memory.name_classes({1: "eel"})
+    assert isinstance(memory.info["class_names"], dict)
+    with pytest.raises(ValueError, match="class 1 is 'eel' in the memory and .* their classes differ in name or order"):
+        plan_evaluation(memory, toys, training=QUICK, device="cpu")
+
+
 def test_a_network_whose_weights_cannot_be_drawn_anew_names_the_cure(memory, toys):
     mine = Tiny()
     mine.scale = nn.Parameter(torch.ones(1))

@@ -89,7 +89,8 @@ def _memory(memory: ReplayMemory, path: Path) -> tuple[str, Rows]:
     if "dataset" in info:
         rows.append(("data", str(info["dataset"])))
     if info.get("class_names"):
-        names = [info["class_names"][label] for label in memory.classes if label < len(info["class_names"])]
+        known = memory.class_names
+        names = [known[label] for label in memory.classes if label in known]
         rows.append(("classes", _some(names)))
     elif counts:
         rows.append(("classes", _some(sorted(memory.classes))))
@@ -157,10 +158,11 @@ def _origin(made: Mapping[str, Any]) -> Rows:
 def _draw(memory: ReplayMemory, path: Path, picture: Path) -> None:
     from clreplay.analysis.figures import memory_figure
 
-    names = list(memory.info.get("class_names") or range(max(memory.classes, default=0) + 1))
+    known = memory.class_names
+    names = [known.get(label, str(label)) for label in range(max(memory.classes, default=0) + 1)]
     method = str(memory.info.get("method", path.stem))
     most = min(10, max((len(slot) for slot in memory.slots.values()), default=1))
-    memory_figure({method: memory}, None, class_names=[str(name) for name in names], columns=most, path=picture)
+    memory_figure({method: memory}, None, class_names=names, columns=most, path=picture)
 
 
 # ---------------------------------------------------------------- a run

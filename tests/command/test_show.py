@@ -1,6 +1,7 @@
 """``clreplay show`` and ``clreplay memories``: what there is, in words."""
 
 import pytest
+import torch
 import yaml
 
 from clreplay import condense
@@ -148,3 +149,13 @@ def test_every_shipped_recipe_says_what_it_keeps():
             content = yaml.safe_load(path.read_text())
             assert isinstance(content["summary"], str) and len(content["summary"]) < 110
             assert isinstance(content.get("cost", 1.0), float)
+
+
+def test_names_of_classes_that_are_not_numbered_from_0_are_shown(run, tmp_path):
+    memory = ReplayMemory(1)
+    memory.add({label: torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(label)) for label in (7, 3)})
+    memory.name_classes({7: "owl", 3: "eel"})
+    memory.save(tmp_path / "m.safetensors")
+    code, err, out = run("show", str(tmp_path / "m.safetensors"), "--picture", str(tmp_path / "m.png"))
+    assert (code, err) == (0, "") and (tmp_path / "m.png").is_file()
+    assert rows(out)["classes"].startswith("owl, eel Picture: ")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -468,6 +469,27 @@ def test_a_damaged_description_is_told(change, tmp_path):
     (path / "memory.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="out"):
         ReplayMemory.load(path)
+
+
+def test_a_small_file_cannot_fill_the_memory(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((7000, 1, 100, 100), np.uint8), labels=np.zeros(7000, int))
+    with pytest.raises(ValueError, match=r"a.npz.* of [\d,]+ bytes says that it unpacks to 70,\d+,\d+"):
+        ReplayMemory.load(tmp_path / "a.npz")
+    rows = {"image": [b"0" * 1000] * 70_000, "label": [0] * 70_000}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    with pytest.raises(ValueError, match=r"a.parquet.* of [\d,]+ bytes says that it unpacks to 70,\d+,\d+"):
+        ReplayMemory.load(tmp_path / "a.parquet")
+
+
+def test_pictures_of_more_than_8_bits_or_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "set" / "cat" / "a.png")
+    with pytest.raises(ValueError, match="a.png has more than 8 bits a channel .*; convert it to 8 bits"):
+        ReplayMemory.load(tmp_path / "set")
+    Image.new("RGB", (20, 20)).save(tmp_path / "set" / "cat" / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    with pytest.raises(ValueError, match="a.png is no picture that can be read .*at most 300 pixels"):
+        ReplayMemory.load(tmp_path / "set")
 
 
 def test_a_run_folder_gives_its_memory_and_others_say_what_is_missing(tmp_path):

@@ -10,8 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from clreplay.data.readers.bounds import LARGEST_FILE
 from clreplay.memory.formats.pictures import ExportedClass, Pictures, read_about
 from clreplay.memory.record_columns import PREFIX, to_columns, to_rows
+
+MOST_UNPACKED = 64
+"""Times its size that a file may take unpacked, or 64 MB: pictures that hardly differ shrink well."""
+
+
+def check_unpacked(path: Path, unpacked: int) -> None:
+    """Whether a file is unpacked: a small one must not fill the memory.
+
+    Raises:
+        ValueError: it would take far more than pictures do.
+    """
+    size = path.stat().st_size
+    if unpacked > max(LARGEST_FILE, MOST_UNPACKED * size):
+        raise ValueError(f"{path} of {size:,} bytes says that it unpacks to {unpacked:,}; it is damaged")
 
 
 def write(pictures: Pictures, path: Path) -> None:
@@ -40,6 +55,8 @@ def read(path: Path) -> tuple[Pictures, float | None]:
         ValueError: it is damaged, or has no such arrays.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(path, sum(member.file_size for member in archive.infolist()))
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:

@@ -14,6 +14,7 @@ import torch
 from clreplay.memory.formats.card import write_card
 from clreplay.memory.formats.croissant import write_croissant
 from clreplay.memory.formats.eight_bits import Rounded
+from clreplay.memory.formats.npz import check_unpacked
 from clreplay.memory.formats.pictures import ExportedClass, Pictures, read_about
 from clreplay.memory.formats.png_folder import (
     check_channels,
@@ -98,6 +99,9 @@ def read(path: Path) -> tuple[Pictures, float | None]:
     if not files:
         raise ValueError(f"{path} has no Parquet file")
     try:
+        for file in files:
+            groups = pq.read_metadata(file)
+            check_unpacked(file, sum(groups.row_group(i).total_byte_size for i in range(groups.num_row_groups)))
         tables = [pq.read_table(file) for file in files]
         table = pa.concat_tables(tables).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:

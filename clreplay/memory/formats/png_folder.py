@@ -15,6 +15,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from clreplay.data.readers.bounds import read_small
+from clreplay.data.readers.image_files import image_side
 from clreplay.data.readers.trees import is_image
 from clreplay.memory.class_names import folder_names
 from clreplay.memory.formats.eight_bits import Rounded
@@ -57,21 +59,24 @@ def decode_picture(data: bytes, where: str, shape: tuple[int, ...] | None) -> Te
         ValueError: it cannot be read, or has another size.
     """
     try:
+        width, height = image_side(data)  # more pixels than Pillow's bound are refused by the header
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would cut every value above 255 without a warning
+                raise _Unfit(f"{where} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
             channels = shape[0] if shape else 1 if image.mode in ("1", "L") else 3
-            if shape and image.size != (shape[2], shape[1]):
-                found = (channels, image.height, image.width)
-                raise _OtherSize(f"{where} is a picture of {_size(found)}, the others are of {_size(shape)}")
+            if shape and (height, width) != tuple(shape[1:]):
+                found = (channels, height, width)
+                raise _Unfit(f"{where} is a picture of {_size(found)}, the others are of {_size(shape)}")
             pixels = np.array(image.convert(MODES[channels]))
-    except _OtherSize:
+    except _Unfit:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} is no picture that can be read ({error})") from error
     return torch.from_numpy(pixels).view(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 
-class _OtherSize(ValueError):
-    """A picture is not of the size that is said."""
+class _Unfit(ValueError):
+    """A picture that can be read is not of the size that is said, or of more than 8 bits."""
 
 
 def file_names(pictures: Pictures) -> list[str]:
@@ -223,7 +228,11 @@ def _pictures_in(folder: Path, name: str) -> list[str]:
 
 def _decoded(folder: Path, names: Sequence[str], shape: tuple[int, ...] | None) -> Tensor:
     def one(name: str) -> Tensor:
-        return decode_picture((folder / name).read_bytes(), str(folder / name), shape)
+        try:
+            data = read_small(folder / name)
+        except ValueError as error:
+            raise ValueError(f"{folder / name} is not read: {error}") from error
+        return decode_picture(data, str(folder / name), shape)
 
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         images = list(threads.map(one, names))
