@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -66,18 +67,25 @@ class SettingsCommand(click.Command):
         return super().parse_args(ctx, spread)
 
 
-def works(function: Callable[..., int]) -> Callable[..., int]:
-    """A sub-command's work with errors in one line, exit codes, and signals that stop it as Ctrl-C does."""
+def works(goes_on: bool) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """A sub-command's work with errors in one line, exit codes, and signals that stop it as Ctrl-C does.
 
-    def command(**options: Any) -> int:
-        def work() -> int:
-            with signals_as_ctrl_c():
-                return function(**options)
+    Args:
+        goes_on: see :func:`clreplay.runtime.command_line.exit_code`.
+    """
 
-        return exit_code(work)
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def command(**options: Any) -> int:
+            def work() -> int:
+                with signals_as_ctrl_c():
+                    return function(**options)
 
-    command.__doc__, command.__name__ = function.__doc__, function.__name__
-    return command
+            return exit_code(work, goes_on)
+
+        return command
+
+    return decorate
 
 
 def memory_option(default: str) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,7 +35,7 @@ from clreplay.command.base import SettingsCommand, common_options, dataset_words
 )
 @common_options("the learner, such as epochs=300")
 @click.option("--json", "as_json", is_flag=True, help="print the outcome as JSON and nothing else")
-@works
+@works(goes_on=False)
 def command(**options: Any) -> int:
     """Train networks from scratch on MEMORY, a memory's file, and test them.
 
@@ -52,7 +53,11 @@ def command(**options: Any) -> int:
     from clreplay.scoring import plan_evaluation
 
     reporter = Reporter(None if options["quiet"] or options["as_json"] else click.echo)
-    memory = ReplayMemory.load(options["memory"])
+    path = Path(options["memory"])
+    if path.is_dir():
+        found = ", ".join(str(file) for file in sorted(path.glob("*.safetensors")))
+        raise ValueError(f"{path} is a folder; name a memory's file" + (f": {found}" if found else ""))
+    memory = ReplayMemory.load(path)
     dataset = options["dataset"] or memory.info.get("dataset")
     if dataset is None or (dataset.startswith("folder-") and not options["dataset"]):
         made = f", which was made of {dataset}" if dataset else ""

@@ -82,6 +82,10 @@ SCRIPTS = {
         partial(_module, "clreplay.benchmark.style_gap"),
         "How far the style of the tables' sets is from real images.",
     ),
+    "analysis": (
+        partial(_module, "clreplay.command.analysis"),
+        "The paper's figures of style, diversity and texture, for any memories.",
+    ),
     "gradient-shares": (
         partial(_module, "clreplay.command.gradient_shares"),
         "How strongly each term of a memory's loss pulls.",

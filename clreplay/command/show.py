@@ -23,7 +23,7 @@ Rows = list[tuple[str, str]]
 @click.command("show")
 @click.argument("what", type=click.Path())
 @click.option("--picture", metavar="FILE.png", help="of a memory: also draw its images, one row a class")
-@works
+@works(goes_on=False)
 def command(what: str, picture: str | None) -> int:
     """Say what WHAT is: a memory's file, a run's folder or its settings.yaml, or a recipe by name or file.
 

@@ -69,6 +69,20 @@ def test_what_does_not_fit_is_one_line(run, memory, words, message):
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
 
 
+def test_stopped_it_says_that_it_begins_anew(run, memory, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clreplay.scoring.train_learner", stop)
+    code, _, err = run(memory, "--dataset", "digits", *QUICK)
+    assert code == 130 and err.strip() == "Stopped. The same command begins anew."
+
+
+def test_a_folder_is_no_memory_and_names_those_in_it(run, memory, tmp_path):
+    code, _, err = run(str(tmp_path), "--dataset", "digits")
+    assert code == 2 and err == f"error: {tmp_path} is a folder; name a memory's file: {memory}\n"
+
+
 def test_a_memory_that_does_not_say_of_what_it_was_made_wants_a_data_set(run, tmp_path, pixels):
     images, labels = pixels()
     condense(images, labels, "random", 1).save(tmp_path / "own.safetensors")
