@@ -60,8 +60,10 @@ def command(**options: Any) -> int:
     memory = ReplayMemory.load(path)
     dataset = options["dataset"] or memory.info.get("dataset")
     if dataset is None or (dataset.startswith("folder-") and not options["dataset"]):
-        made = f", which was made of {dataset}" if dataset else ""
-        raise ValueError(f"--dataset is missing: what is {options['memory']}{made} to be tested on?")
+        made = (
+            f"it was made of {dataset}, whose place it does not say" if dataset else "the memory does not say its data"
+        )
+        raise ValueError(f"--dataset is missing: {made}; name the data set or folder to test on")
     settings = parse_set(options["overrides"])
     plan = plan_evaluation(
         memory,
@@ -83,7 +85,7 @@ def command(**options: Any) -> int:
         + (f", decoded to {len(memory.labels)}" if len(memory.labels) != len(memory) else "")
     )
     tested = counted(len(plan.test[1]), "test image")
-    reporter.line(f"  data      {plan.test_source}; {tested}")
+    reporter.line(f"  data      {plan.test_source.rstrip('.')}; {tested}")
     reporter.line(
         f"  learner   {plan.network}, {counted(plan.networks, 'network')}, {plan.length()}, protocol {plan.protocol}"
     )

@@ -82,6 +82,10 @@ class MemoryFile:
         """Folder of what is under way, beside the file."""
         return self.path.with_name(f"{self.path.name}.unfinished")
 
+    @property
+    def _progress(self) -> Path:
+        return self.work / "condensing.progress"
+
     def make(self, reporter: Reporter) -> ReplayMemory:
         """Condense, or go on with it, and write the file.
 
@@ -128,6 +132,9 @@ class MemoryFile:
         reporter.line(f"  device    {device} ({device_name(device, threads=True)}), preset {preset}")
         if (speed := method.summary()) is not None:
             reporter.line(f"  speed     {speed}")
+        if self._progress.is_file():
+            reporter.line("  work      going on with what was begun")
+            return
         if reporter.out is None:
             return
         seconds = _expected(plan, method)
@@ -162,7 +169,7 @@ class MemoryFile:
                 seed=plan.seed_of(self.recipe, 0),
                 device=plan.device,
                 progress=progress,
-                keep=self.work / "condensing.progress",
+                keep=self._progress,
                 cache=plan.cache(),
             )
         memory.info["condense_seconds"] = [seconds]
