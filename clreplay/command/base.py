@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
+from clreplay.runtime.command_line import exit_code
 
 _SETTING = re.compile(r"[A-Za-z_][\w.+-]*=")
 
@@ -77,11 +77,7 @@ def works(goes_on: bool) -> Callable[[Callable[..., int]], Callable[..., int]]:
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(function)
         def command(**options: Any) -> int:
-            def work() -> int:
-                with signals_as_ctrl_c():
-                    return function(**options)
-
-            return exit_code(work, goes_on)
+            return exit_code(lambda: function(**options), goes_on)
 
         return command
 
