@@ -448,11 +448,12 @@ def _check_fit(stored: _Stored, tested: _Tested) -> tuple[str, ...]:
             f"{tested.classes} classes); take the data set that the memory was made of"
             + (f", {stored.dataset}" if stored.dataset else "")
         )
-    names = stored.info.get("class_names") or []
-    for label in classes.tolist():
-        if label < len(names) and tested.class_names and names[label] != tested.class_names[label]:
+    names = {} if stored.memory is None else stored.memory.class_names
+    for label in classes.tolist() if tested.class_names else ():
+        here, there = names.get(label, str(label)), tested.class_names[label]
+        if not _same_name(here, there):
             raise ValueError(
-                f"class {label} is {names[label]!r} in the memory and {tested.class_names[label]!r} in {called}: "
+                f"class {label} is {here!r} in the memory and {there!r} in {called}: "
                 "their classes differ in name or order"
             )
     remarks = []
@@ -467,6 +468,12 @@ def _check_fit(stored: _Stored, tested: _Tested) -> tuple[str, ...]:
     elif None not in (made_of, tested.fingerprint) and made_of != tested.fingerprint:
         remarks.append(f"the memory was made of other images or labels than {tested.name} has here")
     return tuple(remarks)
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two names may be of one class: numbers are no names, and exports change letters and add labels."""
+    first, second = ("".join(filter(str.isalnum, name.casefold())) for name in (one, other))
+    return first.isdigit() or second.isdigit() or first.startswith(second) or second.startswith(first)
 
 
 def _pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:

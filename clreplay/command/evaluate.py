@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -37,7 +36,10 @@ from clreplay.command.base import SettingsCommand, common_options, dataset_words
 @click.option("--json", "as_json", is_flag=True, help="print the outcome as JSON and nothing else")
 @works(goes_on=False)
 def command(**options: Any) -> int:
-    """Train networks from scratch on MEMORY, a memory's file, and test them.
+    """Train networks from scratch on MEMORY and test them.
+
+    MEMORY is a memory's file, a run's folder with one memory in it, or pictures: a folder with one folder a class, or
+    a .npz or .parquet file with images and labels.
 
     It is the learner of the tables and of the class-incremental runs: the accuracy is that after the last epoch,
     on the test images of all classes in memory.
@@ -53,11 +55,7 @@ def command(**options: Any) -> int:
     from clreplay.scoring import plan_evaluation
 
     reporter = Reporter(None if options["quiet"] or options["as_json"] else click.echo)
-    path = Path(options["memory"])
-    if path.is_dir():
-        found = ", ".join(str(file) for file in sorted(path.glob("*.safetensors")))
-        raise ValueError(f"{path} is a folder; name a memory's file" + (f": {found}" if found else ""))
-    memory = ReplayMemory.load(path)
+    memory = ReplayMemory.load(options["memory"])
     dataset = options["dataset"] or memory.info.get("dataset")
     if dataset is None or (dataset.startswith("folder-") and not options["dataset"]):
         made = (

@@ -20,10 +20,6 @@ from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
 from clreplay.runtime.files import plain, write_text
 from clreplay.runtime.progress import Reporter, counted, duration, roughly, size
-from clreplay.runtime.provenance import provenance
-
-MADE_BY = "made_by"
-"""Where a memory's ``info`` says by which settings it was made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +169,8 @@ class MemoryFile:
                 cache=plan.cache(),
             )
         memory.info["condense_seconds"] = [seconds]
-        memory.info[MADE_BY] = {
-            "preset": plan.settings.preset,
-            "seed": plan.settings.seed,
-            "settings": plain(method.values()),
-            **plain(provenance(device_name(plan.device, threads=True))),
-        }
+        where = device_name(plan.device, threads=True)
+        memory.info.update(preset=plan.settings.preset, seed=plan.settings.seed, device_name=where)
         return memory, seconds
 
 

@@ -7,6 +7,7 @@ import pytest
 from clreplay import condense, evaluate
 from clreplay.command.main import main
 from clreplay.data import load_digits
+from clreplay.memory.replay_memory import ReplayMemory
 
 QUICK = ["--preset", "smoke", "--device", "cpu", "--networks", "2", "--set", "updates=3", "width=4"]
 
@@ -78,9 +79,11 @@ def test_stopped_it_says_that_it_begins_anew(run, memory, monkeypatch):
     assert code == 130 and err.strip() == "Stopped. The same command begins anew."
 
 
-def test_a_folder_is_no_memory_and_names_those_in_it(run, memory, tmp_path):
-    code, _, err = run(str(tmp_path), "--dataset", "digits")
-    assert code == 2 and err == f"error: {tmp_path} is a folder; name a memory's file: {memory}\n"
+def test_what_was_exported_is_scored_as_the_memory_is(run, memory, tmp_path):
+    ReplayMemory.load(memory).export(tmp_path / "pictures.npz")
+    expected = json.loads(run(memory, "--json", *QUICK)[1])["accuracies"]
+    code, out, _ = run(str(tmp_path / "pictures.npz"), "--dataset", "digits", "--json", *QUICK)
+    assert code == 0 and json.loads(out)["accuracies"] == pytest.approx(expected, abs=0.2)
 
 
 def test_a_memory_that_does_not_say_of_what_it_was_made_wants_a_data_set(run, tmp_path, pixels):
