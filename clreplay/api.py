@@ -18,6 +18,7 @@ from clreplay.condensation.registry import Condenser
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
 from clreplay.memory.class_names import as_plain, check_class_names
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.cases import checked_name
 from clreplay.recipes.presets import Unasked, default_preset
 from clreplay.recipes.recipe import Recipe, load_recipe
 from clreplay.runtime.device import default_device
@@ -103,6 +104,8 @@ def condense(
         mem_bytes=mem_bytes,
         pixels=pixels,
     )
+    if dataset is not None:
+        checked_name(dataset)
     where = default_device(device)
     chosen = default_preset(where) if preset is None else preset
     if isinstance(method, (str, Path)):

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from clreplay.data import Dataset, ImageSet, Normalization, load_dataset
 from clreplay.data.load import dataset_name
-from clreplay.memory.class_names import check_class_names
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.networks.settings import network_settings
@@ -449,12 +448,12 @@ def _check_fit(stored: _Stored, tested: _Tested) -> tuple[str, ...]:
             f"{tested.classes} classes); take the data set that the memory was made of"
             + (f", {stored.dataset}" if stored.dataset else "")
         )
-    names = check_class_names(known) if (known := stored.info.get("class_names")) else {}
-    theirs = dict(enumerate(tested.class_names))
-    for label in classes.tolist():
-        if label in names and label in theirs and names[label] != theirs[label]:
+    names = {} if stored.memory is None else stored.memory.class_names
+    for label in classes.tolist() if tested.class_names else ():
+        here, there = names.get(label, str(label)), tested.class_names[label]
+        if not _same_name(here, there):
             raise ValueError(
-                f"class {label} is {names[label]!r} in the memory and {theirs[label]!r} in {called}: "
+                f"class {label} is {here!r} in the memory and {there!r} in {called}: "
                 "their classes differ in name or order"
             )
     remarks = []
@@ -469,6 +468,12 @@ def _check_fit(stored: _Stored, tested: _Tested) -> tuple[str, ...]:
     elif None not in (made_of, tested.fingerprint) and made_of != tested.fingerprint:
         remarks.append(f"the memory was made of other images or labels than {tested.name} has here")
     return tuple(remarks)
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether two names may be of one class: numbers are no names, and exports change letters and add labels."""
+    first, second = ("".join(filter(str.isalnum, name.casefold())) for name in (one, other))
+    return first.isdigit() or second.isdigit() or first.startswith(second) or second.startswith(first)
 
 
 def _pair(name: str, pair: Any) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 
 import sys
 
-from clreplay.incremental.analysis_cli import main
+from clreplay.command.analysis import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -435,6 +435,16 @@ def test_a_misspelt_argument_gets_the_nearest(pixels, key, meant):
         condense(*pixels(), "dm", iterationz=3)
 
 
+def test_a_data_set_s_name_that_is_nearly_a_known_one_is_warned_of(pixels, caplog):
+    tiny(*pixels(), dataset="cifar11")
+    assert "dataset 'cifar11' is none that recipes have settings for; did you mean 'cifar10'?" in caplog.text
+    caplog.clear()
+    tiny(*pixels(), dataset="flowers")
+    assert not caplog.records
+    with pytest.raises(ValueError, match="dataset 'CIFAR-10' is written 'cifar10'"):
+        tiny(*pixels(), dataset="CIFAR-10")
+
+
 # ---------------------------------------------------------------- importing
 
 

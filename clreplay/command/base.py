@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
+from clreplay.runtime.command_line import exit_code
 
 _SETTING = re.compile(r"[A-Za-z_][\w.+-]*=")
 
@@ -66,18 +67,21 @@ class SettingsCommand(click.Command):
         return super().parse_args(ctx, spread)
 
 
-def works(function: Callable[..., int]) -> Callable[..., int]:
-    """A sub-command's work with errors in one line, exit codes, and signals that stop it as Ctrl-C does."""
+def works(goes_on: bool) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """A sub-command's work with errors in one line, exit codes, and signals that stop it as Ctrl-C does.
 
-    def command(**options: Any) -> int:
-        def work() -> int:
-            with signals_as_ctrl_c():
-                return function(**options)
+    Args:
+        goes_on: see :func:`clreplay.runtime.command_line.exit_code`.
+    """
 
-        return exit_code(work)
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(function)
+        def command(**options: Any) -> int:
+            return exit_code(lambda: function(**options), goes_on)
 
-    command.__doc__, command.__name__ = function.__doc__, function.__name__
-    return command
+        return command
+
+    return decorate
 
 
 def memory_option(default: str) -> Callable[[Any], Any]:

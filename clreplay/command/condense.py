@@ -49,7 +49,7 @@ def _count(name: str, text: str) -> Any:
 @click.option("--cache", metavar="DIR", help="where condensed classes are kept (default: ~/.cache/clreplay)")
 @click.option("--no-cache", is_flag=True, help="condense everything anew and keep nothing for other runs")
 @click.option("--force", is_flag=True, help="replace a file that is there")
-@works
+@works(goes_on=True)
 def command(**options: Any) -> int:
     """Condense all classes of DATASET into a memory, one file.
 

@@ -34,9 +34,12 @@ from clreplay.command.base import SettingsCommand, common_options, dataset_words
 )
 @common_options("the learner, such as epochs=300")
 @click.option("--json", "as_json", is_flag=True, help="print the outcome as JSON and nothing else")
-@works
+@works(goes_on=False)
 def command(**options: Any) -> int:
-    """Train networks from scratch on MEMORY, a memory's file, and test them.
+    """Train networks from scratch on MEMORY and test them.
+
+    MEMORY is a memory's file, a run's folder with one memory in it, or pictures: a folder with one folder a class, or
+    a .npz or .parquet file with images and labels.
 
     It is the learner of the tables and of the class-incremental runs: the accuracy is that after the last epoch,
     on the test images of all classes in memory.
@@ -55,8 +58,10 @@ def command(**options: Any) -> int:
     memory = ReplayMemory.load(options["memory"])
     dataset = options["dataset"] or memory.info.get("dataset")
     if dataset is None or (dataset.startswith("folder-") and not options["dataset"]):
-        made = f", which was made of {dataset}" if dataset else ""
-        raise ValueError(f"--dataset is missing: what is {options['memory']}{made} to be tested on?")
+        made = (
+            f"it was made of {dataset}, whose place it does not say" if dataset else "the memory does not say its data"
+        )
+        raise ValueError(f"--dataset is missing: {made}; name the data set or folder to test on")
     settings = parse_set(options["overrides"])
     plan = plan_evaluation(
         memory,
@@ -78,7 +83,7 @@ def command(**options: Any) -> int:
         + (f", decoded to {len(memory.labels)}" if len(memory.labels) != len(memory) else "")
     )
     tested = counted(len(plan.test[1]), "test image")
-    reporter.line(f"  data      {plan.test_source}; {tested}")
+    reporter.line(f"  data      {plan.test_source.rstrip('.')}; {tested}")
     reporter.line(
         f"  learner   {plan.network}, {counted(plan.networks, 'network')}, {plan.length()}, protocol {plan.protocol}"
     )

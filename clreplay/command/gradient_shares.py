@@ -41,7 +41,7 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
     """Measure and print; 2 for a user's error, printed in one line."""
     options = parser(program).parse_args(argv)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), goes_on=False)
 
 
 def _run(options: argparse.Namespace) -> int:

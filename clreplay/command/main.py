@@ -16,6 +16,8 @@ COMMANDS = {
     "condense": "Condense a data set into a memory, one file.",
     "evaluate": "Score a memory: train networks on it and test them.",
     "show": "Say what a memory, a run's folder or a recipe is.",
+    "export": "Write a memory's images as pictures, arrays or a data set.",
+    "push": "Put a memory on the Hugging Face hub.",
     "memories": "List all memories there are.",
 }
 """Sub-commands with what they do; NAME is ``command`` of ``clreplay.command.NAME``, imported when it is called."""

@@ -13,7 +13,7 @@ WIDTH = 110
 
 @click.command("memories")
 @click.option("--names", is_flag=True, help="names only, one a line")
-@works
+@works(goes_on=False)
 def command(names: bool) -> int:
     """List all memories that --memory knows: what they keep, where they come from, and what they cost."""
     from clreplay.recipes.recipe import load_recipe, recipe_names

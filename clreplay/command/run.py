@@ -78,13 +78,13 @@ SCRIPTS = {
         partial(_module, "clreplay.incremental.equal_time"),
         "Memories that were each given the same time to condense.",
     ),
-    "analysis": (
-        partial(_module, "clreplay.incremental.analysis_cli"),
-        "The paper's figures of style, diversity and texture, for any memories.",
-    ),
     "style-gap": (
         partial(_module, "clreplay.benchmark.style_gap"),
         "How far the style of the tables' sets is from real images.",
+    ),
+    "analysis": (
+        partial(_module, "clreplay.command.analysis"),
+        "The paper's figures of style, diversity and texture, for any memories.",
     ),
     "gradient-shares": (
         partial(_module, "clreplay.command.gradient_shares"),

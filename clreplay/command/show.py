@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from clreplay.recipes.recipe import Recipe
 
 WIDTH = 110
+MEMORIES = (".safetensors", ".npz", ".parquet")
+"""Endings of files that hold a memory; a folder may be one, too."""
 Rows = list[tuple[str, str]]
 
 
 @click.command("show")
 @click.argument("what", type=click.Path())
 @click.option("--picture", metavar="FILE.png", help="of a memory: also draw its images, one row a class")
-@works
+@works(goes_on=False)
 def command(what: str, picture: str | None) -> int:
     """Say what WHAT is: a memory's file, a run's folder or its settings.yaml, or a recipe by name or file.
 
@@ -32,12 +34,13 @@ def command(what: str, picture: str | None) -> int:
       clreplay show ddm
     """
     path = Path(what)
-    if picture is not None and path.suffix != ".safetensors":
-        raise ValueError(f"--picture is of a memory's file, and {what} is none")
-    if path.suffix == ".safetensors":
+    is_memory = what.startswith("hf://") or path.suffix in MEMORIES or (path.is_dir() and not _holds_a_run(path))
+    if picture is not None and not is_memory:
+        raise ValueError(f"--picture is of a memory, and {what} is none")
+    if is_memory:
         from clreplay.memory.replay_memory import ReplayMemory
 
-        memory = ReplayMemory.load(path)
+        memory = ReplayMemory.load(what)
         _print(*_memory(memory, path))
         if picture is not None:
             _draw(memory, path, Path(picture))
@@ -47,6 +50,10 @@ def command(what: str, picture: str | None) -> int:
     else:
         _print(*_recipe(_loaded(what)))
     return 0
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return (folder / "settings.yaml").is_file()
 
 
 def _print(title: str, rows: Rows) -> None:
@@ -82,16 +89,16 @@ def _memory(memory: ReplayMemory, path: Path) -> tuple[str, Rows]:
     kept += "" if memory.stored_pixels is None else f" at {memory.stored_pixels} x {memory.stored_pixels} pixels"
     rows.append(("store", kept))
     rows.append(("budget", str(memory.budget)))
-    beside = path.stat().st_size - memory.memory_bytes
     record = f", {counted(len(memory.record), 'row')} of losses among it" if memory.record else ""
-    file = f"; the file holds {size(beside)} more (what it was made by{record})"
+    file = ""
+    if path.is_file() and path.suffix == ".safetensors":
+        beside = path.stat().st_size - memory.memory_bytes
+        file = f"; the file holds {size(beside)} more (what it was made by{record})"
     rows.append(("bytes", f"{memory.memory_bytes:,}{file}"))
     if "dataset" in info:
         rows.append(("data", str(info["dataset"])))
-    if info.get("class_names"):
-        known = memory.class_names
-        names = [known[label] for label in memory.classes if label in known]
-        rows.append(("classes", _some(names)))
+    if names := memory.class_names:
+        rows.append(("classes", _some(names.get(label, label) for label in memory.classes)))
     elif counts:
         rows.append(("classes", _some(sorted(memory.classes))))
     if memory.normalization is not None:
@@ -107,25 +114,28 @@ def _memory(memory: ReplayMemory, path: Path) -> tuple[str, Rows]:
 def _made_by(memory: ReplayMemory, path: Path) -> Rows:
     """By which settings, where the file says so or its run's folder does."""
     from clreplay.condensation.engine.execution import EXECUTION_FIELDS
-    from clreplay.incremental.one_memory import MADE_BY
     from clreplay.incremental.run_folder import read_settings
 
     info, name = memory.info, memory.info.get("method")
-    made, dataset = info.get(MADE_BY), info.get("dataset")
-    if made is None:
-        folder = path.parent.parent if path.parent.name == "checkpoint" else path.parent
-        if not (folder / "settings.yaml").is_file():
-            return []
+    made: dict[str, Any] = {key: info[key] for key in ("preset", "seed", "device_name") if key in info}
+    folder = path.parent.parent if path.parent.name == "checkpoint" else path.parent
+    if "preset" not in made and (folder / "settings.yaml").is_file():
         run = read_settings(folder)
-        if name not in run.get("memories", {}):
-            return []
-        made = {**run, "settings": run["memories"][name]["settings"]}
-    rows: Rows = [("preset", f"{made.get('preset')}, seed {made.get('seed')}")]
-    differing = _beside_preset(name, made["settings"], made.get("preset"), dataset, memory.images_per_class)
-    rows.append(("settings", differing))
-    how = {name: made["settings"][name] for name in EXECUTION_FIELDS if name in made["settings"]}
+        if name in run.get("memories", {}):
+            made = {"settings": run["memories"][name]["settings"], **run}
+    settings = info.get("settings", made.get("settings", {}))
+    rows: Rows = [("preset", f"{made['preset']}, seed {made['seed']}")] if "preset" in made else []
+    if settings:
+        differing = _beside_preset(name, settings, made.get("preset"), info.get("dataset"), memory.images_per_class)
+        rows.append(("settings", differing))
+    how = {name: settings[name] for name in EXECUTION_FIELDS if name in settings}
     rows.append(("computed", _values(how)))
-    return rows + _origin(made)
+    versions = "; ".join(_values(one) for one in info.get("made_with", ()))
+    return (
+        rows
+        + _origin({key: made[key] for key in ("device_name", "created") if key in made})
+        + [("made with", versions)]
+    )
 
 
 def _beside_preset(
@@ -136,7 +146,7 @@ def _beside_preset(
     from clreplay.recipes.recipe import RecipeError, load_recipe, recipe_names
     from clreplay.runtime.files import plain
 
-    if name in recipe_names():
+    if name in recipe_names() and preset is not None:
         try:
             own = plain(load_recipe(name).configured(preset, None, dataset, images_per_class).values())
         except RecipeError:
@@ -158,8 +168,7 @@ def _origin(made: Mapping[str, Any]) -> Rows:
 def _draw(memory: ReplayMemory, path: Path, picture: Path) -> None:
     from clreplay.analysis.figures import memory_figure
 
-    known = memory.class_names
-    names = [known.get(label, str(label)) for label in range(max(memory.classes, default=0) + 1)]
+    names = [memory.class_names.get(label, label) for label in range(max(memory.classes, default=0) + 1)]
     method = str(memory.info.get("method", path.stem))
     most = min(10, max((len(slot) for slot in memory.slots.values()), default=1))
     memory_figure({method: memory}, None, class_names=names, columns=most, path=picture)
@@ -175,8 +184,6 @@ def _run(path: Path) -> tuple[str, Rows]:
 
     run = RunFolder(path if path.is_dir() else path.parent)
     file = run.settings_file if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
-        raise FileNotFoundError(f"{path} is no run's folder: it has no settings.yaml")
     settings = load_settings(file)
     if settings.get("experiment") != "class-incremental":
         raise ValueError(f"{file} does not hold the settings of a class-incremental run")

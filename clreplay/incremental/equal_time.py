@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c, started_as
+from clreplay.runtime.command_line import exit_code, started_as
 
 if TYPE_CHECKING:
     from clreplay.incremental.plan import ExperimentPlan
@@ -55,7 +55,7 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
     """Time, choose lengths, run; 2 for a user's error, printed in one line."""
     options = parser(program).parse_args(argv)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), goes_on=False)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -86,8 +86,7 @@ def _run(options: argparse.Namespace) -> int:
         each = seconds_an_iteration(plan, recipe, length, options.seconds / 8)
         lengths[f"{recipe.name}.{length}"] = max(1, round(options.seconds / each))
         print(f"{recipe.label}: {each:.3g} s an iteration, {length}={lengths[f'{recipe.name}.{length}']}", flush=True)
-    with signals_as_ctrl_c():
-        run_experiment(replace(settings, overrides={**settings.overrides, **lengths}), options.out)
+    run_experiment(replace(settings, overrides={**settings.overrides, **lengths}), options.out)
     return 0
 
 

@@ -20,10 +20,6 @@ from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
 from clreplay.runtime.files import plain, write_text
 from clreplay.runtime.progress import Reporter, counted, duration, roughly, size
-from clreplay.runtime.provenance import provenance
-
-MADE_BY = "made_by"
-"""Where a memory's ``info`` says by which settings it was made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +78,10 @@ class MemoryFile:
         """Folder of what is under way, beside the file."""
         return self.path.with_name(f"{self.path.name}.unfinished")
 
+    @property
+    def _progress(self) -> Path:
+        return self.work / "condensing.progress"
+
     def make(self, reporter: Reporter) -> ReplayMemory:
         """Condense, or go on with it, and write the file.
 
@@ -128,6 +128,9 @@ class MemoryFile:
         reporter.line(f"  device    {device} ({device_name(device, threads=True)}), preset {preset}")
         if (speed := method.summary()) is not None:
             reporter.line(f"  speed     {speed}")
+        if self._progress.is_file():
+            reporter.line("  work      going on with what was begun")
+            return
         if reporter.out is None:
             return
         seconds = _expected(plan, method)
@@ -162,16 +165,12 @@ class MemoryFile:
                 seed=plan.seed_of(self.recipe, 0),
                 device=plan.device,
                 progress=progress,
-                keep=self.work / "condensing.progress",
+                keep=self._progress,
                 cache=plan.cache(),
             )
         memory.info["condense_seconds"] = [seconds]
-        memory.info[MADE_BY] = {
-            "preset": plan.settings.preset,
-            "seed": plan.settings.seed,
-            "settings": plain(method.values()),
-            **plain(provenance(device_name(plan.device, threads=True))),
-        }
+        where = device_name(plan.device, threads=True)
+        memory.info.update(preset=plan.settings.preset, seed=plan.settings.seed, device_name=where)
         return memory, seconds
 
 

@@ -41,7 +41,7 @@ from clreplay.plugin.model_checks import check_batches, check_model, check_train
 from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
-from clreplay.recipes.cases import check_spelling
+from clreplay.recipes.cases import checked_name
 from clreplay.recipes.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
 from clreplay.recipes.presets import Unasked, default_preset
 from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
@@ -182,7 +182,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             self.memory.info.setdefault("dataset", dataset)
         check_progress(progress)
         chosen = default_preset(default_device(device)) if preset is None else preset
-        where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
+        where = (None if dataset is None else checked_name(dataset), memory.images_per_class)
         self.augment = training_settings(chosen, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
         self.configured = given_method(condenser, chosen, settings, where)

@@ -66,15 +66,16 @@ def signals_as_ctrl_c(over: bool = False) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def exit_code(work: Callable[[], int]) -> int:
+def exit_code(work: Callable[[], int], goes_on: bool = True) -> int:
     """Do the work of a command line; signals that ask it to end stop it as Ctrl-C does.
 
     Args:
         work: parsed already; what it returns is the exit code.
+        goes_on: whether the same command, started again, goes on where it was stopped.
 
     Returns:
-        its exit code; 130 after Ctrl-C, 128 + n after signal n (:func:`signals_as_ctrl_c`), with a line that says how
-        to continue; 2 after an error, printed in one line.
+        its exit code; 130 after Ctrl-C, 128 + n after signal n (:func:`signals_as_ctrl_c`), with a line that says
+        whether the same command goes on; 2 after an error, printed in one line.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
@@ -85,7 +86,8 @@ def exit_code(work: Callable[[], int]) -> int:
         by = f" by {stopped}" if terminated else ""
         # A terminal that was closed takes no word more.
         with suppress(OSError):
-            print(f"\nStopped{by}. The same command goes on from here.", file=sys.stderr, flush=True)
+            more = "goes on from here" if goes_on else "begins anew"
+            print(f"\nStopped{by}. The same command {more}.", file=sys.stderr, flush=True)
         return 128 + stopped.number if terminated else STOPPED
     except BrokenPipeError:  # whoever read the output has gone, such as `head`; nor is it written to at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ import pytest
 from clreplay import condense, evaluate
 from clreplay.command.main import main
 from clreplay.data import load_digits
+from clreplay.memory.replay_memory import ReplayMemory
 
 QUICK = ["--preset", "smoke", "--device", "cpu", "--networks", "2", "--set", "updates=3", "width=4"]
 
@@ -67,6 +68,22 @@ def test_network_protocol_and_seed_are_the_function_s(run, memory):
 def test_what_does_not_fit_is_one_line(run, memory, words, message):
     code, out, err = run(memory, *words)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
+
+
+def test_stopped_it_says_that_it_begins_anew(run, memory, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clreplay.scoring.train_learner", stop)
+    code, _, err = run(memory, "--dataset", "digits", *QUICK)
+    assert code == 130 and err.strip() == "Stopped. The same command begins anew."
+
+
+def test_what_was_exported_is_scored_as_the_memory_is(run, memory, tmp_path):
+    ReplayMemory.load(memory).export(tmp_path / "pictures.npz")
+    expected = json.loads(run(memory, "--json", *QUICK)[1])["accuracies"]
+    code, out, _ = run(str(tmp_path / "pictures.npz"), "--dataset", "digits", "--json", *QUICK)
+    assert code == 0 and json.loads(out)["accuracies"] == pytest.approx(expected, abs=0.2)
 
 
 def test_a_memory_that_does_not_say_of_what_it_was_made_wants_a_data_set(run, tmp_path, pixels):

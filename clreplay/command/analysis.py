@@ -1,4 +1,4 @@
-"""The command line of the paper's figures; it only parses, the library works."""
+"""The paper's figures of style, diversity and texture, for any memories: a command line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from clreplay.analysis.study import Study, draw, known, trained_network
+from clreplay.data import Dataset, load_dataset
+from clreplay.incremental.run_folder import read_memories
+from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.overrides import parse_set, split_overrides
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import training_settings
 from clreplay.runtime.command_line import exit_code, started_as
-
-if TYPE_CHECKING:
-    from clreplay.data import Dataset
-    from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime.device import default_device
+from clreplay.runtime.progress import Reporter
+from clreplay.training.evaluate import accuracy
 
 DESCRIPTION = """The paper's figures of style, diversity and texture, for any memories, with the numbers behind them.
 
@@ -24,7 +29,6 @@ with 4c to 4e, 7 and 8 (the images), 5d (texture). Each is written as PNG, SVG a
 memories of one call stand in one picture, real images beside them. Texture needs scikit-image:
 pip install 'clreplay[analysis]'.
 """
-FIGURES = ("1a", "1b", "1c", "1d", "4", "4a", "4b", "4c", "4d", "4e", "5d", "7", "8", "9")
 UPDATES = {"paper": 20_000, "cpu": 1_500, "smoke": 60}
 """Of the network that is trained on the real images."""
 
@@ -36,7 +40,7 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
     )
     add = arguments.add_argument
     add("--memory", nargs="+", required=True, metavar="[NAME=]PATH", help="memory files or folders of runs")
-    add("--figure", nargs="+", default=["1a", "1b", "4"], metavar="N", help=f"{', '.join(FIGURES)} (default: 1a 1b 4)")
+    add("--figure", nargs="+", default=["1a", "1b", "4"], metavar="N", help=f"{', '.join(known())} (default: 1a 1b 4)")
     add("--dataset", required=True, metavar="NAME", help="that the memories are of")
     add(
         "--classes",
@@ -62,20 +66,12 @@ def parser(program: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
     """Draw the figures; 2 for a user's error, printed in one line."""
     options = parser(program).parse_args(argv)
-    return exit_code(lambda: _run(options))
+    return exit_code(lambda: _run(options), goes_on=False)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from clreplay.analysis.study import Study, draw, trained_network
-    from clreplay.data import load_dataset
-    from clreplay.recipes.overrides import parse_set, split_overrides
-    from clreplay.recipes.recipe import training_settings
-    from clreplay.runtime.device import default_device
-    from clreplay.runtime.progress import Reporter
-    from clreplay.training.evaluate import accuracy
-
-    if strange := [figure for figure in options.figure if figure not in FIGURES]:
-        raise ValueError(f"--figure must be among {', '.join(FIGURES)}, got {', '.join(strange)}")
+    if strange := [figure for figure in options.figure if figure not in known()]:
+        raise ValueError(f"--figure must be among {', '.join(known())}, got {', '.join(strange)}")
     memories: dict[str, ReplayMemory] = {}
     for text in options.memory:
         for name, memory in _memories(text).items():
@@ -83,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
                 raise ValueError(f"two memories are called {name}; give one a name of its own: --memory NAME={text}")
             memories[name] = memory
     device = default_device(None if options.device == "auto" else options.device)
-    preset = options.preset if options.preset != "auto" else ("cpu" if device.type == "cpu" else "paper")
+    preset = default_preset(device) if options.preset == "auto" else options.preset
     data = load_dataset(options.dataset, options.data_root)
     for name, memory in memories.items():
         _check_fits(name, memory, data)
@@ -122,9 +118,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _memories(text: str) -> dict[str, ReplayMemory]:
-    from clreplay.incremental.run_folder import read_memories
-    from clreplay.memory.replay_memory import ReplayMemory
-
     name, equals, path = text.partition("=")
     if not equals:
         name, path = "", text
