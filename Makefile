@@ -1,6 +1,7 @@
 # make demo      install, then the offline run: digits in five steps, random against DDM
 # make test      install, then the tests (under 8 minutes on two cores)
 # make test-all  the longer proofs as well
+# make stress    kills, damaged files and collisions by the thousand, written to results/trust.md (half an hour)
 # make notebook  execute the notebook again on its small run
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all notebook clean
+.PHONY: demo test test-all stress notebook clean
 
 demo: $(INSTALLED)
 	$(BIN)/python runs/digits_5step.py --memory random ddm --out out/demo
@@ -20,6 +21,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(PYTEST)
+
+stress: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/stress/stress.py --out results/trust.md
 
 notebook: $(INSTALLED)
 	$(BIN)/python notebooks/refresh.py

@@ -20,6 +20,13 @@ DPI = 150
 GAP = 2
 """Pixels between the images of a block."""
 
+_VOLATILE: dict[str, dict[str, None]] = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+}
+"""What matplotlib writes into files of a kind beside the picture, and is left out."""
+
 
 def new_figure(width: float, height: float, **settings: Any) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,11 +50,13 @@ def saved(figure: Figure, path: str | Path | None) -> Figure:
     if path is None:
         return figure
     path = Path(path)
-    volatile = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
-    if path.suffix not in volatile:
-        raise ValueError(f"path must end in .png or .pdf, got {path}")
+    if path.suffix not in _VOLATILE:
+        raise ValueError(f"path must end in {', '.join(_VOLATILE)}, got {path}")
+    import matplotlib
+
     content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:], dpi=DPI, metadata=volatile[path.suffix])
+    with matplotlib.rc_context({"svg.hashsalt": "clreplay"}):  # names of parts, else drawn anew every time
+        figure.savefig(content, format=path.suffix[1:], dpi=DPI, metadata=_VOLATILE[path.suffix])
     with replacing(path) as partial:
         partial.write_bytes(content.getvalue())
     return figure

@@ -7,7 +7,9 @@ that dies is not started again and what it was at fails, and it takes no tasks o
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +23,9 @@ from typing import Any
 from clreplay.benchmark.executors import Outcome, Task, attempt
 from clreplay.benchmark.sets import Place
 from clreplay.runtime.files import user_cache
+from clreplay.runtime.progress import counted
+
+logger = logging.getLogger(__name__)
 
 RETRIES = 3
 """How often a unit is run again whose worker or machine was lost."""
@@ -54,7 +59,7 @@ class Share:
         """In words."""
         cores = f"{self.cpus} core{'' if self.cpus == 1 else 's'}"
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.jobs} unit(s) at a time, {cores}{gpus} each"
+        return f"{counted(self.jobs, 'unit')} at a time, {cores}{gpus} each"
 
 
 class RayExecutor:
@@ -189,6 +194,27 @@ def connected(address: str) -> Iterator[None]:
     Raises:
         ClusterError: Ray is not installed, or there is no such cluster.
     """
+    local = address == "local"
+    before = {name: os.environ.get(name) for name in _CLOSED}
+    try:
+        if local:
+            os.environ.update({**_CLOSED, "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+        with _connection(address, local):
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+_CLOSED = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ""}
+"""What makes a cluster of this machine only listen to this machine, and to who has its token: Ray runs any code that it
+is sent. The first is Ray's switch for addresses other than the loopback one, whatever the system."""
+
+
+@contextmanager
+def _connection(address: str, local: bool) -> Iterator[None]:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray announces as its next default
@@ -196,19 +222,26 @@ def connected(address: str) -> Iterator[None]:
     except ImportError as error:
         raise ClusterError(f"--cluster needs Ray ({error}); pip install 'clreplay[cluster]'") from error
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **_dashboard(address))
+        ray.init(address, log_to_driver=False, logging_level="ERROR", **_dashboard(local))
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         cure = "start one with 'ray start --head', or give --cluster local or --jobs" if address == "auto" else ""
         raise ClusterError(f"--cluster {address}: no Ray cluster ({reason}){'; ' + cure if cure else ''}") from error
     try:
+        if local and (listens := {one["NodeManagerAddress"] for one in ray.nodes()} - {"127.0.0.1"}):
+            logger.warning(
+                "the cluster of this machine listens at %s, where others may send it code; this Ray (%s) cannot be "
+                "kept from it, so run it behind a firewall, or give --jobs",
+                ", ".join(sorted(listens)),
+                ray.__version__,
+            )
         yield
     finally:
         ray.shutdown()
 
 
-def _dashboard(address: str) -> dict[str, Any]:
-    return {"include_dashboard": False} if address == "local" else {}
+def _dashboard(local: bool) -> dict[str, Any]:
+    return {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if local else {}
 
 
 def has_gpus() -> bool:

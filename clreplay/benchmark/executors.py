@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from clreplay.benchmark.rows import Finished
 from clreplay.benchmark.sets import Place
 from clreplay.benchmark.units import Unit
+from clreplay.benchmark.worker import workers_save_first, working_for
 from clreplay.data import data_root
 from clreplay.runtime.progress import Progress
 
@@ -150,11 +151,14 @@ class JoblibExecutor:
         with parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=threads):
             # No task ahead of time: another process may have finished it when its turn comes.
             pool = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=self.jobs)
-            yield from pool(delayed(_numbered)(number, task) for number, task in numbered)
+            parent = os.getpid()
+            with workers_save_first():
+                yield from pool(delayed(_numbered)(number, task, parent) for number, task in numbered)
 
 
-def _numbered(number: int, task: Task) -> tuple[int, Outcome]:
-    return number, attempt(task)
+def _numbered(number: int, task: Task, parent: int) -> tuple[int, Outcome]:
+    with working_for(parent):
+        return number, attempt(task)
 
 
 def _in_turn(tasks: Iterable[Task]) -> Iterator[Task]:

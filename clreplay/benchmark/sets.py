@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,6 +17,7 @@ from clreplay.memory.class_cache import ARITHMETIC
 from clreplay.memory.kept import Kept
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe, load_recipe
+from clreplay.runtime.checksum import DamagedFile, tensor_bytes, tensors_in
 from clreplay.runtime.seeding import key_seed
 
 
@@ -162,30 +162,35 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
-    """Every class as safetensors bytes; one blob for each class, since SQLite limits their size."""
-    from safetensors.torch import save
-
+    """Every class as safetensors bytes with a checksum; one blob for each class, since SQLite limits their size."""
     return {
-        label: save({"images": slot.codes.contiguous()}, {"decoding": slot.decoding})
-        for label, slot in memory.slots.items()
+        label: tensor_bytes({"images": slot.codes}, {"decoding": slot.decoding}) for label, slot in memory.slots.items()
     }
 
 
 def from_bytes(images: Mapping[int, bytes], data: Dataset, store: str) -> ReplayMemory:
-    """The memory that a learner gets, its images stored as ``store`` says, see :class:`clreplay.memory.kept.Kept`."""
-    from safetensors.torch import load
+    """The memory that a learner gets, its images stored as ``store`` says, see :class:`clreplay.memory.kept.Kept`.
 
-    tensors = {label: load(blob)["images"] for label, blob in images.items()}
-    (decoding,) = {_decoding(blob) for blob in images.values()}
+    Raises:
+        ValueError: a class is damaged.
+    """
+    tensors, decodings = {}, set()
+    for label, blob in images.items():
+        try:
+            found, texts = tensors_in(blob, ("decoding",))
+            tensors[label] = found["images"]
+            decodings.add(texts.get("decoding", "none"))
+        except (DamagedFile, KeyError) as error:
+            raise ValueError(
+                f"class {label} of a condensed set in the store is damaged: {error}; restore the store from a copy, "
+                "or choose another --out"
+            ) from error
+    if len(decodings) != 1:
+        raise ValueError(f"a condensed set in the store has decodings {', '.join(sorted(decodings))}; it is damaged")
+    (decoding,) = decodings
     kept, each = Kept.parse(store), max(map(len, tensors.values()))
     memory = ReplayMemory(
         each, normalization=data.normalization, store=kept.store, quality=kept.quality, pixels=kept.pixels
     )
     memory.add(tensors, decoding=decoding)
     return memory
-
-
-def _decoding(blob: bytes) -> str:
-    """The decoder that the header of safetensors bytes names: a length in 8 bytes, then JSON."""
-    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
-    return header["__metadata__"]["decoding"]

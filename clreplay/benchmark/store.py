@@ -8,10 +8,11 @@ one file: SQLite's default journal leaves no second file once nobody writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,30 @@ class Store:
                 check(connection, self.path)
 
     def read(self) -> Contents:
-        """All that is finished or has failed."""
-        contents = Contents()
+        """All that is finished or has failed.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            return self._read()
+        except (ValueError, TypeError, LookupError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{self.path} is damaged ({error}); restore it from a copy") from error
+
+    def _read(self) -> Contents:
+        contents, checksums = Contents(), dict(self._checksums())
         for *row, devices, commits, executions in self._select(_SETS):
             devices, commits, executions = (sorted(json.loads(texts)) for texts in (devices, commits, executions))
             contents.sets[row[0]] = SetRow(*row, tuple(devices), tuple(commits), tuple(map(json.loads, executions)))
         for row in self._select(_NETWORKS):
+            if (known := checksums.get(row[0])) is not None and known != _checksum(row):
+                raise StoreError(
+                    f"{self.path} is damaged: network {row[0]} does not match its checksum; restore the file from a "
+                    "copy, or have the network measured again: delete its row from the table networks"
+                )
+            checksums.pop(row[0], None)
             *common, set_number, number, accuracy, held_out, diverged, images = row[:12]
             result = (accuracy, held_out, bool(diverged), images)
             contents.networks[row[0]] = NetworkRow(*common, (set_number, number), *result, Origin(*row[12:]))
@@ -170,6 +189,7 @@ class Store:
             raise StoreError(f"--merge {other} is the store itself; name another one, or choose another --out")
         with reading(other) as connection:
             check(connection, other)
+            _check_whole(connection, other)
             if not is_initialised(connection):
                 return 0
         count = "SELECT (SELECT COUNT(*) FROM networks) + (SELECT COUNT(*) FROM finished_sets)"
@@ -177,10 +197,21 @@ class Store:
             for dataset in connection.execute("SELECT name, fingerprint, classes FROM other.datasets").fetchall():
                 _check_data(connection, dataset, self.path)
             before = connection.execute(count).fetchone()[0]
+            if connection.execute(_HAS_CHECKSUMS.format("other.")).fetchone():
+                connection.execute(
+                    "INSERT OR IGNORE INTO main.checksums SELECT * FROM other.checksums "
+                    "WHERE key NOT IN (SELECT key FROM main.networks)"
+                )
             for table in ("settings", "sets", "images", "networks", "choices", "failures"):
                 connection.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM other.{table}")
             connection.execute(f"DELETE FROM failures WHERE key IN ({_FINISHED})")
             return connection.execute(count).fetchone()[0] - before
+
+    def _checksums(self) -> list[tuple[str, str]]:
+        """Of networks, by key; stores of before have none."""
+        if not self._select(_HAS_CHECKSUMS.format("")):
+            return []
+        return self._select("SELECT key, checksum FROM checksums WHERE kind = 'network'")
 
     def _select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """All rows of a query; none where there is no store yet."""
@@ -188,6 +219,27 @@ class Store:
             return []
         with reading(self.path) as connection:
             return connection.execute(query, values).fetchall() if is_initialised(connection) else []
+
+
+_HAS_CHECKSUMS = "SELECT 1 FROM {}sqlite_master WHERE type = 'table' AND name = 'checksums'"
+
+
+def _checksum(row: Sequence[Any]) -> str:
+    """Of a network's row, as :data:`_NETWORKS` selects it."""
+    return hashlib.blake2b(repr(tuple(row)).encode(), digest_size=16).hexdigest()
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite finds no damage in the file.
+
+    Raises:
+        StoreError: it does.
+    """
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise StoreError(
+            f"{path} is damaged ({' '.join(str(found).split())}); take a whole copy of it, or leave it out"
+        )
 
 
 def _json(values: Any) -> str:
@@ -206,7 +258,12 @@ def _insert(connection: sqlite3.Connection, table: str, *values: Any) -> None:
 def _insert_network(connection: sqlite3.Connection, row: NetworkRow, now: str) -> None:
     what = (row.key, row.dataset, row.condensed_set, row.training, row.store, row.seed, *row.draw)
     result = (row.accuracy, row.held_out, row.diverged, row.images)
-    _insert(connection, "networks", *what, *result, *astuple(row.origin), now)
+    added = connection.execute(
+        f"INSERT OR IGNORE INTO networks VALUES ({','.join('?' * 17)})", (*what, *result, *astuple(row.origin), now)
+    )
+    if added.rowcount:
+        written = connection.execute(f"{_NETWORKS} WHERE key = ?", (row.key,)).fetchone()
+        connection.execute("INSERT OR REPLACE INTO checksums VALUES ('network', ?, ?)", (row.key, _checksum(written)))
 
 
 def _insert_images(connection: sqlite3.Connection, dataset: str, part: FinishedImages, now: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+from clreplay.runtime.files import CannotWrite
 
 FORMAT = 3
 SECONDS_TO_WAIT = 120.0
@@ -32,6 +35,8 @@ CREATE TABLE IF NOT EXISTS choices (
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, settings TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
     created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS checksums (
+    kind TEXT NOT NULL, key TEXT NOT NULL, checksum TEXT NOT NULL, PRIMARY KEY (kind, key));
 CREATE VIEW IF NOT EXISTS finished_sets AS
     SELECT sets.* FROM sets JOIN datasets ON datasets.name = sets.dataset
     WHERE datasets.classes = (SELECT COUNT(*) FROM images WHERE images.key = sets.key);
@@ -70,7 +75,10 @@ def writing(path: Path, attached: Path | None = None) -> Iterator[sqlite3.Connec
     Raises:
         StoreError: SQLite cannot write the file, for example because the disk is full; the file is unchanged then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(path, error) from error
     fails = (f"{path} cannot be written", "choose another --out")
     if attached is not None:
         fails = (f"{attached} cannot be merged into {path}", "take a whole copy of it, or leave it out")
@@ -106,10 +114,34 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         return
     if connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'format'").fetchone() is None:
         raise StoreError(f"{path} is an SQLite file but not a store; choose another --out")
-    version = connection.execute("SELECT version FROM format").fetchone()[0]
+    (version,) = connection.execute("SELECT version FROM format").fetchone() or (None,)
+    if not isinstance(version, int):
+        raise StoreError(f"{path} is damaged: it is of format {version!r}; restore it from a copy")
     if version != FORMAT:
         cure = "update clreplay" if version > FORMAT else "choose another --out, or use the clreplay that wrote it"
         raise StoreError(f"{path} is of format {version}, this clreplay knows {FORMAT}; {cure}")
+    known = _known_schema()
+    for kind, name, sql in connection.execute(_OBJECTS):
+        if known.get((kind, name)) != _words(sql):  # reading a view or writing a table runs what it says
+            raise StoreError(f"{path} has a {kind} {name} that no store has; use a store that clreplay wrote")
+
+
+_OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_autoindex_%'"
+
+
+@cache
+def _known_schema() -> dict[tuple[str, str], str]:
+    """What each table and view of a store is made by."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(_SCHEMA)
+        return {(kind, name): _words(sql) for kind, name, sql in connection.execute(_OBJECTS)}
+    finally:
+        connection.close()
+
+
+def _words(sql: object) -> str:
+    return " ".join(str(sql).split())
 
 
 @contextmanager
@@ -118,7 +150,7 @@ def _connection(path: Path, what_fails: str, usual_cure: str) -> Iterator[sqlite
     try:
         connection = _connect(path)
         yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:  # numbers that no column has, texts that are none
         cure = next((cure for part, cure in _CURES.items() if part in str(error)), usual_cure)
         raise StoreError(f"{what_fails} ({error}); {cure}") from error
     finally:
@@ -128,4 +160,12 @@ def _connection(path: Path, what_fails: str, usual_cure: str) -> Iterator[sqlite
 
 def _connect(path: Path) -> sqlite3.Connection:
     # A connection a call: tasks are handed out from threads of the executor, and a connection is bound to one.
-    return sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
+    try:
+        # What a file of somebody else's says is not run, and what is damaged is noticed.
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection

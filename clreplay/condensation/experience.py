@@ -18,7 +18,9 @@ from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime.files import plain
 from clreplay.runtime.progress import Progress
+from clreplay.runtime.provenance import made_with
 
 
 def condense_experience(
@@ -72,6 +74,7 @@ def condense_experience(
     start = time.perf_counter()
     if not counts:  # all are kept as they are
         _store(memory, intake, Condensed({}), task_labels)
+        _say_how(memory, configured)
         return time.perf_counter() - start
     before = configured.resume(memory.info.get("chosen", {}), device)
     fixed = before.with_execution(lambda: (real, counts), device)
@@ -99,6 +102,7 @@ def condense_experience(
                 cache.put(address, condensed.images[label], condensed.decoding)
     chosen = {**fixed.chosen_since(configured), **condensed.chosen}
     _store(memory, intake, condensed, task_labels)
+    _say_how(memory, configured)
     if chosen:
         memory.info["chosen"] = chosen
     return finished.seconds
@@ -124,6 +128,15 @@ def _store(
     memory.info["experiences"] = experience + 1
     behind = {str(label): count for label, count in intake.stands_for.items()}
     memory.info[STANDS_FOR] = {**memory.info.get(STANDS_FOR, {}), **behind}
+
+
+def _say_how(memory: ReplayMemory, configured: ConfiguredMethod) -> None:
+    """Write down in a memory what it is made with; of several versions all."""
+    memory.info.setdefault("method", configured.name or configured.method.name)
+    memory.info["settings"] = plain(configured.values())
+    made = memory.info.setdefault("made_with", [])
+    if made_with() not in made:
+        made.append(dict(made_with()))
 
 
 def _all_from_cache(condensed: Condensed) -> bool:

@@ -16,12 +16,12 @@ FACTORS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class TiledSettings:
-    """What every selection can do with the images that it chooses.
+    """What every method can do with the images that it makes or chooses.
 
     Attributes:
         tiles: store this many in a row and in a column of one image, each brought to that part of its height and
-            width, and train on them enlarged again; 1 stores them as they are. IDC and IDM condense such images; with
-            real ones it needs no condensing at all.
+            width, and train on them enlarged again; 1 stores them as they are. Whatever condenses shows its networks
+            the enlarged images; with real ones it needs no condensing at all.
     """
 
     tiles: int = later(1)

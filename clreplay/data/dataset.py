@@ -131,14 +131,14 @@ class Dataset:
         """
         digest = hashlib.blake2b(str(self.normalization).encode(), digest_size=16)
         for part in (self.train, self.test):
-            images = _evenly(part.images)
+            images = evenly(part.images)
             digest.update(str((tuple(part.images.shape), len(images))).encode())
             for tensor in (images, part.labels):
                 digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
-def _evenly(images: Tensor) -> Tensor:
+def evenly(images: Tensor) -> Tensor:
     """All images, or of many bytes some at even distances, the first and the last among them."""
     if images.numel() <= HASHED_WHOLE:
         return images

@@ -21,10 +21,18 @@ from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSe
 from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
-from clreplay.memory.stores import AUTO
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
-from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, idc_settings, load_recipe, training_settings
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import (
+    PRESETS,
+    Recipe,
+    RecipeError,
+    idc_settings,
+    load_recipe,
+    training_settings,
+)
 from clreplay.runtime.device import default_device
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.settings import TrainingSettings
@@ -84,6 +92,19 @@ class ExperimentPlan:
         memory, fewest = s.memory(self.data.normalization), int(torch.bincount(self.data.train.labels).min())
         seen = [self.seen_at(step) for step in range(s.steps)]
         return {n: min(memory.expected_images(s.budget.share(n), sample), fewest) for n in seen}
+
+    def new_memory(self, recipe: Recipe, order: int) -> ReplayMemory:
+        """An empty memory of a recipe under one class order."""
+        memory = self.settings.memory(self.data.normalization, self.data.num_classes)
+        memory.info = {
+            "dataset": self.data.name,
+            FINGERPRINT: self.data.fingerprint,
+            CLASS_NAMES: list(self.data.class_names),
+            "method": recipe.name,
+            "class_order": order,
+            "condense_seconds": [],
+        }
+        return memory
 
     def real_images(self, classes: list[int]) -> RealImages:
         """The training images of some classes, as condensers take them."""
@@ -173,7 +194,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
         FileNotFoundError: the data set cannot be had.
     """
     device = default_device(settings.device)
-    preset = settings.preset or ("paper" if device.type == "cuda" else "cpu")
+    preset = settings.preset or default_preset(device)
     if preset not in PRESETS:
         raise RecipeError(f"preset must be auto, {', '.join(PRESETS)}, got {preset!r}")
     recipes = [load_recipe(name) for name in settings.memories]
@@ -202,7 +223,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
     if filled.class_order is not None:
         filled = replace(filled, class_order=tuple(own_order(filled.class_order, data.class_names)))
     # By its name from here on: a folder's path says something on this machine only.
-    filled = replace(filled, dataset=data.name, quality=_settled_quality(filled, data))
+    filled = replace(filled, dataset=data.name)
     plan = ExperimentPlan(filled, data, recipes, methods, learned, device)
     _check_budget(plan)
     memory.check_channels(data.train.images.shape[1])
@@ -241,17 +262,6 @@ def _class_orders(settings: ContinualSettings, usual: int) -> int:
 def _budgets(settings: ContinualSettings) -> dict[str, int]:
     """Those that are given."""
     return {one.name: value for one in fields(Budget) if (value := getattr(settings, one.name)) is not None}
-
-
-def _settled_quality(settings: ContinualSettings, data: Dataset) -> int | None:
-    """The quality of the store, chosen for all classes if it is left open."""
-    if settings.quality != AUTO:
-        return settings.quality
-    memory = settings.memory(data.normalization, data.num_classes)
-    label = int(torch.bincount(data.train.labels).argmin())
-    images = data.train.of_classes([label]).images
-    memory.settle_quality(images, len(images), data.num_classes)
-    return memory.quality
 
 
 def _check_budget(plan: ExperimentPlan) -> None:

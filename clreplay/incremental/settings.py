@@ -29,8 +29,8 @@ class ContinualSettings:
         images_per_class, mem_size, bytes_per_class, mem_bytes: the budget, one of them; see
             :class:`clreplay.memory.budget.Budget`.
         store: how images are kept, one of :data:`clreplay.memory.stores.STORES`.
-        quality: of a store that is an image codec; None takes its default, ``auto`` the highest at which all images of
-            a class fit in the end.
+        quality: of a store that is an image codec; None takes its default, ``auto`` as high as a
+            budget in bytes allows, see :class:`clreplay.ReplayMemory`.
         pixels: height and width of what is kept of every image, enlarged again to be trained on.
         steps: experiences that the classes are split into evenly.
         first_step: classes of the first of them, where it is larger (or smaller); the rest is split evenly.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from clreplay.runtime.yaml_text import read_yaml
 
 INFORMATION = ("versions", "commit", "device_name", "created", "command", "chosen")
 """Settings that say where and when a run was made, not what it is: they may change when it goes on."""
@@ -23,16 +23,6 @@ class SettingsMismatch(ValueError):
     """A folder holds a run with other settings."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Without aliases: nobody writes them here, and nested ones would take all memory when they are compared."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, "it has an alias (*name)", event.start_mark)
-        return super().compose_node(parent, index)
-
-
 def load_settings(path: Path) -> dict[str, Any]:
     """The settings in a file.
 
@@ -40,10 +30,9 @@ def load_settings(path: Path) -> dict[str, Any]:
         ValueError: it is empty, damaged or something else; it names the file and the cure.
     """
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged ({reason}); {_CURE}") from error
+        found = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"{path} is damaged ({error}); {_CURE}") from error
     if not isinstance(found, dict) or not found:
         what = "is empty" if found is None else "does not hold the settings of a run"
         raise ValueError(f"{path} {what}; {_CURE}")

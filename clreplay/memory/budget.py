@@ -6,6 +6,10 @@ import numbers
 from dataclasses import asdict, dataclass
 
 
+class TooFewBytes(ValueError):
+    """A budget in bytes leaves a class less than an image."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """One of four limits of what a memory stores.

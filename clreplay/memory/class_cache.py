@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from clreplay.runtime.files import replacing
+from clreplay.runtime.checksum import DamagedFile, read_tensors, tensor_bytes, write_bytes
 from clreplay.runtime.seeding import content_address
 
 logger = logging.getLogger(__name__)
@@ -69,16 +69,13 @@ class ClassCache:
 
     def get(self, address: str, shape: tuple[int, ...]) -> CachedClass | None:
         """The class at an address, its images of ``shape``, or None; a damaged file counts as absent."""
-        from safetensors import SafetensorError, safe_open
-
         path = self._path(address)
         if not path.is_file():
             return None
         try:
-            with safe_open(str(path), framework="pt") as file:
-                images = file.get_tensor("images")
-                decoding = (file.metadata() or {}).get("decoding", "none")
-        except (SafetensorError, OSError) as error:
+            tensors, texts = read_tensors(path, ("decoding",))
+            images, decoding = tensors["images"], texts.get("decoding", "none")
+        except (DamagedFile, OSError, KeyError) as error:
             logger.warning("ignoring the damaged cache file %s (%s)", path, error)
             return None
         if images.is_floating_point() and not torch.isfinite(images).all():  # none was ever put
@@ -91,15 +88,12 @@ class ClassCache:
 
         A full or read-only disk costs a warning, not the run.
         """
-        from safetensors.torch import save
-
         path = self._path(address)
         kind = torch.uint8 if images.dtype == torch.uint8 else torch.float32
-        data = save({"images": images.detach().to("cpu", kind).contiguous()}, {"decoding": decoding})
+        data = tensor_bytes({"images": images.detach().to("cpu", kind)}, {"decoding": decoding})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
-                partial.write_bytes(data)
+            write_bytes(path, data)
         except OSError as error:
             logger.warning("cannot cache condensed classes in %s: %s", self.folder, error)
 

@@ -402,6 +402,49 @@ def find_store(name: str, quality: int | str | None = None, pixels: int | None =
     return PackedStore(int(name[0])) if name.endswith("bit") else PlainStore(floats=name == "float32")
 
 
+MORE_IMAGES = 7 / 4
+"""Condensed images that are made where the quality is left open, to each that is expected to fit at the default."""
+LOWEST = 0.6
+"""Part of the default quality below which condensed images are not coded. Both as measured for AVIF, see
+``results/rate_accuracy.md``: more condensed images, coded a little coarser, are worth more than fewer finer ones."""
+
+
+def encode_finest(
+    name: str,
+    images: Tensor,
+    sizes: Sequence[int],
+    normalization: Normalization | None,
+    pixels: int | None = None,
+) -> tuple[Store, dict[str, Tensor], int]:
+    """Condensed images of a class at the highest quality at which all of them fit, and at the lowest what fits of them.
+
+    How many bytes condensed images take is known only when they are there, and is another for every method.
+
+    Args:
+        name: a codec with qualities.
+        images: normalised floats, (k, c, h, w).
+        sizes, normalization: see :meth:`Store.encode_within`.
+        pixels: see :func:`find_store`.
+
+    Returns:
+        the store at that quality, what it keeps, and of how many images.
+    """
+    codec = CODECS[name]
+    ladder = range(int(codec.quality * LOWEST), codec.qualities[1] + 1, 5)
+    store = find_store(name, ladder[0], pixels)
+    best = (store, *store.encode_within(images, sizes, normalization))
+    low, high = 1, len(ladder) if best[2] == len(images) else 1
+    while low < high:
+        middle = (low + high) // 2
+        store = find_store(name, ladder[middle], pixels)
+        parts, count = store.encode_within(images, sizes, normalization)
+        if count == len(images):
+            best, low = (store, parts, count), middle + 1
+        else:
+            high = middle
+    return best
+
+
 def best_quality(name: str, size: int, images: Tensor, count: int, pixels: int | None = None) -> int:
     """The highest quality at which all images of a class fit into its bytes; the default where they do not.
 

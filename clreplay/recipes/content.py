@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clreplay.recipes.cases import read_cases
 from clreplay.recipes.terms import TERMS, Known, flattened
 from clreplay.recipes.typed_settings import RecipeError
+from clreplay.runtime.yaml_text import read_yaml
 
 PRESETS = ("paper", "cpu", "smoke")
-_KEYS = {"base", "method", "code", "label", "source", "settings", TERMS, "cases", "presets"}
+_KEYS = {"base", "method", "code", "label", "summary", "cost", "source", "settings", TERMS, "cases", "presets"}
 TRAINING_FILE = "training"
 """Recipe of the learner; it is in the folder of the memories' recipes and is not one of them."""
 
@@ -80,11 +79,11 @@ def read(path: Path, allowed: set[str]) -> dict[str, Any]:
         RecipeError: there is no such file, or it is no mapping with keys that are allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"no recipe at {path}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise RecipeError(f"{path} is not YAML that is read here: {error}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{path} must hold a mapping with the keys {', '.join(sorted(allowed))}")
     for key in content:

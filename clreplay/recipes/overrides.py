@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from clreplay.losses.term import TERMS
 from clreplay.recipes.recipe import Recipe
 from clreplay.recipes.terms import flat_key
 from clreplay.recipes.typed_settings import RecipeError, did_you_mean
+from clreplay.runtime.yaml_text import read_yaml
 
 
 def parse_set(texts: Iterable[str]) -> dict[str, Any]:
@@ -25,9 +24,9 @@ def parse_set(texts: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise RecipeError(f"--set takes key=value, got {text!r}")
         try:
-            overrides[key.strip()] = _number(yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {key.strip()}: {value!r} is not YAML: {error}") from error
+            overrides[key.strip()] = _number(read_yaml(value))
+        except ValueError as error:
+            raise RecipeError(f"--set {key.strip()}: {value[:100]!r} is not YAML: {error}") from error
     return overrides
 
 

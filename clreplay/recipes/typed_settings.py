@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -63,18 +64,33 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
             return value
         if option is int and _whole(value):
             return int(value)
-        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        if option is float and _finite(value):
             return float(value)
         if option is str and isinstance(value, str):
             return value
         if typing.get_origin(option) is tuple and isinstance(value, (list, tuple)):
             return tuple(_typed(item, typing.get_args(option)[0], where) for item in value)
     names = " or ".join("null" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
-    raise RecipeError(f"{where} must be {names}, got {value!r}")
+    raise RecipeError(f"{where} must be {names}, got {_short.repr(value)}")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 200
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
 
 
 def did_you_mean(key: str, allowed: Iterable[str]) -> str:

@@ -275,7 +275,7 @@ def test_the_file_has_the_same_bytes_every_time(tmp_path):
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"path must end in .png or .pdf, got .*accuracy.jpeg"):
+    with pytest.raises(ValueError, match=r"path must end in .png, .pdf, .svg, got .*accuracy.jpeg"):
         accuracy_figure(made_up(), path=tmp_path / "accuracy.jpeg")
     assert not list(tmp_path.iterdir())
 

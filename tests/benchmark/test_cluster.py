@@ -56,8 +56,8 @@ def test_machines_without_what_is_asked_for_are_an_error():
 
 
 def test_the_share_is_told_in_words():
-    assert Share(8, 6, 0.5).summary() == "8 unit(s) at a time, 6 cores and 0.5 GPU each"
-    assert Share(2, 1, 0).summary() == "2 unit(s) at a time, 1 core each"
+    assert Share(8, 6, 0.5).summary() == "8 units at a time, 6 cores and 0.5 GPU each"
+    assert Share(2, 1, 0).summary() == "2 units at a time, 1 core each"
 
 
 def test_processes_of_one_machine_take_its_gpus_in_turn(monkeypatch):
@@ -231,3 +231,15 @@ def test_a_machine_killed_in_the_middle_costs_no_row_and_doubles_none(tmp_path):
     assert (lines, keys) == theirs[:2] and {row["state"] for row in lines} == {"measured"}
     assert images == theirs[2]
     assert not list((out / "work").iterdir())  # no lock and no condensation under way is left behind
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="reads the system's table of sockets")
+def test_a_cluster_of_this_machine_listens_to_this_machine_only():
+    pytest.importorskip("ray")
+    script = Path(__file__).with_name("local_cluster.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    addresses = done.stdout.split()
+    assert addresses, "nothing was found, so nothing was looked at"
+    assert all(one.endswith("0100007F") for one in addresses), addresses
+    assert "listens at" not in done.stderr

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from clreplay.benchmark import run as measure
@@ -23,6 +24,7 @@ from clreplay.benchmark.results import FAILED, MEASURED, MISSING, PARTLY, lines_
 from clreplay.benchmark.run import BenchmarkRun
 from clreplay.benchmark.sets import Place
 from clreplay.benchmark.store import Store
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,7 +273,7 @@ def test_status_and_rendering_need_no_data(tmp_path, capsys, monkeypatch):
         assert main(["--table", table, "--out", out, "--preset", "paper", "--device", "cuda", "--status", *flags]) == 0
     assert not Path(out).exists()
     said = capsys.readouterr().out
-    assert "124 not measured of 124 cells" in said and "left: 11360 unit(s)" in said
+    assert "124 not measured of 124 cells" in said and "left: 11,360 units" in said
     assert main(["--table", "8", "--out", out, "--preset", "paper", "--render"]) == 0
     found = rows(Path(out) / "table8-paper.csv")
     assert {row["state"] for row in found} == {MISSING} and {row["ours"] for row in found} == {""}
@@ -287,6 +289,21 @@ def test_of_all_tables_those_are_shown_that_have_something(tmp_path, capsys):
     assert titles == [TITLES[table] for table in ("1", "2", "5", "7")]
 
 
+def test_finished_sets_are_given_out_as_memories(tmp_path, capsys):
+    flags = ["--table", "1", "--dataset", "digits", "--ipc", "2", "--method", "random", "dm", "whole", "--sets", "2"]
+    flags += ["--preset", "smoke", "--networks", "1", "--device", "cpu", "--out", str(tmp_path), *SET_QUICK]
+    assert main([*flags, "--set", "iterations=1", "--sets-to", str(tmp_path / "given")]) == 0
+    names = [f"digits-ipc2-{name}-set{number}.safetensors" for name in ("dm", "random") for number in (1, 2)]
+    assert sorted(path.name for path in (tmp_path / "given").iterdir()) == names
+    out = capsys.readouterr().out
+    assert all(out.count(f"wrote {tmp_path / 'given' / name}") == 1 for name in names)
+    for name in names:
+        memory = ReplayMemory.load(tmp_path / "given" / name, dataset="digits")
+        assert len(memory) == 20 and name.split("-")[2] == memory.info["method"]
+    one, other = (ReplayMemory.load(tmp_path / "given" / name).images for name in names[:2])
+    assert one.shape == other.shape == (20, 1, 32, 32) and not torch.equal(one, other)
+
+
 def test_stores_are_merged_and_shown(tmp_path, capsys):
     flags = ["--method", "random", "--preset", "smoke", "--networks", "2", *SET_QUICK]
     for folder, count in (("one", "1"), ("two", "2")):
@@ -294,7 +311,7 @@ def test_stores_are_merged_and_shown(tmp_path, capsys):
                      "--out", str(tmp_path / folder), *flags]) == 0  # fmt: skip
     two = str(tmp_path / "two" / "store.sqlite")
     assert main(["--out", str(tmp_path / "one"), "--merge", two]) == 0
-    assert "3 new unit(s)" in capsys.readouterr().out
+    assert "3 new units" in capsys.readouterr().out
     assert main(["--table", "1", "--dataset", "digits", "--ipc", "1", "2", "--device", "cpu", "--status",
                  "--out", str(tmp_path / "one"), *flags]) == 0  # fmt: skip
     assert "2 measured of 2 cells" in capsys.readouterr().out
@@ -304,7 +321,7 @@ def test_cells_that_fail_are_listed_and_the_others_are_measured(tmp_path, capsys
     flags = ["--ipc", "200", "--method", "random", "whole", "--preset", "smoke", *SET_QUICK]
     assert run_main(tmp_path, *flags) == 1
     said = capsys.readouterr().out
-    assert "failed: Random on digits, IPC 200" in said.replace("random", "Random") and "1 cell(s) failed" in said
+    assert "failed: Random on digits, IPC 200" in said.replace("random", "Random") and "1 cell failed" in said
     assert "fewer than the 200 asked" in rendered(tmp_path).with_suffix(".md").read_text()
     assert run_main(tmp_path, *flags, "--render") == 0
 

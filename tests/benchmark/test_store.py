@@ -235,6 +235,65 @@ def test_merging_a_store_with_a_part_missing_is_told_and_changes_nothing(store, 
     assert everything(store) == before
 
 
+ENDLESS = (
+    "CREATE VIEW failures AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+    "SELECT x, '', '', '', 1, '' FROM n"
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["DROP TABLE failures", ENDLESS], "has a view failures that no store has"),
+        (
+            ["CREATE TRIGGER t AFTER INSERT ON networks BEGIN DELETE FROM sets; END"],
+            "has a trigger t that no store has",
+        ),
+        (["CREATE TABLE more (x)"], "has a table more that no store has"),
+        (["DROP VIEW finished_sets", "CREATE VIEW finished_sets AS SELECT * FROM sets"], "has a view finished_sets"),
+    ],
+    ids="view trigger table another".split(),
+)
+def test_what_a_foreign_file_says_is_not_run(statements, message, store, tmp_path):
+    store.add(piece("a"))
+    before = everything(store)
+    other = Store(tmp_path / "other")
+    other.add(piece("b"))
+    with sqlite3.connect(other.path) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    with pytest.raises(StoreError, match=f"other {message}"):
+        store.merge(other.path)
+    with pytest.raises(StoreError, match=message):
+        Store(other.path)
+    assert everything(store) == before
+
+
+def test_a_result_that_was_changed_is_told_by_its_checksum(store):
+    store.add(piece("a"))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE networks SET accuracy = accuracy + 50")
+    with pytest.raises(StoreError, match="is damaged: network .* does not match its checksum; restore the file"):
+        store.read()
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DELETE FROM networks")  # as the message says
+    store.add(piece("a"))
+    assert store.read().networks
+
+
+def test_stores_of_before_checksums_are_read_and_merged(store, tmp_path):
+    other = Store(tmp_path / "other")
+    other.add(piece("a"))
+    with sqlite3.connect(other.path) as connection:
+        connection.execute("DROP TABLE checksums")
+    assert other.read().networks
+    store.add(piece("b"))
+    assert store.merge(other.path) and set(store.read().networks) >= set(other.read().networks)
+    third = Store(tmp_path / "third")
+    third.merge(store.path)
+    assert third.read().networks == store.read().networks
+
+
 # ---------------------------------------------------------------- a file that cannot be written
 
 

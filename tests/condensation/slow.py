@@ -7,8 +7,10 @@ import math
 
 import slow_losses
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from clreplay.condensation.engine.tiled_start import tiled_images
 from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.augmentation import augment_shared, parse_strategy
 
@@ -46,11 +48,22 @@ def augmented(images, one_draw, settings):
 
 
 def first_images(real, label, count, settings, seed):
-    """What a class's images start as: noise, or some of its real images in the order of a keyed draw."""
+    """What a class's images start as: noise, or some of its real images in the order of a keyed draw, or tiles."""
+    if settings.tiles > 1:
+        return tiled_images(real, label, count, settings.init, seed, settings.tiles)
     chance = generator(seed, real.keys[label], "init")
     if settings.init == "noise":
         return torch.randn(count, *real.shape, generator=chance)
     return real.normalised(label)[torch.randperm(real.count(label), generator=chance)[:count]]
+
+
+def shown(images, settings):
+    """What a network sees of stored images: tile after tile, each enlarged by itself."""
+    height, width = (side // settings.tiles for side in images.shape[2:])
+    corners = [(y * height, x * width) for y in range(settings.tiles) for x in range(settings.tiles)]
+    tiles = [image[:, y : y + height, x : x + width] for image in images for y, x in corners]
+    size = images.shape[2:]
+    return torch.cat([F.interpolate(tile[None], size, mode="bilinear", align_corners=False) for tile in tiles])
 
 
 # ---------------------------------------------------------------- the matching methods

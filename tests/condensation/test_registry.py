@@ -10,6 +10,7 @@ from own_helpers import own_recipe
 from clreplay import condense
 from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.configured import ConfiguredMethod
+from clreplay.condensation.distillation.settings import UnrolledSettings
 from clreplay.condensation.registry import Method
 from clreplay.data import NORMALIZATIONS, ImageSet
 from clreplay.incremental import plan
@@ -178,15 +179,17 @@ def test_the_plugin_tells_it_by_the_memory_s_name_and_its_experience(picky):
 
 def test_a_callable_of_one_s_own_and_a_method_without_limits_are_not_asked(real):
     ConfiguredMethod.of_callable(print, {}).check({0: 1}, (3, 8, 8))
-    for method in (METHODS["cafe"], Method("mine", object, print)):
-        ConfiguredMethod(method, None).check({0: 1}, (3, 7, 7))
+    ConfiguredMethod(Method("mine", object, print), None).check({0: 1}, (3, 7, 7))
 
 
 def test_the_message_names_every_number_of_images_that_classes_get():
     with pytest.raises(ValueError, match="^method dd, 2 images a class: "):
-        ConfiguredMethod(METHODS["dd"], None).check({4: 2}, (3, 8, 8))
+        ConfiguredMethod(METHODS["dd"], UnrolledSettings()).check({4: 2}, (3, 8, 8))
     refuse = Method(
-        "mine", object, print, check=lambda settings, counts, shape: METHODS["dd"].check(None, {0: 1}, shape)
+        "mine",
+        object,
+        print,
+        check=lambda settings, counts, shape: METHODS["dd"].check(UnrolledSettings(), {0: 1}, shape),
     )
     with pytest.raises(ValueError, match="^memory mine, 2/3 images a class: "):
         ConfiguredMethod(refuse, None, name="mine").check({4: 3, 5: 2, 6: 2}, (3, 8, 8))

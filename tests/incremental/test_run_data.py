@@ -103,4 +103,4 @@ def test_a_fingerprint_is_of_images_labels_and_normalisation(whole, monkeypatch)
 def test_of_a_large_set_few_images_are_read(monkeypatch):
     monkeypatch.setattr(dataset, "HASHED_WHOLE", 100)
     monkeypatch.setattr(dataset, "_SAMPLED", 16 * 4)
-    assert len(dataset._evenly(torch.zeros(1000, 1, 4, 4, dtype=torch.uint8))) == 4
+    assert len(dataset.evenly(torch.zeros(1000, 1, 4, 4, dtype=torch.uint8))) == 4

@@ -214,3 +214,14 @@ def test_a_damaged_value_counts_as_absent(tmp_path, caplog):
     cache.put("ab" * 20, images)
     assert cache.get("ab" * 20, (2, 3, 4, 4)) is None
     assert "ignoring the damaged cache file" in caplog.text
+
+
+def test_a_flipped_bit_counts_as_absent(tmp_path, caplog):
+    cache = ClassCache(tmp_path)
+    cache.put("abc", torch.ones(2, 1, 4, 4))
+    (path,) = tmp_path.rglob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 0x20
+    path.write_bytes(bytes(data))
+    assert cache.get("abc", (2, 1, 4, 4)) is None
+    assert "ignoring the damaged cache file" in caplog.text and "does not match its checksum" in caplog.text

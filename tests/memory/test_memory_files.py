@@ -69,13 +69,15 @@ def test_a_truncated_file_is_an_error_that_names_it(keep, tmp_path):
     path = tmp_path / "m.safetensors"
     mixed().save(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="m.safetensors is truncated or not a safetensors file.*delete it"):
+    with pytest.raises(
+        ValueError, match="m.safetensors is damaged: it is truncated or not a safetensors file.*restore it"
+    ):
         ReplayMemory.load(path)
 
 
 def test_a_file_of_something_else_is_an_error(tmp_path):
     (tmp_path / "notes.safetensors").write_text("these are not the tensors you are looking for, " * 9)
-    with pytest.raises(ValueError, match="notes.safetensors is truncated or not a safetensors file"):
+    with pytest.raises(ValueError, match="notes.safetensors is damaged: it is truncated or not a safetensors file"):
         ReplayMemory.load(tmp_path / "notes.safetensors")
     save_file({"weight": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="model.safetensors is a safetensors file but not a replay memory"):
@@ -104,7 +106,7 @@ def spoiled(change):
         (lambda state, settings: state.pop("9.scale"), "the memory lacks 9.scale; it is incomplete"),
         (lambda state, settings: state.update({"9.codes": state["9.codes"][:3]}), "class 9 .* must have 4 images"),
         (lambda state, settings: state.update({"9.offset": state["9.offset"][:, :2]}), r"class 9 .*\(4, 2\)"),
-        (lambda state, settings: settings.update(format=5), "memory format 5 is not one of 1 to 4; update"),
+        (lambda state, settings: settings.update(format=6), "memory format 6 is not one of 1 to 5; update"),
         (lambda state, settings: settings.update(mem_size=6), "class 9 .* has 4 images, its budget of 6 .* gives it 3"),
         (lambda state, settings: settings.update(mem_size=1), "mem_size must be at least the number of classes"),
         (lambda state, settings: settings.update(mem_size=-7), "mem_size must be an integer of at least 1, got -7"),
@@ -139,17 +141,33 @@ def test_settings_of_something_else_are_told_with_the_file(settings, tmp_path):
         ReplayMemory.load(path)
 
 
+def test_a_flipped_bit_is_told_by_the_checksum(tmp_path):
+    path = tmp_path / "m.safetensors"
+    mixed().save(path)
+    whole = path.read_bytes()
+    for place in (len(whole) - 1, len(whole) // 2, whole.index(b"images_per_class") + 25):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="m.safetensors is damaged: .*; restore it from a copy, or delete it"):
+            ReplayMemory.load(path)
+
+
+def test_a_file_of_before_checksums_is_read(tmp_path):
+    state = mixed().state_dict()
+    settings = state.pop("settings")
+    save_file(state, tmp_path / "m.safetensors", {"clreplay": settings})
+    assert ReplayMemory.load(tmp_path / "m.safetensors").state_dict()["settings"] == settings
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     mixed().save(path)
     before = path.read_bytes()
 
-    def full_disk(tensors, filename, metadata):
-        save_file(tensors, filename, metadata)
+    def full_disk(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="m.safetensors cannot be written .no space left on device.; make room on that"):
         full_memory().save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -158,5 +176,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):
 def test_a_file_holds_what_memory_bytes_counts(tmp_path):
     memory = mixed()
     memory.save(tmp_path / "m.safetensors")
-    tensors = load_file(tmp_path / "m.safetensors").values()
-    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) == memory.memory_bytes
+    tensors = load_file(tmp_path / "m.safetensors")
+    stored = [tensor for name, tensor in tensors.items() if not name.startswith("record.")]
+    assert sum(tensor.numel() * tensor.element_size() for tensor in stored) == memory.memory_bytes
+    assert set(tensors) - {"record.0.iteration", "record.0.loss"} == {"-1.codes", "9.codes", "9.offset", "9.scale"}

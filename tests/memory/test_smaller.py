@@ -16,7 +16,7 @@ from clreplay.incremental.plan import default_folder, plan_experiment
 from clreplay.memory.codecs import CODECS
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.memory.smaller import shrink
-from clreplay.memory.stores import STORES, best_quality, find_store
+from clreplay.memory.stores import LOWEST, MORE_IMAGES, STORES, best_quality, bytes_of, encode_finest, find_store
 
 
 def smooth(n, size=16, seed=0):
@@ -171,6 +171,36 @@ def test_a_memory_settles_its_quality_once_and_by_all_that_will_come():
     assert chosen[0] > chosen[1] == CODECS["avif"].quality
 
 
+@pytest.mark.parametrize("codec", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("pixels", [None, 8])
+def test_condensed_images_are_coded_as_finely_as_their_bytes_allow(codec, pixels):
+    images = (smooth(20).float() / 100 - 1).clone()
+    ladder = range(int(CODECS[codec].quality * LOWEST), CODECS[codec].qualities[1] + 1, 5)
+    stores = [find_store(codec, quality, pixels) for quality in ladder]
+    needed = [bytes_of(store.encode(images, None)) for store in stores]
+    for store, size in zip(stores[::3], needed[::3]):
+        found, parts, count = encode_finest(codec, images, [size], None, pixels)
+        assert count == 20 and bytes_of(parts) <= size
+        # The bytes grow with the quality but for a little noise.
+        assert 0.98 * size <= needed[stores.index(found)] <= size
+    found, parts, count = encode_finest(codec, images, [needed[0] // 2], None, pixels)
+    assert found == stores[0] and count < 20 and bytes_of(parts) <= needed[0] // 2
+
+
+def test_more_condensed_images_are_made_where_the_quality_is_open_and_each_class_has_its_own():
+    plain, open_ = (memory_of("avif", None, quality, mem_bytes=4000, total_classes=2) for quality in (None, "auto"))
+    counts = [memory.counts_for([0, 1], lambda _: smooth(60, 32)) for memory in (plain, open_)]
+    assert 0 < counts[1][0] < 60
+    assert all(counts[1][label] == int(counts[0][label] * MORE_IMAGES) for label in (0, 1))
+    images = {0: floats(12, size=32), 1: smooth(12, 32).float() / 100 - 1}
+    open_.add(images)
+    assert [len(slot) for slot in open_.slots.values()] == [12, 12] and open_.memory_bytes <= 4000
+    assert open_.quality == "auto" and open_.slots[1].store.quality > open_.slots[0].store.quality
+    again = ReplayMemory(mem_bytes=1)
+    again.load_state_dict(open_.state_dict())
+    assert torch.equal(again.images, open_.images) and again.quality == "auto"
+
+
 def test_a_budget_in_images_takes_the_default():
     memory = memory_of("webp", None, "auto")
     memory.add({0: smooth(5)})
@@ -187,9 +217,8 @@ def test_both_are_flags_settings_and_arguments(tmp_path):
     flags = ["--memory", "random", "--mem-bytes", "9000", "--store", "avif", "--quality", "auto", "--pixels", "4"]
     asked = continual_settings(continual_parser("digits", "").parse_args([*flags, "--preset", "smoke"]))
     made = plan_experiment(asked)
-    assert isinstance(made.settings.quality, int) and made.settings.pixels == 4
-    assert {k: made.as_settings()[k] for k in ("quality", "pixels")} == {"quality": made.settings.quality, "pixels": 4}
-    assert default_folder(made).name == f"digits-5step-random-bytes9000-avif{made.settings.quality}-4px-smoke"
+    assert {k: made.as_settings()[k] for k in ("quality", "pixels")} == {"quality": "auto", "pixels": 4}
+    assert default_folder(made).name == "digits-5step-random-bytes9000-avifauto-4px-smoke"
     memory = condense(
         smooth(30), torch.arange(30) % 3, "random", mem_bytes=2000, store="avif", quality="auto", pixels=8
     )

@@ -10,6 +10,7 @@ import yaml
 from clreplay.incremental import rate_accuracy
 from clreplay.incremental.rate_accuracy import COLUMNS, Point, points, settings_of
 from clreplay.incremental.settings import ContinualSettings
+from clreplay.memory.budget import TooFewBytes
 from clreplay.memory.kept import Kept
 
 SCRIPT = Path(__file__).parents[2] / "runs" / "rate_accuracy.py"
@@ -72,7 +73,23 @@ def test_steps_and_protocol_are_those_of_the_experiment(main, tmp_path):
     assert (code, said["steps"], said["protocol"], said["class_orders"]) == (0, 5, "idc", 1)
     assert (said["training"]["mix"], said["training"]["lr"], said["training"]["updates"]) == (1.0, 0.02, 3)
     rows = pd.read_csv(tmp_path / "rate" / "rows.csv")
-    assert len(rows) == 2 and rows.kept[0] == f"avif:{said['quality']}:8px" and rows.steps[0] == 5
+    assert len(rows) == 2 and said["quality"] == "auto" and rows.kept[0] == "avif:auto:8px" and rows.steps[0] == 5
+
+
+def test_a_budget_that_turns_out_too_small_for_a_class_does_not_end_the_others(main, tmp_path, monkeypatch):
+    real, taken = rate_accuracy.run_planned, []
+
+    def short(plan, *others):
+        taken.append(plan.settings.mem_bytes)
+        if plan.settings.mem_bytes == 12000:
+            raise TooFewBytes("too few for one image of class 3")
+        return real(plan, *others)
+
+    monkeypatch.setattr(rate_accuracy, "run_planned", short)
+    flags = ("--memory", "random", "--store", "uint8", "--mem-bytes", "12000", "24000", "--updates", "3")
+    code, out, _ = main(*flags)
+    assert code == 0 and taken == [12000, 24000] and "left out: random kept as uint8 in 12,000 bytes" in out
+    assert set(pd.read_csv(tmp_path / "rate" / "rows.csv").budget_bytes) == {24000}
 
 
 def test_an_unfinished_point_has_no_rows_and_is_gone_on_with(main, tmp_path, monkeypatch):

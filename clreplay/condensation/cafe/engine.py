@@ -20,6 +20,7 @@ from clreplay.condensation.cafe.settings import CafeSettings
 from clreplay.condensation.engine.base import SteppedEngine
 from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.registry import register
+from clreplay.condensation.tiles import check_tiles, decoding
 from clreplay.losses import LayerAlignment, discrimination
 from clreplay.networks.features import Features
 from clreplay.runtime.seeding import BLOCK, generator
@@ -28,7 +29,7 @@ from clreplay.training.loop import train_further
 
 
 # The discrimination term and the training mix the classes: not separable.
-@register("cafe", CafeSettings, execution=("classes_at_once",), engine=True)
+@register("cafe", CafeSettings, decoding=decoding, check=check_tiles, execution=("classes_at_once",), engine=True)
 class CafeEngine(SteppedEngine):
     """CAFE, with siamese augmentation (CAFE+DSA) or without; a step is an image step.
 
@@ -103,7 +104,7 @@ class CafeEngine(SteppedEngine):
                     theirs.append(self.alignment.statistics(features))
                 embeddings.append(features.embedding.flatten(0, 1))
                 labels.append(outputs[part].repeat_interleave(group.batch))
-                ours.append(self.alignment.statistics(self._features(leaves[-1][part], draws)))
+                ours.append(self.alignment.statistics(self._features(self.seen(leaves[-1][part]), draws)))
         targets, means = ([torch.cat(layer) for layer in zip(*side)] for side in (theirs, ours))
         alignment = self.alignment.loss(tuple(targets), tuple(means))
         told_apart = discrimination(torch.cat(embeddings), torch.cat(labels), means[-1])
@@ -137,8 +138,8 @@ class CafeEngine(SteppedEngine):
     # ------------------------------------------------------------------ the network between two image steps
 
     def _train_until_moved(self) -> None:
-        images = torch.cat([group.synthetic.flatten(0, 1) for group in self.groups])
-        counts = [group.synthetic.shape[1] for group in self.groups]
+        images = self.seen(torch.cat([group.synthetic.flatten(0, 1) for group in self.groups]))
+        counts = [group.synthetic.shape[1] * self.tiles.images_each for group in self.groups]
         labels = torch.cat([outputs.repeat_interleave(count) for outputs, count in zip(self.outputs, counts)])
         window = self._new_window()
         for epoch in range(1, self.settings.max_epochs + 1):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clreplay.condensation.engine.start import INITS
+from clreplay.condensation.tiles import TiledSettings
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_not_negative, check_positive
 from clreplay.training.augmentation import parse_strategy
 
 
 @dataclass(frozen=True)
-class CafeSettings(NetworkSettings):
+class CafeSettings(TiledSettings, NetworkSettings):
     """Settings of CAFE. The defaults are those of the authors' code without augmentation.
 
     Attributes:
@@ -40,6 +41,7 @@ class CafeSettings(NetworkSettings):
             ends; the authors' loops have none. With 10 classes they bind in a few percent of the loops; with 100
             classes the authors' loop may not end without one.
         max_epochs: epochs between two image steps at most.
+        tiles: see :class:`TiledSettings`.
     """
 
     iterations: int = 2000

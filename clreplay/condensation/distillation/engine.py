@@ -24,8 +24,9 @@ from clreplay.condensation.distillation.learned_steps import step_batches, step_
 from clreplay.condensation.distillation.settings import UnrolledSettings
 from clreplay.condensation.distillation.unrolled_gradient import Batch, walk, walk_back
 from clreplay.condensation.engine.base import Engine
-from clreplay.condensation.engine.start import initial_images
+from clreplay.condensation.engine.start import first_images
 from clreplay.condensation.registry import register
+from clreplay.condensation.tiles import check_tiles, decoding
 from clreplay.networks.flat_function import FlatFunction
 from clreplay.runtime.seeding import generator
 
@@ -52,11 +53,12 @@ class Learned:
 
 
 def check_classes(settings: UnrolledSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
-    """There must be several classes to classify.
+    """There must be several classes to classify, and images that can be cut into tiles.
 
     Raises:
-        ValueError: there is only one.
+        ValueError: there is only one, or as :func:`clreplay.condensation.tiles.check_tiles`.
     """
+    check_tiles(settings, counts, shape)
     if len(counts) < 2:
         raise ValueError(
             f"dd learns to tell classes apart and needs at least 2 in an experience, got class {next(iter(counts))} "
@@ -64,7 +66,7 @@ def check_classes(settings: UnrolledSettings, counts: Mapping[int, int], shape: 
         )
 
 
-@register("dd", UnrolledSettings, check=check_classes, engine=True)
+@register("dd", UnrolledSettings, decoding=decoding, check=check_classes, engine=True)
 class DistillationEngine(Engine):
     """Dataset Distillation of one experience; a step is an update.
 
@@ -86,6 +88,7 @@ class DistillationEngine(Engine):
         """See :class:`~clreplay.condensation.engine.base.Engine`."""
         real, settings = self.real, self.settings
         check_classes(settings, self.counts, real.shape)
+        self.store_tiles()
         self.function = FlatFunction(settings.build(len(real.classes), *real.shape[:2]).to(self.device))
         self.function.network.train()  # batch norm, where chosen, uses the batch's own statistics
         self._real_images = torch.cat([real.raw(label) for label in real.classes]).to(self.device)
@@ -145,12 +148,17 @@ class DistillationEngine(Engine):
         images, raw = self.learned.values
         raw = raw.detach().requires_grad_()
         sizes = F.softplus(raw)
-        batches: list[Batch] = list(zip(images.split(self._sizes), self._places))
+        images = images.detach().requires_grad_()
+        shown = self.seen(images)
+        batches: list[Batch] = list(zip(shown.detach().split(self._sizes), self._shown_places))
         path = walk(step_loss(self.function), start, batches, sizes)
         loss, end = self._real_loss(path[-1], rows)
         to_images, to_sizes = walk_back(step_loss(self.function), path, batches, sizes, end)
         (to_raw,) = torch.autograd.grad(sizes, raw, to_sizes)
-        return loss, (torch.cat(to_images), to_raw)
+        to_stored = torch.cat(to_images)
+        if shown is not images:
+            (to_stored,) = torch.autograd.grad(shown, images, to_stored)
+        return loss, (to_stored, to_raw)
 
     def _real_rows(self, iteration: int) -> Tensor:
         """Rows of an update's real batch; every epoch has its own keyed order."""
@@ -219,11 +227,15 @@ class DistillationEngine(Engine):
         self.learned = Learned(*tensors, state["iteration"], tuple(state["record"]))
 
     def _begin(self) -> Learned:
-        init, seed = self.settings.init, self.seed
-        first = {label: initial_images(self.real, label, count, init, seed) for label, count in self.counts.items()}
+        s, each = self.settings, self.tiles.images_each
+        first = {
+            label: first_images(self.real, label, count, s.init, self.seed, s.tiles)
+            for label, count in self.counts.items()
+        }
         batches = step_batches(first)
-        self._sizes = [len(images) for images, _ in batches]
+        self._sizes = [len(images) * each for images, _ in batches]
         self._places = [places.to(self.device) for _, places in batches]
+        self._shown_places = [places.repeat_interleave(each) for places in self._places]
         images = torch.cat([images for images, _ in batches]).to(self.device)
         # The inverse of softplus, so that every step size begins at ``step_size``.
         raw = self.settings.step_size + math.log(-math.expm1(-self.settings.step_size))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clreplay.condensation.distillation.unrolled_gradient import Batch, Loss, walk
 from clreplay.data import ImageSet, Normalization
+from clreplay.memory.decoders import decoder
 from clreplay.networks.flat_function import FlatFunction
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.seeding import generator
@@ -72,14 +73,15 @@ def native_accuracies(
     networks: int = 5,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    decoding: str = "none",
 ) -> list[float]:
     """Percent right of fresh networks trained with exactly the learned steps and step sizes.
 
     The weights are drawn as while condensing, from other keys, so the networks are new to the images.
 
     Args:
-        images: of every class of one experience (k, c, h, w), normalised floats in the order learned. A class that
-            has lost its last images to a shrinking budget takes part in fewer steps; empty steps are left out.
+        images: stored, of every class of one experience (k, c, h, w), normalised floats in the order learned. A class
+            that has lost its last images to a shrinking budget takes part in fewer steps; empty steps are left out.
         step_sizes: (T,), see :func:`learned_step_sizes`.
         test: images of at least these classes; those of other classes are left out.
         normalization: of the test images.
@@ -88,6 +90,7 @@ def native_accuracies(
         networks: how many are trained, one after another.
         seed: of the weights.
         device: where to work.
+        decoding: name of the decoder that makes images to train on of the stored ones.
 
     Raises:
         ValueError: step sizes and images do not fit, or a class has no test image.
@@ -95,7 +98,7 @@ def native_accuracies(
     Example:
         >>> settings = load_recipe("dd").settings("smoke")
         >>> memory = condense(images, labels, "dd", 10, preset="smoke")
-        >>> own = {label: memory.class_images(label) for label in memory.classes}
+        >>> own = {label: memory.stored_images(label) for label in memory.classes}
         >>> sizes = learned_step_sizes(memory.record)
         >>> native_accuracies(own, sizes, test, memory.normalization, settings, cycles=settings.distill_epochs)
     """
@@ -110,6 +113,8 @@ def native_accuracies(
     channels, size = batches[0][0].shape[1:3]
     function = FlatFunction(settings.build(len(images), channels, size).to(device))
     function.network.train()
+    shown = decoder(decoding)
+    batches = [(shown(rows), places.repeat_interleave(shown.images_each)) for rows, places in batches]
     classes = torch.tensor(sorted(images))
     own_test = test.of_classes(classes.tolist())
     placed = ImageSet(own_test.images, torch.searchsorted(classes.to(own_test.labels.device), own_test.labels))

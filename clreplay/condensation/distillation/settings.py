@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 
 from clreplay.condensation.engine.start import INITS
+from clreplay.condensation.tiles import TiledSettings
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_positive
 
 
 @dataclass(frozen=True)
-class UnrolledSettings(NetworkSettings):
+class UnrolledSettings(TiledSettings, NetworkSettings):
     """Settings of Dataset Distillation.
 
     Attributes:
@@ -25,6 +26,7 @@ class UnrolledSettings(NetworkSettings):
         betas: of Adam.
         lr_stages: equal stretches of the run; the learning rate halves from each to the next.
         init: ``noise`` starts from N(0, 1), ``real`` from random real images of the class.
+        tiles: see :class:`TiledSettings`; a step takes all tiles of a stored image of every class.
     """
 
     epochs: int = 400

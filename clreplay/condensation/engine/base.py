@@ -15,8 +15,11 @@ from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.engine.start import equal_groups
+from clreplay.condensation.engine.state_file import DAMAGED
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
+from clreplay.condensation.tiles import check_tiles, decoding
+from clreplay.memory.decoders import decoder
 from clreplay.networks import FlatParameters
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.later import identifying
@@ -112,6 +115,26 @@ class Engine:
 
     # ------------------------------------------------------------------ what a relative may do otherwise
 
+    def store_tiles(self) -> None:
+        """Take ``tiles`` of the settings.
+
+        Raises:
+            ValueError: the images cannot be cut into so many.
+        """
+        check_tiles(self.settings, self.counts, self.real.shape)
+        self.decoding = decoding(self.settings)
+        self.tiles = decoder(self.decoding)
+
+    def seen(self, stored: Tensor) -> Tensor:
+        """What a network is shown of stored images, (n, c, h, w) or by class (classes, n, c, h, w); with tiles more."""
+        if self.tiles.images_each == 1:
+            return stored
+        return (
+            self.tiles(stored)
+            if stored.dim() == 4
+            else self.tiles(stored.flatten(0, 1)).unflatten(0, (len(stored), -1))
+        )
+
     def prepare(self, progress: Progress | None = None) -> None:
         """Work that comes before the first step and saves itself."""
 
@@ -140,17 +163,14 @@ class Engine:
 
         Args:
             progress: called as the work goes on, with units done and in all.
-            keep: file to save the state in every few minutes and when interrupted. If it is there already
+            keep: file to save the state in every minute and when interrupted. If it is there already
                 and holds a state of this very condensation, that is where the run goes on from. It is
                 removed at the end.
 
         Raises:
             FloatingPointError: a loss or an image is no longer finite.
         """
-        before = 0.0
-        if (found := load_progress(keep, self.identity())) is not None:
-            self.load_state_dict(found.state)
-            before = found.seconds
+        before = self._go_on_from(keep)
         try:
             with saving(keep, self.identity(), self.state_dict, before) as save_if_due:
                 self.prepare(progress)
@@ -162,6 +182,18 @@ class Engine:
         finally:
             self.close()
         return Condensed(self.images(), self.rows(), self.chosen(), self.decoding, before)
+
+    def _go_on_from(self, keep: Path | None) -> float:
+        """Take over the state in the file, if there is one that fits; the seconds that it has cost."""
+        if (found := load_progress(keep, self.identity())) is None:
+            return 0.0
+        try:
+            self.load_state_dict(found.state)
+        except DAMAGED as error:
+            logger.warning("starting anew, because the condensation in progress %s is damaged (%s)", keep, error)
+            self.set_up()
+            return 0.0
+        return found.seconds
 
     def identity(self) -> str:
         """Names this very condensation: classes, counts, settings, execution, seed and kind of device."""
@@ -215,6 +247,7 @@ class GroupEngine(Engine):
     def set_up(self) -> None:
         """See :class:`Engine`."""
         super().set_up()
+        self.store_tiles()
         self.strategy = parse_strategy(self.settings.siamese_augment)
         self.iteration = 0
         self.record: list[dict[str, Any]] = []
@@ -253,7 +286,7 @@ class SteppedEngine(GroupEngine):
         self.network = s.build(len(real.classes), *real.shape[:2]).to(self.device)
         self.parameters = FlatParameters(self.network)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=s.lr_net)
-        self.groups = equal_groups(real, self.counts, s.real_batch, s.init, self.seed, self.device)
+        self.groups = equal_groups(real, self.counts, s.real_batch, s.init, self.seed, self.device, tiles=s.tiles)
         self.position = 0  # steps done of the iteration under way
 
     # ------------------------------------------------------------------ what a relative's state has beside

@@ -8,21 +8,13 @@ this file it comes back as it was, with what it cost.
 from __future__ import annotations
 
 import logging
-import pickle
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+from clreplay.condensation.engine.state_file import DAMAGED, load_state, save_state
 from clreplay.condensation.registry import Condensed
-from clreplay.runtime.files import replacing
 
 logger = logging.getLogger(__name__)
-
-DAMAGED = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
-DAMAGED += (pickle.UnpicklingError, struct.error)
-"""What PyTorch raises on a damaged file."""
 
 
 class Finished(NamedTuple):
@@ -45,9 +37,8 @@ def save_finished(keep: Path, identity: str, finished: Finished) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            torch.save(content, partial)
-    except (OSError, RuntimeError) as error:
+        save_state(path, content)
+    except OSError as error:
         logger.warning("cannot keep a finished condensation in %s: %s", path, error)
 
 
@@ -57,7 +48,7 @@ def load_finished(keep: Path, identity: str) -> Finished | None:
     if not path.is_file():
         return None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = load_state(path)
         if found["what"] != identity:
             return None
         condensed = Condensed(found["images"], found["record"], found["chosen"], found["decoding"])

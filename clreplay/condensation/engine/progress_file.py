@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from clreplay.condensation.engine.finished_file import DAMAGED
-from clreplay.runtime.files import replacing
+from clreplay.condensation.engine.state_file import DAMAGED, load_state, save_state
 
 logger = logging.getLogger(__name__)
-SECONDS_BETWEEN_SAVES = 180.0
+SECONDS_BETWEEN_SAVES = 60.0
+"""What a process that is killed loses at most; ``$CLREPLAY_SAVE_SECONDS`` changes it."""
 
 
 class UnderWay(NamedTuple):
@@ -25,14 +24,34 @@ class UnderWay(NamedTuple):
     seconds: float
 
 
+def seconds_between_saves() -> float:
+    """``$CLREPLAY_SAVE_SECONDS``, or :data:`SECONDS_BETWEEN_SAVES`.
+
+    Raises:
+        ValueError: it is no number of seconds.
+    """
+    text = os.environ.get("CLREPLAY_SAVE_SECONDS")
+    if not text:
+        return SECONDS_BETWEEN_SAVES
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise ValueError(f"CLREPLAY_SAVE_SECONDS must be a number of seconds of at least 0, got {text!r}")
+    return seconds
+
+
 @contextmanager
 def saving(
     path: Path | None, identity: str, state: Callable[[], dict[str, Any]], before: float = 0.0
 ) -> Iterator[Callable[[], None]]:
     """Keep the state of the work in the block in a file; call what is given after every piece of work.
 
-    The call saves every few minutes. Ctrl-C saves too. ``state`` must therefore be of between two pieces of
-    work at any moment, also in the middle of one. The file is removed once the block is through.
+    The call saves once a minute (:func:`seconds_between_saves`). Whatever ends the block early saves too: Ctrl-C, a
+    signal that is taken like it, an error. ``state`` must therefore be of between two pieces of work at any moment,
+    also in the middle of one. The file is removed once the block is through. A disk that cannot take the state costs
+    a warning, not the work.
 
     Args:
         path: the file; None keeps nothing.
@@ -41,16 +60,19 @@ def saving(
         before: seconds that processes before this one spent on it.
     """
     began = saved = time.monotonic()
+    between = seconds_between_saves()
+    if path is not None:
+        _make_folder(path)  # now only: if somebody removes it later, it is not for us to make a part of it again
 
     def save_if_due() -> None:
         nonlocal saved
-        if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+        if path is not None and time.monotonic() - saved > between:
             _save(path, identity, state(), before + time.monotonic() - began)
             saved = time.monotonic()
 
     try:
         yield save_if_due
-    except KeyboardInterrupt:
+    except BaseException:
         if path is not None:
             _save(path, identity, state(), before + time.monotonic() - began)
         raise
@@ -59,24 +81,35 @@ def saving(
 
 
 def load_progress(path: Path | None, identity: str) -> UnderWay | None:
-    """What is in the file; None if there is no file or it is of another condensation.
+    """What is in the file; None if there is no file, it is damaged, or of another condensation.
 
-    Raises:
-        ValueError: the file is truncated or something else.
+    An autosave is there to save time: a damaged one costs that time and a warning, and never stops a run.
     """
     if path is None or not path.is_file():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["what"] == identity:
-            return UnderWay(content["state"], float(content.get("seconds", 0.0)))
+        content = load_state(path)
+        what, state, seconds = content["what"], content["state"], float(content.get("seconds", 0.0))
+        if not isinstance(state, dict):
+            raise ValueError("its state is none")
     except DAMAGED as error:
-        raise ValueError(f"{path} is truncated or not a condensation in progress; delete it to start anew") from error
-    logger.warning("%s is of another condensation; starting anew", path)
-    return None
+        logger.warning("starting anew, because the condensation in progress %s is damaged (%s)", path, error)
+        return None
+    if what != identity:
+        logger.warning("%s is of another condensation; starting anew", path)
+        return None
+    return UnderWay(state, seconds)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("a condensation in progress cannot be kept in %s: %s", path.parent, error)
 
 
 def _save(path: Path, identity: str, state: dict[str, Any], seconds: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        torch.save({"what": identity, "state": state, "seconds": seconds}, partial)
+    try:
+        save_state(path, {"what": identity, "state": state, "seconds": seconds})
+    except OSError as error:
+        logger.warning("a condensation in progress is not kept: %s", error)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from clreplay.condensation.engine.class_group import ClassGroup
+from clreplay.condensation.engine.tiled_start import tiled_images
 from clreplay.condensation.real_images import RealImages
 from clreplay.runtime.seeding import generator
 
@@ -31,6 +30,13 @@ def initial_images(real: RealImages, label: int, count: int, init: str, seed: in
     return real.normalise(real.raw(label)[rows])
 
 
+def first_images(real: RealImages, label: int, count: int, init: str, seed: int, tiles: int = 1) -> Tensor:
+    """Where the stored images of a class start: :func:`initial_images`, or with tiles :func:`.tiled_images`."""
+    if tiles == 1:
+        return initial_images(real, label, count, init, seed)
+    return tiled_images(real, label, count, init, seed, tiles)
+
+
 def equal_groups(
     real: RealImages,
     counts: dict[int, int],
@@ -39,7 +45,7 @@ def equal_groups(
     seed: int,
     device: torch.device,
     resident: bool = True,
-    first_images: Callable[[RealImages, int, int, str, int], Tensor] = initial_images,
+    tiles: int = 1,
 ) -> list[ClassGroup]:
     """The classes in groups whose batches are of one size, real and synthetic; without terms.
 
@@ -51,7 +57,7 @@ def equal_groups(
         device: where the groups' images lie.
         resident: whether the real images do too. If not, the groups look at those of ``real`` where they are,
             uncopied, and whoever takes a batch brings it to the device.
-        first_images: makes the first synthetic images of a class, as :func:`initial_images` does.
+        tiles: see :class:`clreplay.condensation.tiles.TiledSettings`.
     """
     alike: dict[tuple[int, int], list[int]] = {}
     for label in real.classes:
@@ -59,7 +65,7 @@ def equal_groups(
     groups = []
     for (batch, count), labels in alike.items():
         sizes = [real.count(label) for label in labels]
-        first = torch.stack([first_images(real, label, count, init, seed) for label in labels]).to(device)
+        first = torch.stack([first_images(real, label, count, init, seed, tiles) for label in labels]).to(device)
         groups.append(
             ClassGroup(
                 labels=labels,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from clreplay.condensation.real_images import RealImages
-from clreplay.runtime.files import replacing, user_cache
+from clreplay.runtime.checksum import read_tensors, tensor_bytes, write_bytes
+from clreplay.runtime.files import user_cache
 from clreplay.runtime.seeding import content_address
 
 logger = logging.getLogger(__name__)
@@ -58,14 +59,10 @@ class WeightFile:
 
     def load(self, parameters: int) -> Saved | None:
         """What is there; None if nothing is, or nothing that fits so many parameters."""
-        from safetensors import SafetensorError, safe_open
-
         if not self.traced or not self.path.is_file():
             return None
         try:
-            with safe_open(str(self.path), framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors, about = read_tensors(self.path, ("epoch", "seconds"))
             buffers = {name.removeprefix("buffer."): t for name, t in tensors.items() if name.startswith("buffer.")}
             found = Saved(
                 tensors["weights"],
@@ -78,7 +75,7 @@ class WeightFile:
             rows = [found.weights, *(part[None] for part in (found.current, found.momentum) if part is not None)]
             if any(part.ndim != 2 or part.shape[1] != parameters for part in rows):
                 raise ValueError("its weights are of another network")
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError) as error:
             logger.warning("ignoring the damaged file of trained weights %s (%s)", self.path, error)
             return None
         return found
@@ -87,17 +84,13 @@ class WeightFile:
         """Write all of it, or leave what is there."""
         if not self.traced:
             return
-        from safetensors.torch import save
-
         tensors = {"weights": content.weights.cpu()}
         if content.current is not None and content.momentum is not None:
             tensors |= {"current": content.current.cpu(), "momentum": content.momentum.cpu()}
         tensors |= {f"buffer.{name}": values.cpu() for name, values in content.buffers.items()}
-        tensors = {name: values.contiguous() for name, values in tensors.items()}
         about = {"epoch": str(content.epoch), "seconds": str(content.seconds)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as partial:
-                partial.write_bytes(save(tensors, about))
+            write_bytes(self.path, tensor_bytes(tensors, about))
         except OSError as error:
             logger.warning("cannot keep trained weights in %s: %s", self.path.parent, error)

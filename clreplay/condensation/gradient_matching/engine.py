@@ -22,6 +22,7 @@ from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.gradient_matching.class_gradients import class_gradients
 from clreplay.condensation.gradient_matching.settings import GradientSettings
 from clreplay.condensation.registry import register
+from clreplay.condensation.tiles import check_tiles, decoding
 from clreplay.losses.gradient_distance import gradient_distance, is_compared
 from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.augmentation import augment_classes
@@ -31,16 +32,19 @@ logger = logging.getLogger(__name__)
 
 
 def check_loops(settings: GradientSettings, counts: Mapping[int, int], shape: tuple[int, int, int]) -> None:
-    """Loops must be known for the largest class.
+    """Loops must be known for the largest class, and images be cut into tiles.
 
     Raises:
-        ValueError: see :meth:`GradientSettings.loops`.
+        ValueError: see :meth:`GradientSettings.loops` and :func:`clreplay.condensation.tiles.check_tiles`.
     """
+    check_tiles(settings, counts, shape)
     settings.loops(max(counts.values()))
 
 
 # Training on all images mixes the classes: not separable.
-@register("gradient_matching", GradientSettings, check=check_loops, execution=("together",), engine=True)
+@register(
+    "gradient_matching", GradientSettings, decoding=decoding, check=check_loops, execution=("together",), engine=True
+)
 class GradientMatchingEngine(SteppedEngine):
     """DC, DSA and what lies between them, as the settings say; a step is a matching step.
 
@@ -72,7 +76,7 @@ class GradientMatchingEngine(SteppedEngine):
             group.synthetic, group.velocity = group.synthetic.to(dtype), group.velocity.to(dtype)
         outputs = {label: i for i, label in enumerate(real.classes)}
         self.targets = [torch.tensor([outputs[c] for c in g.labels], device=self.device) for g in self.groups]
-        repeats = torch.tensor(list(self.counts.values()))
+        repeats = torch.tensor(list(self.counts.values())) * self.tiles.images_each
         self.labels = torch.arange(len(outputs)).repeat_interleave(repeats).to(self.device)
         self.classes_at_once = self._classes_at_once()
         self.distance = torch.zeros((), device=self.device, dtype=dtype)  # of the iteration under way, summed
@@ -132,7 +136,7 @@ class GradientMatchingEngine(SteppedEngine):
         real = augment_classes(real, draws, self.strategy)
         goal = class_gradients(self.network, self.compared, real, targets, together)
         images = group.synthetic[part].detach().requires_grad_()
-        augmented = augment_classes(images, draws, self.strategy)  # the same draw: siamese
+        augmented = augment_classes(self.seen(images), draws, self.strategy)  # the same draw: siamese
         own = class_gradients(self.network, self.compared, augmented, targets, together, differentiable=True)
         distances = gradient_distance(goal, own, self.settings.distance)
         (gradient,) = torch.autograd.grad(distances.sum(), images)
@@ -141,7 +145,7 @@ class GradientMatchingEngine(SteppedEngine):
     def _train(self, number: int) -> None:
         train_further(
             self.network,
-            torch.cat(list(self.images().values())),
+            self.seen(torch.cat(list(self.images().values()))),
             self.labels,
             self.optimizer,
             (self.seed, "inner", number),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clreplay.condensation.engine.start import INITS
+from clreplay.condensation.tiles import TiledSettings
 from clreplay.losses.gradient_distance import DISTANCES
 from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_momentum, check_positive
@@ -17,7 +18,7 @@ MANY = 100
 
 
 @dataclass(frozen=True)
-class GradientSettings(NetworkSettings):
+class GradientSettings(TiledSettings, NetworkSettings):
     """Settings of gradient matching. The defaults are DC's.
 
     Attributes:
@@ -37,6 +38,8 @@ class GradientSettings(NetworkSettings):
             or ``squared``.
         statistics_batch: with batch norm, real images a class whose forward pass sets the statistics that a
             matching step is done under.
+        tiles: see :class:`TiledSettings`; the published loops are those for as many stored images. Gradient matching
+            with them is what IDC does.
     """
 
     iterations: int = 1000

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,16 +18,13 @@ from torch import Tensor
 from clreplay.condensation.engine.base import GroupEngine
 from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.class_threads import ClassThreads
-from clreplay.condensation.engine.start import equal_groups, initial_images
+from clreplay.condensation.engine.start import equal_groups
 from clreplay.condensation.matching.encoders import TrainedNetworks
 from clreplay.condensation.matching.fresh_networks import FreshNetworks
 from clreplay.condensation.matching.settings import MatchingSettings
 from clreplay.condensation.matching.terms import terms_of
-from clreplay.condensation.matching.tiled_start import tiled_images
-from clreplay.condensation.tiles import check_tiles, decoding
 from clreplay.data import Normalization
 from clreplay.losses import ClassConstraint, Term
-from clreplay.memory.decoders import decoder
 from clreplay.networks.features import Features
 from clreplay.networks.fused_forward import Forward
 from clreplay.runtime.precision import convolutions_in
@@ -79,10 +75,7 @@ class MatchingEngine(GroupEngine):
     def set_up(self) -> None:
         """See :class:`~clreplay.condensation.engine.base.Engine`."""
         super().set_up()
-        check_tiles(self.settings, self.counts, self.real.shape)
         self.settings = settings = self.settings.plain(self.device)
-        self.decoding = decoding(settings)
-        self.tiles = decoder(self.decoding)
         self._pixels = self._pixel_space() if settings.image_space == "pixels" else None
         self.execution = how = self.execution.plain(self.device, settings.norm)
         self.networks = self.make_networks()
@@ -133,12 +126,6 @@ class MatchingEngine(GroupEngine):
     def outputs(self, labels: list[int]) -> Tensor:
         """The output of a trained network that stands for each class, (classes,)."""
         return torch.tensor([self.real.classes.index(label) for label in labels], device=self.device)
-
-    def seen(self, synthetic: Tensor) -> Tensor:
-        """What the network is shown of stored images: (classes, n, c, h, w) to (classes, n * images_each, c, h, w)."""
-        if self.tiles.images_each == 1:
-            return synthetic
-        return self.tiles(synthetic.flatten(0, 1)).unflatten(0, (len(synthetic), -1))
 
     def prepare(self, progress: Progress | None = None) -> None:
         """See :class:`~clreplay.condensation.engine.base.Engine`."""
@@ -327,9 +314,8 @@ class MatchingEngine(GroupEngine):
 
     def _make_groups(self) -> list[ClassGroup]:
         s, groups = self.settings, []
-        first = initial_images if s.tiles == 1 else partial(tiled_images, factor=s.tiles)
         for alike in equal_groups(
-            self.real, self.counts, s.real_batch, s.init, self.seed, self.device, self._resident(), first
+            self.real, self.counts, s.real_batch, s.init, self.seed, self.device, self._resident(), s.tiles
         ):
             count, shown = alike.synthetic.shape[1], self.seen(alike.synthetic[:1]).shape[1]
             size = self._classes_at_once(alike.batch, shown, len(alike.labels))

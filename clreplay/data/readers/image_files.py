@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from clreplay.data.errors import InvalidDataError
+from clreplay.data.readers.bounds import check_size, read_small
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -60,7 +62,7 @@ def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
 
     if encoded is None:
         raise ValueError("no image bytes, only a path")
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+    with _opened(encoded) as image:
         wanted = (target.size, target.size)
         if image.size != wanted and not target.resize:
             raise UnfitImageError(
@@ -75,12 +77,28 @@ def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
 
 def image_side(encoded: bytes | None) -> tuple[int, int]:
     """Width and height of an encoded image; its pixels are not decoded."""
-    from PIL import Image
-
     if encoded is None:
         raise ValueError("no image bytes, only a path")
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        return image.size
+    with _opened(encoded) as image:
+        width, height = image.size
+        return width, height
+
+
+def _opened(encoded: bytes) -> Any:
+    """The image without its pixels, unless they would be too many.
+
+    Raises:
+        UnfitImageError: it says that it has more pixels than Pillow's bound, which is for people to raise.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error comes instead
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise UnfitImageError(f"image of {image.width}x{image.height} must have at most {most:,} pixels; shrink it")
+    return image
 
 
 def _with_colours(image: Any, channels: int) -> Any:
@@ -116,8 +134,8 @@ class FileBatch(NamedTuple):
         for name in self.names:
             path = Path(self.folder, name)
             try:
-                yield str(path), path.read_bytes()
-            except OSError as error:
+                yield str(path), read_small(path)
+            except (OSError, ValueError) as error:
                 raise InvalidDataError(f"{path} cannot be read: {error}; copy it again") from error
 
 
@@ -131,9 +149,13 @@ class ZipBatch(NamedTuple):
     def images(self) -> Iterator[tuple[str, bytes]]:
         # By process: forked children share a file's position with the parent that opened it. By time of change:
         # a new archive may have taken the name.
-        archive = _open_zip(self.archive, os.getpid(), os.stat(self.archive).st_mtime_ns)
+        try:
+            archive = _open_zip(self.archive, os.getpid(), os.stat(self.archive).st_mtime_ns)
+        except Exception as error:
+            raise InvalidDataError(f"{self.archive} cannot be read: {error}; fetch it again") from error
         for name in self.names:
             try:
+                check_size(archive.getinfo(name).file_size)  # no more than that is unpacked
                 yield f"{self.archive}: {name}", archive.read(name)
             except Exception as error:  # zlib and zipfile each have their own kinds
                 message = f"{self.archive}: {name} cannot be unpacked: {error}; fetch the archive again"

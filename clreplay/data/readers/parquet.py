@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clreplay.data.errors import InvalidDataError
+from clreplay.data.readers.bounds import LARGEST_FILE
 from clreplay.data.readers.image_files import BytesBatch
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -20,6 +21,8 @@ _SHARD_NAME = re.compile(r"(?P<split>[a-z]+)(?:-(?P<number>\d+)-of-(?P<total>\d+
 _NUMBER_NAME = re.compile(r"(?P<number>\d+)\.parquet")
 # Rows read at a time: the encoded bytes of a whole split need not be held beside its pixels.
 _BATCH_ROWS = 64
+# Times its size that a shard may take unpacked: encoded images hardly shrink any more.
+_MOST_UNPACKED = 16
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,13 @@ def open_split(files: tuple[Path, ...], label_columns: tuple[str, ...]) -> Parqu
     for path in files:
         shard = _open(path)
         rows += shard.metadata.num_rows
+        if not 0 <= shard.metadata.num_rows <= (size := path.stat().st_size):  # an image has a byte at least
+            raise InvalidDataError(
+                f"{path} says that it has {shard.metadata.num_rows:,} rows in {size:,} bytes; fetch the file again"
+            )
+        unpacked = sum(shard.metadata.row_group(group).total_byte_size for group in range(shard.num_row_groups))
+        if unpacked > max(LARGEST_FILE, _MOST_UNPACKED * size):
+            raise InvalidDataError(f"{path} of {size:,} bytes says that it unpacks to {unpacked:,}; fetch it again")
         missing = [name for name in (image_column, label_column) if name not in shard.schema_arrow.names]
         if missing:
             raise InvalidDataError(f"{path} has no column {missing[0]}, unlike {files[0].name}")
@@ -101,7 +111,10 @@ def read_labels(split: ParquetSplit) -> np.ndarray:
             column = _open(path).read(columns=[split.label_column]).column(0)
             if column.null_count:
                 raise InvalidDataError(f"{path} has {column.null_count} rows without {split.label_column}")
-            parts.append(column.to_numpy().astype(np.int64))
+            values = column.to_numpy()
+            if len(values) and values.max() > np.iinfo(np.int64).max:  # of unsigned ones
+                raise InvalidDataError(f"{path} has a label of {values.max()}; number the classes 0, 1, ...")
+            parts.append(values.astype(np.int64))
     return np.concatenate(parts)
 
 
@@ -163,7 +176,7 @@ def read_class_names(
     if path.is_file():
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidDataError(f"{path} is not JSON: {error}") from error
         if isinstance(content, dict):
             content = content.get("classes", content.get(split.label_column))
@@ -226,15 +239,24 @@ def _reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InvalidDataError(f"{path} cannot be read as Parquet: {error}; fetch the file again") from error
+    except InvalidDataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise InvalidDataError(f"{path} cannot be read as Parquet: {reason}; fetch the file again") from error
 
 
 def _metadata_names(split: ParquetSplit) -> object:
     raw = (_open(split.files[0]).schema_arrow.metadata or {}).get(b"huggingface")
     try:
         return json.loads(raw)["info"]["features"][split.label_column]["names"]
-    except (TypeError, ValueError, KeyError):  # no metadata, or another version of it: numbers then serve as names
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ):  # no metadata, or another version of it: numbers then serve as names
         return None
 
 

@@ -2,7 +2,8 @@
 
 A file holds one split as a NumPy array, uint8 (n, c, h, w). Its name carries a hash of the list of files, their sizes
 and times of change, and of the size and colours they were brought to; so a changed file gives another name. It is
-written under a temporary name and renamed when it is complete, under a lock that other processes wait for.
+written under a temporary name and renamed when it is complete, under a lock that other processes wait for. Behind the
+array is a checksum; of sets that are too large to be read whole, it is of images at even distances.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -26,6 +28,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from clreplay.data.dataset import evenly
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.readers.decoding_jobs import decode_all
 from clreplay.data.readers.image_files import Batch, Target
@@ -35,6 +38,8 @@ _logger = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised whenever a change of the code changes decoded pixels."""
+_BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, LookupError, ArithmeticError, MemoryError, TokenError)
+_SEAL, _SEAL_SIZE = b"clreplay-sum-1\n", 16
 _ELSEWHERE = "set CLREPLAY_CACHE to a folder elsewhere"
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _RESERVED_AT_ONCE = 1 << 24  # bytes
@@ -104,14 +109,23 @@ def map_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     """
     try:
         with path.open("rb") as file:
-            start = _check_header(file, shape)
+            start, seal = _check_header(file, shape)
             mapped = _map(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, EOFError) as error:
+    except _BAD_HEADER as error:
         _logger.warning("decoding again, because %s is damaged: %s", path, error)
         return None
-    return torch.from_numpy(np.frombuffer(mapped, dtype=np.uint8, offset=start).reshape(shape))
+    pixels = np.frombuffer(mapped, dtype=np.uint8, count=math.prod(shape), offset=start)
+    images = torch.from_numpy(pixels.reshape(shape))
+    if seal and seal != _seal(images):
+        _logger.warning("decoding again, because %s is damaged: its pixels do not match their checksum", path)
+        return None
+    return images
+
+
+def _seal(images: Tensor) -> bytes:
+    return _SEAL + hashlib.blake2b(evenly(images).contiguous().numpy().data, digest_size=_SEAL_SIZE).digest()
 
 
 def _map(file: BinaryIO) -> mmap.mmap:
@@ -122,16 +136,22 @@ def _map(file: BinaryIO) -> mmap.mmap:
     return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
 
-def _check_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+def _check_header(file: BinaryIO, shape: tuple[int, ...]) -> tuple[int, bytes]:
+    """Where the array begins, and the checksum behind it; files of before have none."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("not written by clreplay")
     found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if found != shape or fortran or dtype != np.uint8:
         raise ValueError(f"it holds {dtype} {found} instead of uint8 {shape}")
     start = file.tell()
-    if os.fstat(file.fileno()).st_size != start + math.prod(shape):
-        raise ValueError(f"it has {os.fstat(file.fileno()).st_size} bytes instead of {start + math.prod(shape)}")
-    return start
+    end, size = start + math.prod(shape), os.fstat(file.fileno()).st_size
+    if size == end:
+        return start, b""
+    file.seek(end)
+    seal = file.read(len(_SEAL) + _SEAL_SIZE)
+    if size != end + len(_SEAL) + _SEAL_SIZE or not seal.startswith(_SEAL):
+        raise ValueError(f"it has {size} bytes instead of {end}, and a checksum")
+    return start, seal
 
 
 def _key(encoded: Encoded, target: Target) -> str:
@@ -178,6 +198,9 @@ def _write(partial: Path, name: str, encoded: Encoded, target: Target) -> None:
         if missing.any():
             raise InvalidDataError(f"{encoded.where} changed while it was read: {int(missing.sum())} images are gone")
         images.flush()
+        file.seek(0, os.SEEK_END)
+        file.write(_seal(torch.from_numpy(images)))
+        file.flush()
         os.fsync(file.fileno())
 
 

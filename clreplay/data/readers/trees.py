@@ -6,19 +6,33 @@ import hashlib
 import json
 import logging
 import os
+import posixpath
 import tarfile
 import zipfile
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from clreplay.data.errors import InvalidDataError
+from clreplay.data.readers.bounds import check_size, read_small
 from clreplay.data.readers.image_files import EXTENSIONS, Batch, BytesBatch, FileBatch, ZipBatch
-from clreplay.runtime.files import replacing, user_cache
+from clreplay.runtime.checksum import read_sealed, write_sealed
+from clreplay.runtime.files import user_cache
 
 _logger = logging.getLogger(__name__)
 _BATCH = 64
+_DEEPEST = 40  # folders in folders; links may lead in a circle
+_TABLE_VERSION = 2
+_LARGEST_HEADER = 1 << 20
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 
 
@@ -88,7 +102,10 @@ class FolderTree:
 
     def read(self, path: str) -> bytes | None:
         file = Path(self.where, path)
-        return file.read_bytes() if file.is_file() else None
+        try:
+            return read_small(file) if file.is_file() else None
+        except ValueError as error:
+            raise InvalidDataError(f"{file}: {error}") from error
 
     def fingerprint(self, paths: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         for path in paths:
@@ -105,7 +122,11 @@ class FolderTree:
                 if entry.name.startswith("."):
                     continue
                 path = f"{under}/{entry.name}" if under else entry.name
-                if entry.is_dir():
+                if path.count("/") > _DEEPEST:
+                    raise InvalidDataError(
+                        f"{self.where}/{path[:100]}... is more than {_DEEPEST} folders deep; does a link lead back up?"
+                    )
+                if _is_folder(entry):
                     yield from self._walk(path)
                 elif entry.is_file():
                     state = entry.stat()
@@ -146,19 +167,20 @@ class ZipTree(_Archive):
     def __init__(self, path: Path) -> None:
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [name for name in archive.namelist() if not name.endswith("/")]
-        except (zipfile.BadZipFile, OSError) as error:
+                members = [name for name in dict.fromkeys(archive.namelist()) if not name.endswith("/")]
+        except Exception as error:  # zipfile raises ValueError, NotImplementedError and struct.error as well
             raise _damaged(path, error) from error
         super().__init__(path, members)
 
     def read(self, path: str) -> bytes | None:
-        with zipfile.ZipFile(self.where) as archive:
-            try:
+        try:
+            with zipfile.ZipFile(self.where) as archive:
+                if self._top + path not in archive.NameToInfo:
+                    return None
+                check_size(archive.getinfo(self._top + path).file_size)  # no more than that is unpacked
                 return archive.read(self._top + path)
-            except KeyError:
-                return None
-            except Exception as error:  # zlib and zipfile each have their own kinds
-                raise _damaged(Path(self.where), error) from error
+        except Exception as error:  # zlib and zipfile each have their own kinds
+            raise _damaged(Path(self.where), error) from error
 
     def batches(self, paths: Sequence[str]) -> Iterator[Batch]:
         for first in range(0, len(paths), _BATCH):
@@ -170,60 +192,141 @@ class TarTree(_Archive):
     """A tar archive, compressed or not. It must be read from its start, so its table is kept in the user's cache."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, _tar_members(path))
+        self._sources = _tar_members(path)
+        super().__init__(path, list(self._sources))
 
     def read(self, path: str) -> bytes | None:
-        wanted = self._top + path
-        for name, file in self._stream():
+        wanted = self._sources.get(self._top + path)
+        if wanted is None:
+            return None
+        for name, read in self._stream():
             if name == wanted:
-                return file.read()
+                return read()
         return None
 
     def batches(self, paths: Sequence[str]) -> Iterator[Batch]:
-        rows = {self._top + path: row for row, path in enumerate(paths)}
+        rows: dict[str, list[tuple[int, str]]] = {}  # of every file that is there, the links to it among them
+        for row, path in enumerate(paths):
+            rows.setdefault(self._sources[self._top + path], []).append((row, self._top + path))
         found: list[tuple[int, str, bytes]] = []
-        for name, file in self._stream():
-            if (row := rows.pop(name, None)) is None:
+        for name, read in self._stream():
+            wanted = rows.pop(name, None)
+            if wanted is None:
                 continue
-            found.append((row, f"{self.where}: {name}", file.read()))
-            if len(found) == _BATCH:
+            content = read()
+            found += [(row, f"{self.where}: {each}", content) for row, each in wanted]
+            if len(found) >= _BATCH:
                 yield BytesBatch(*zip(*found, strict=True))
                 found = []
         if found:
             yield BytesBatch(*zip(*found, strict=True))
 
-    def _stream(self) -> Iterator[tuple[str, Any]]:
+    def _stream(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
+        """Every file, and what reads it while it is the one at hand."""
         try:
-            with tarfile.open(self.where, "r:*") as archive:
+            with tarfile.open(self.where, "r:*", tarinfo=_Member) as archive:
                 for member in archive:
                     if member.isfile():
-                        yield _member_name(member), archive.extractfile(member)
+                        yield _member_name(member), partial(self._content, archive, member)
                 _check_end(archive)
+        except InvalidDataError:
+            raise
         except Exception as error:  # gzip, lzma, zlib and tarfile each raise their own kinds
             raise _damaged(Path(self.where), error) from error
 
+    def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        try:
+            check_size(member.size)
+            file = archive.extractfile(member)
+            if file is None:
+                raise tarfile.ReadError("it is no file")
+            return file.read()
+        except Exception as error:
+            raise _damaged(Path(self.where, member.name), error) from error
 
-def _tar_members(path: Path) -> list[str]:
+
+class _Member(tarfile.TarInfo):
+    """A member whose headers are bounded: tarfile reads long names and extended headers whole, whatever their size."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and not 0 <= self.size <= _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]  # part of tarfile, not of its stubs
+
+
+def _tar_members(path: Path) -> dict[str, str]:
+    """Every file of an archive by its path, and the one that has its bytes: of links the one that they lead to.
+
+    Raises:
+        InvalidDataError: it is damaged, or an image is a link to what is not there.
+    """
     state = path.stat()
-    key = hashlib.blake2b(json.dumps([path.name, state.st_size, state.st_mtime_ns]).encode(), digest_size=12)
+    parts = [_TABLE_VERSION, path.name, state.st_size, state.st_mtime_ns]
+    key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=12)
     kept = user_cache() / "images" / f"members-{key.hexdigest()}.json"
     try:
-        return json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _table_in(read_sealed(kept))
+    except (OSError, ValueError, RecursionError):
         pass  # the archive was not read before, or the stored table is damaged
+    members: dict[str, str] = {}
+    links: dict[str, str] = {}
     try:
-        with tarfile.open(path, "r:*") as archive:
-            members = [_member_name(member) for member in archive if member.isfile()]
+        with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
+            for member in archive:
+                name = _member_name(member)
+                if member.isfile():
+                    members[name] = name
+                elif member.islnk():
+                    links[name] = member.linkname.removeprefix("./")
+                elif member.issym():
+                    links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
             _check_end(archive)
     except Exception as error:
         raise _damaged(path, error) from error
+    members |= _resolved(path, members, links)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(kept) as partial:
-            partial.write_text(json.dumps(members), encoding="utf-8")
+        write_sealed(kept, json.dumps(members).encode())
     except OSError as error:
         _logger.warning("cannot keep the table of %s in %s: %s", path, kept.parent, error)
     return members
+
+
+def _table_in(content: bytes) -> dict[str, str]:
+    found = json.loads(content)
+    if not isinstance(found, dict) or not all(isinstance(source, str) and source in found for source in found.values()):
+        raise ValueError("no table of an archive")
+    return found
+
+
+def _resolved(path: Path, members: Mapping[str, str], links: Mapping[str, str]) -> dict[str, str]:
+    """Links to files of the archive, with the file that each leads to, over other links maybe.
+
+    Raises:
+        InvalidDataError: an image is a link that leads nowhere inside, or a link is to a folder with images.
+    """
+    folders = {part for name in members if is_image(name) for part in _above(name)}
+    found = {}
+    for name, target in links.items():
+        passed = {name}
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        if target in members:
+            found[name] = target
+        elif is_image(name) or target in folders:
+            raise InvalidDataError(
+                f"{path}: {name} is a link to {target}, which is no file of the archive; pack it again with what links "
+                "lead to (tar --dereference)"
+            )
+    return found
+
+
+def _above(name: str) -> Iterator[str]:
+    folder = posixpath.dirname(name)
+    while folder:
+        yield folder
+        folder = posixpath.dirname(folder)
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -242,5 +345,13 @@ def _hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link that leads to itself
+        raise InvalidDataError(f"{entry.path} cannot be followed ({error.strerror}); remove the link") from error
+
+
 def _damaged(path: Path, error: Exception) -> InvalidDataError:
-    return InvalidDataError(f"{path} is damaged or not complete: {error or type(error).__name__}; fetch it again")
+    reason = " ".join(str(error).split()) or type(error).__name__  # tarfile says it on several lines
+    return InvalidDataError(f"{path} is damaged or not complete: {reason}; fetch it again")

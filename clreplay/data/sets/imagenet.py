@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from clreplay.data.dataset import Dataset
 from clreplay.data.errors import InvalidDataError
@@ -14,6 +12,7 @@ from clreplay.data.readers.counts import Counts, even
 from clreplay.data.readers.image_files import Target
 from clreplay.data.readers.image_sets import load_images
 from clreplay.data.readers.layouts import class_names_in, folder_pairs, more, split_folders
+from clreplay.data.readers.matlab import struct_rows
 from clreplay.data.readers.spec import ImageSpec, Layout, Pairs
 from clreplay.data.readers.trees import Tree, is_image
 from clreplay.data.registry import check_channels, register_dataset
@@ -53,7 +52,7 @@ def imagenet_layout(tree: Tree, spec: ImageSpec) -> Layout:
 def imagenet_titles(tree: Tree, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The first name of each class in Kaggle's `LOC_synset_mapping.txt`; the WordNet ids where it is missing."""
     text = _nearby(tree, "LOC_synset_mapping.txt") or b""
-    known = dict(line.split(" ", 1) for line in text.decode().splitlines() if " " in line)
+    known = dict(line.split(" ", 1) for line in text.decode(errors="replace").splitlines() if " " in line)
     return tuple(known.get(name, name).split(",")[0].strip() for name in classes)
 
 
@@ -77,14 +76,17 @@ def _answers(tree: Tree, folder: str) -> dict[str, str]:
     """The class of every validation image, by its file's name without the ending."""
     solution = _nearby(tree, _SOLUTION, folder)
     if solution is not None:
-        rows = [line.split(",") for line in solution.decode().splitlines()[1:] if line.strip()]
+        rows = [line.split(",") for line in solution.decode(errors="replace").splitlines()[1:] if line.strip()]
         if any(len(row) < 2 or not row[1].split() for row in rows):
             raise InvalidDataError(f"{_SOLUTION} near {tree.where} must have lines ImageId,WNID ...; fetch it again")
         return {name: answer.split()[0] for name, answer, *_ in rows}
     truth, meta = (_nearby(tree, name, folder) for name in (_TRUTH, _META))
     if truth is not None and meta is not None:
         wnids = _wnids_by_id(meta, tree.where)
-        numbers = [int(number) for number in truth.split()]
+        try:
+            numbers = [int(number) for number in truth.split()]
+        except ValueError as error:
+            raise InvalidDataError(f"{_TRUTH} near {tree.where} is damaged: {error}; fetch it again") from error
         if unknown := sorted(set(numbers) - set(wnids)):
             raise InvalidDataError(f"{_TRUTH} near {tree.where} has class {unknown[0]}, which {_META} does not know")
         # The kit's numbers are not those of the sorted WordNet ids.
@@ -96,12 +98,10 @@ def _answers(tree: Tree, folder: str) -> dict[str, str]:
 
 
 def _wnids_by_id(meta: bytes, where: str) -> dict[int, str]:
-    from scipy.io import loadmat
-
     try:
-        synsets: Any = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if int(row["num_children"]) == 0}
-    except Exception as error:  # scipy raises many kinds on damaged bytes
+        rows = struct_rows(meta, "synsets", ("ILSVRC2012_ID", "WNID", "num_children"))
+        return {int(number): str(wnid) for number, wnid, children in rows if int(children) == 0}
+    except (ValueError, OverflowError) as error:
         raise InvalidDataError(f"{_META} near {where} cannot be read: {error}; fetch it again") from error
 
 

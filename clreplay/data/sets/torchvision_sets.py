@@ -6,6 +6,7 @@ import gzip
 import logging
 import math
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from clreplay.data.dataset import Dataset, ImageSet
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.normalization import NORMALIZATIONS
+from clreplay.data.readers.bounds import check_size
 from clreplay.data.readers.counts import Counts, even
 from clreplay.data.readers.finding import listed, network_timeout, staging
 from clreplay.data.readers.image_files import Target
@@ -29,6 +31,7 @@ _CLASSES = {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "svhn": "SVHN"}
 _IDX_FILES = {split: (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte") for split, name in
               (("train", "train"), ("test", "t10k"))}  # fmt: skip
 _ENDINGS = ("", ".gz")
+_LARGEST_IDX = 1 << 26  # bytes; the largest file of MNIST unpacks to 47,040,016
 _MAT_FILES = {split: f"{split}_32x32.mat" for split in SPLITS}
 
 SPECS = {
@@ -145,8 +148,10 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         InvalidDataError: the file is damaged, cut off, or holds something else.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(_LARGEST_IDX + 1)  # what it unpacks to is not known before
+        check_size(len(data), _LARGEST_IDX)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InvalidDataError(f"{path} is damaged or not complete: {error}; fetch it again") from error
     start = 4 + 4 * dimensions
     if len(data) < start or data[:4] != bytes([0, 0, 8, dimensions]):

@@ -111,7 +111,7 @@ def slow_image_loss(network, real, images, order, settings, draws):
     for label, (rows, one_draw) in draws.items():
         batch = real.normalised(label)[rows].double()
         theirs[label] = network.features(slow.augmented(batch, one_draw, settings))
-        ours[label] = network.features(slow.augmented(images[label], one_draw, settings))
+        ours[label] = network.features(slow.augmented(slow.shown(images[label], settings), one_draw, settings))
     centres = [ours[label][0].mean(0) for label in order]
     loss = sum(slow_losses.layer_alignment(theirs[label], ours[label]) for label in order)
     for output, label in enumerate(order):
@@ -158,8 +158,9 @@ def slow_cafe(real, counts, settings, seed):
                 break
             if step + 1 == settings.max_image_steps:
                 break
-            inner, batch = [], torch.cat([images[label] for label in order])
-            labels = torch.cat([torch.full((counts[label],), output) for output, label in enumerate(order)])
+            inner, batch = [], torch.cat([slow.shown(images[label], settings) for label in order])
+            each = settings.tiles**2
+            labels = torch.cat([torch.full((counts[label] * each,), output) for output, label in enumerate(order)])
             for epoch in range(1, settings.max_epochs + 1):
                 slow_epoch(network, batch, labels, settings, (seed, "inner", iteration, step, epoch))
                 epochs += 1
@@ -173,7 +174,14 @@ def slow_cafe(real, counts, settings, seed):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"siamese_augment": None}, {"discrimination_weight": 0.5}, {"classes_at_once": 2}, {"classes_at_once": 9}],
+    [
+        {},
+        {"siamese_augment": None},
+        {"discrimination_weight": 0.5},
+        {"classes_at_once": 2},
+        {"classes_at_once": 9},
+        {"tiles": 2},
+    ],
     ids=str,
 )
 def test_the_whole_method_equals_a_slow_loop(real, changes):

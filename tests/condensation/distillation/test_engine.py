@@ -71,8 +71,8 @@ def slow_distil(real, counts, settings, seed):
             weights.requires_grad_()
             for t in range(len(raw)):
                 taking = [label for label in classes if counts[label] > t % most]
-                batch = torch.stack([images[label][t % most] for label in taking])
-                targets = torch.tensor([classes.index(label) for label in taking])
+                batch = slow.shown(torch.stack([images[label][t % most] for label in taking]), settings)
+                targets = torch.tensor([classes.index(label) for label in taking for _ in range(settings.tiles**2)])
                 loss = F.cross_entropy(function(weights, batch), targets)
                 (gradient,) = torch.autograd.grad(loss, weights, create_graph=True)
                 weights = weights - torch.log1p(raw[t].exp()) * gradient
@@ -85,7 +85,15 @@ def slow_distil(real, counts, settings, seed):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"networks": 2, "updates": 3}, {"init": "real", "distill_epochs": 1}, {"norm": "batch"}, {"real_batch": 100}],
+    [
+        {},
+        {"networks": 2, "updates": 3},
+        {"init": "real", "distill_epochs": 1},
+        {"norm": "batch"},
+        {"real_batch": 100},
+        {"tiles": 2},
+        {"tiles": 4, "init": "real"},
+    ],
     ids=str,
 )
 def test_the_engine_equals_the_loop(pixels, changes):

@@ -13,6 +13,7 @@ from clreplay.condensation.distillation.engine import DistillationEngine
 from clreplay.condensation.distillation.learned_steps import learned_step_sizes, native_accuracies, step_batches
 from clreplay.condensation.distillation.settings import UnrolledSettings
 from clreplay.data import ImageSet
+from clreplay.memory.decoders import tiles2
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks.flat_function import FlatFunction
 from clreplay.runtime.seeding import generator
@@ -85,6 +86,27 @@ def test_step_sizes_and_images_are_found_again_in_a_saved_memory(pixels, tmp_pat
     test = ImageSet(images, labels)
     (value,) = native_accuracies(own, sizes, test, NORMALIZATION, settings, cycles=settings.distill_epochs, networks=1)
     assert 0 <= value <= 100
+
+
+def test_tiles_are_trained_on_all_together_in_the_step_of_their_image(task):
+    real, test = task
+    settings = replace(TINY, updates=3, real_batch=60, tiles=2)
+    result = engine(real, settings).run()
+    sizes, how = learned_step_sizes(result.record), {"cycles": 2, "networks": 1}
+    assert result.decoding == "tiles2" and len(sizes) == 4
+    (found,) = native_accuracies(result.images, sizes, test, NORMALIZATION, settings, **how, decoding="tiles2")
+    start = FlatFunction(settings.build(len(result.images), 3, 8)).xavier_normal(generator(0, "native", 0))
+    function = FlatFunction(settings.build(len(result.images), 3, 8))
+    function.network.train()
+    for number, size in enumerate(sizes):
+        shown = {label: tiles2(own[number % 2][None]) for label, own in result.images.items()}
+        batch = torch.cat([shown[label] for label in sorted(shown)])
+        targets = torch.arange(len(shown)).repeat_interleave(4)
+        start.requires_grad_()
+        loss = F.cross_entropy(function(start, batch), targets)
+        start = (start - size * torch.autograd.grad(loss, start)[0]).detach()
+    right = function(start, NORMALIZATION.apply(test.images)).argmax(1) * 4 + 1 == test.labels
+    assert found == pytest.approx(100 * float(right.float().mean()), abs=1e-3)
 
 
 def test_step_sizes_of_every_experience_are_kept_apart():

@@ -93,7 +93,8 @@ def slow_condense(real, counts, settings, seed):
                 rows, one_draw = slow.drawn_batch(real, label, settings, seed, *divmod(number, BLOCK))
                 batch, synthetic = real.normalised(label)[rows].double(), images[label].clone().requires_grad_()
                 theirs = slow_gradient(network, batch, output, one_draw, settings)
-                ours = slow_gradient(network, synthetic, output, one_draw, settings, graph=True)
+                seen = slow.shown(synthetic, settings)
+                ours = slow_gradient(network, seen, output, one_draw, settings, graph=True)
                 (slopes[label],) = torch.autograd.grad(
                     slow_losses.gradient_distance(theirs, ours, settings.distance), synthetic
                 )
@@ -101,7 +102,8 @@ def slow_condense(real, counts, settings, seed):
                 velocity[label] = settings.momentum_img * velocity[label] + slope
                 images[label] = images[label] - settings.lr_img * velocity[label]
             if step + 1 < settings.outer_loops:
-                slow_inner_training(network, images, settings, seed, number)
+                seen = {label: slow.shown(own, settings) for label, own in images.items()}
+                slow_inner_training(network, seen, settings, seed, number)
     return images
 
 
@@ -116,8 +118,10 @@ def slow_condense(real, counts, settings, seed):
         replace(DC, distance="whole_cosine", norm="none", momentum_img=0.0, lr_net=0.2),
         replace(DC, norm="batch", statistics_batch=5, init="real"),
         replace(DC, outer_loops=1, iterations=4),
+        replace(DSA, tiles=2),
+        replace(DC, tiles=4, init="noise"),
     ],
-    ids=["dc", "dsa", "crop+flip", "squared", "whole_cosine", "batch", "one-step"],
+    ids=["dc", "dsa", "crop+flip", "squared", "whole_cosine", "batch", "one-step", "tiles", "tiles of noise"],
 )
 def test_a_condensation_equals_the_slow_loop(real, settings, together, double):
     counts = dict.fromkeys(real.classes, 3)
@@ -271,7 +275,9 @@ def test_memory_too_small_for_one_class_is_an_error(real, monkeypatch):
 
 def test_what_names_a_condensation_holds_every_setting(real):
     parts = json.loads(engine(real).identity())
-    assert parts[1] == asdict(DSA) and parts[0] == [[real.keys[label], 4] for label in real.classes]
+    assert parts[1] == {name: value for name, value in asdict(DSA).items() if name != "tiles"}  # a later one at rest
+    assert json.loads(engine(real, replace(DSA, tiles=2)).identity())[1]["tiles"] == 2
+    assert parts[0] == [[real.keys[label], 4] for label in real.classes]
     assert parts[2:] == [asdict(Execution()), 3, "cpu"]
 
 

@@ -16,13 +16,13 @@ from mixed import mixed
 from clreplay.api import condense
 from clreplay.condensation import RealImages
 from clreplay.condensation.engine.execution import Execution
+from clreplay.condensation.engine.tiled_start import tiled_images
 from clreplay.condensation.matching import encoders
 from clreplay.condensation.matching.dm import choose_image_execution
 from clreplay.condensation.matching.encoders import TrainedNetworks
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.idm import IDMSettings
 from clreplay.condensation.matching.settings import MatchingSettings, is_separable
-from clreplay.condensation.matching.tiled_start import tiled_images
 from clreplay.memory.decoders import decoder
 from clreplay.networks import FlatParameters
 from clreplay.networks.kernels.build import failure

@@ -16,10 +16,10 @@ from clreplay.condensation import METHODS, RealImages, condense_experience
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine import calibration
 from clreplay.condensation.engine.execution import Execution
+from clreplay.condensation.engine.tiled_start import tiled_images
 from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.matching.idm import IDM, IDMSettings, choose_image_execution
 from clreplay.condensation.matching.network_queue import NetworkQueue
-from clreplay.condensation.matching.tiled_start import tiled_images
 from clreplay.data import load_dataset
 from clreplay.memory.decoders import decoder, tiles2
 from clreplay.memory.replay_memory import ReplayMemory

@@ -199,6 +199,8 @@ def test_a_set_larger_than_memory_can_be_mapped(tmp_path):
         lambda data: b"",
         lambda data: b"x" + data[1:],
         lambda data: data.replace(b"|u1", b"|i1"),
+        lambda data: data[:5000] + bytes([data[5000] ^ 4]) + data[5001:],
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
     ],
 )
 def test_a_damaged_cache_file_is_made_again(pets, decoded, caplog, damage):
@@ -210,6 +212,16 @@ def test_a_damaged_cache_file_is_made_again(pets, decoded, caplog, damage):
     assert path.read_bytes() == whole
     assert f"decoding again, because {path} is damaged" in caplog.text
     assert not [path for path in cache_files() if "partial" in path.name]
+
+
+def test_a_cache_file_of_before_checksums_is_used(pets, decoded):
+    load(pets)
+    for path in cache_files():
+        path.write_bytes(path.read_bytes()[: -len(b"clreplay-sum-1\n") - 16])
+    expected = decode_alone(pets)
+    decoded.clear()
+    assert torch.equal(load(pets).train.images, expected)
+    assert decoded == []
 
 
 # --- whole or not at all ----------------------------------------------------------------------------------------

@@ -1,13 +1,17 @@
 """Folders and archives as one kind of tree: what is read, what is left out, and what is said of faults."""
 
+import io
 import os
+import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
 import torch
 from data_helpers import assert_refused, encoded, load_folder, picture, tarred, write, zipped
 
-from clreplay.data.readers import trees
+from clreplay.data.readers import bounds, trees
+from clreplay.runtime.files import user_cache
 
 NAMES = {zipped: "a.zip", tarred: "a.tgz"}
 
@@ -119,3 +123,109 @@ def test_a_damaged_member_of_an_archive_is_named(pets, tmp_path):
 
 def test_other_archives_are_refused(tmp_path):
     assert_refused(write(tmp_path / "pets.rar", b"Rar!"), r"pets.rar must be a folder or an archive \(.zip, .tgz")
+
+
+# --- links in archives ------------------------------------------------------------------------------------------
+
+
+def linked(pets) -> None:
+    """One image becomes a hard link to its neighbour, one a symbolic link to that link."""
+    first, second, third, *_ = sorted((pets / "train" / "cat").glob("*.JPEG"))
+    second.unlink()
+    os.link(first, second)
+    third.unlink()
+    third.symlink_to(f"../cat/{second.name}")
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz"])
+def test_links_to_files_of_a_tar_archive_are_images_like_any_other(pets, tmp_path, mode):
+    linked(pets)
+    expected = load_folder(pets)
+    archive = tarred(pets, tmp_path / ("pets.tar" if mode == "w:" else "pets.tgz"), mode=mode)
+    with tarfile.open(archive) as file:
+        kinds = {member.type for member in file}
+    assert {tarfile.LNKTYPE, tarfile.SYMTYPE} <= kinds
+    for _ in range(2):  # the second time the table of the archive comes from the cache
+        found = load_folder(archive)
+        assert torch.equal(found.train.images, expected.train.images)
+        assert torch.equal(found.train.labels, expected.train.labels)
+
+
+@pytest.mark.parametrize("target", ["nowhere.JPEG", "../../../../etc/passwd", "dog_1.JPEG"])
+def test_a_link_that_leads_out_of_a_tar_archive_is_refused_by_name(pets, tmp_path, target):
+    path = pets / "train" / "dog" / "dog_1.JPEG"
+    path.unlink()
+    path.symlink_to(target)
+    assert_refused(tarred(pets, tmp_path / "pets.tar", mode="w:"), "train/dog/dog_1.JPEG is a link to .* --dereference")
+
+
+def test_a_link_to_a_folder_of_a_tar_archive_is_refused_by_name(pets, tmp_path):
+    (pets / "train" / "wolf").symlink_to("dog", target_is_directory=True)
+    assert_refused(tarred(pets, tmp_path / "pets.tar", mode="w:"), "train/wolf is a link to .*train/dog.*--dereference")
+
+
+def test_a_link_that_leads_back_up_ends(pets):
+    (pets / "train" / "dog" / "again").symlink_to(pets, target_is_directory=True)
+    assert_refused(pets, "is more than 40 folders deep; does a link lead back up|cannot be followed")
+
+
+def test_a_damaged_table_of_an_archive_is_made_again(pets, tmp_path, monkeypatch):
+    expected = load_folder(pets)
+    archive = tarred(pets, tmp_path / "pets.tar", mode="w:")
+    load_folder(archive)
+    (table,) = (user_cache() / "images").glob("members-*.json")
+    table.write_bytes(table.read_bytes().replace(b"dog_1.JPEG", b"dog_2.JPEG"))
+    assert torch.equal(load_folder(archive).train.images, expected.train.images)
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+def zeros_in_a_zip(pets, path, name, size):
+    with zipfile.ZipFile(zipped(pets, path), "a", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w") as file:
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    return path
+
+
+def zeros_in_a_tar(pets, path, name, size):
+    with tarfile.open(tarred(pets, path, mode="w:")) as whole, tarfile.open(path.with_name("b.tgz"), "w:gz") as archive:
+        for member in whole:
+            archive.addfile(member, whole.extractfile(member) if member.isfile() else None)
+        member = tarfile.TarInfo(name)
+        member.size = size
+        archive.addfile(member, io.BytesIO(bytes(size)))
+    return path.with_name("b.tgz")
+
+
+@pytest.mark.parametrize("pack", [zeros_in_a_zip, zeros_in_a_tar])
+def test_a_member_that_unpacks_to_far_more_than_an_image_is_refused(pets, tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(bounds, "LARGEST_FILE", 1 << 20)
+    monkeypatch.setattr(bounds.check_size, "__defaults__", (1 << 20,))
+    archive = pack(pets, tmp_path / ("a.zip" if pack is zeros_in_a_zip else "a.tar"), "pets/train/dog/x.png", 8 << 20)
+    tracemalloc.start()
+    assert_refused(archive, "8,388,608 bytes, more than the 1,048,576 that are read")
+    assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    tracemalloc.stop()
+
+
+def test_a_file_that_is_far_larger_than_an_image_is_refused(pets, monkeypatch):
+    with (pets / "train" / "dog" / "x.png").open("wb") as file:
+        file.truncate(1 << 40)
+    assert_refused(pets, "x.png cannot be read: it has 1,099,511,627,776 bytes, more than", size="@20")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_a_tar_archive_is_bounded(pets, tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        member = tarfile.TarInfo("a")
+        member.type, member.size = kind, 2 << 20
+        archive.addfile(member, io.BytesIO(bytes(2 << 20)))
+    assert_refused(tmp_path / "a.tgz", "a.tgz is damaged or not complete: .*a header of 2,097,152 bytes")
+
+
+def test_an_image_of_more_pixels_than_pillow_allows_is_refused_before_they_are_decoded(pets, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10_000)
+    path = pets / "train" / "dog" / "dog_1.JPEG"
+    path.write_bytes(encoded(picture(1, (150, 100)), "PNG"))
+    assert_refused(pets, "dog_1.JPEG: image of 150x100 must have at most 10,000 pixels; shrink it", size="@20")
