@@ -139,8 +139,8 @@ class RunFolder:
         """
         if not self.settings_file.is_file():
             raise FileNotFoundError(
-                f"{self.path} was removed or emptied while the run worked in it; put it back to go on from there, or start "
-                "again from the beginning"
+                f"{self.path} was removed or emptied while the run worked in it; put it back to go on from there, or "
+                "start again from the beginning"
             )
 
     def checkpoint(self, memory: str, class_order: int) -> Path:

@@ -16,8 +16,10 @@ from clreplay.incremental import run
 from clreplay.incremental.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["--memory", "random", "ddm", "--preset", "smoke", "--host", "none", "--images-per-class", "2", "--device", "cpu",
-         "--set", "ddm.iterations=3", "ddm.width=4", "train.width=4", "train.updates=4"]  # fmt: skip
+FLAGS = [
+    *("--memory random ddm --preset smoke --host none --images-per-class 2 --device cpu --set").split(),
+    *("ddm.iterations=3 ddm.width=4 train.width=4 train.updates=4").split(),
+]
 
 
 def start(out, *flags, limit=None, **environment):
