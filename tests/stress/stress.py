@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTE = (
     "*Refused*: one line that names the file, or, of a cache, a warning and the work done anew. *Read as whole*: the "
     "damage lay where nothing is said, or was none. *Other content*: the format has no checksum of all that it says "
-    "(text that people edit, a JPEG's pixels, a name in an archive); where there is one, none may be. *Wrong*: another "
-    "error than our own, a hang of more than 20 seconds, more than 192 MB of memory, a crash, or other content in spite "
-    "of a checksum."
+    "(text that people edit, a JPEG's pixels, a name in an archive); where there is one, none may be. *Wrong*: "
+    "another error than our own, a hang of more than 20 seconds, more than 192 MB of memory, a crash, or other content "
+    "in spite of a checksum."
 )
 PACKAGES = ("torch", "numpy", "safetensors", "pyarrow", "pillow", "scipy", "pyyaml", "pandas", "joblib")
 
