@@ -128,10 +128,13 @@ class ReplayMemory:
 
     def class_images(self, label: int) -> Tensor:
         """One class as network input, decoded, float32 (k, c, h, w)."""
-        return decoder(self.slots[label].decoding)(self.stored_images(label))
+        stored = self.stored_images(label)
+        return decoder(self.slots[label].decoding)(stored)
 
     def stored_images(self, label: int) -> Tensor:
         """One class as it is stored, before decoding, in normalised space, float32 (k, c, h, w)."""
+        if label not in self.slots:
+            raise KeyError(f"class {label} is not in the memory, which has {self.classes}")
         return self.slots[label].images(self.normalization)
 
     def of_classes(self, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -408,7 +411,11 @@ class ReplayMemory:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no memory at {path}")
+            inside = sorted(one.name for one in path.glob("memory*.safetensors"))
+            there = (
+                f", which is a folder; it has {', '.join(inside) or 'no memory*.safetensors'}" if path.is_dir() else ""
+            )
+            raise FileNotFoundError(f"no memory at {path}{there}")
         try:
             state, metadata = read_tensors(path, ("clreplay", "format"))
         except DamagedFile as error:

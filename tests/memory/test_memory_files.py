@@ -86,6 +86,20 @@ def test_a_file_of_something_else_is_an_error(tmp_path):
         ReplayMemory.load(tmp_path / "absent")
 
 
+def test_a_folder_is_told_with_the_memories_in_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="which is a folder; it has no memory"):
+        ReplayMemory.load(tmp_path)
+    mixed().save(tmp_path / "memory-ddm.safetensors")
+    with pytest.raises(FileNotFoundError, match="which is a folder; it has memory-ddm.safetensors"):
+        ReplayMemory.load(tmp_path)
+
+
+@pytest.mark.parametrize("look", ["pixels", "class_images", "stored_images"])
+def test_a_class_that_is_not_there_is_told_with_those_that_are(look):
+    with pytest.raises(KeyError, match=r"class 77 is not in the memory, which has \[9, -1\]"):
+        getattr(mixed(), look)(77)
+
+
 def test_a_memory_of_another_data_set_is_an_error(tmp_path):
     mixed().save(tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="is a memory of 'cifar10', not of 'cifar100'; pass the file of that data set"):
