@@ -296,7 +296,7 @@ class ReplayMemory:
             smallest = min(images.values(), key=len)
             self.settle_quality(smallest, len(smallest), len(self.slots) + len(images))
         quotas = None if self.budget.in_bytes else self.quotas_with(list(images))
-        shapes = [slot.shape for slot in self.slots.values()] or [tuple(next(iter(images.values())).shape[1:])]
+        shapes = [slot.shape for slot in self.slots.values()] or [_shape(next(iter(images.values())))]
         for label, new in images.items():
             if tuple(new.shape[1:]) != shapes[0]:
                 raise ValueError(
@@ -336,7 +336,7 @@ class ReplayMemory:
             store, parts, count = encode_finest(self.store, images, sizes, self.normalization, self.stored_pixels)
         else:
             parts, count = store.encode_within(images, sizes, self.normalization)
-        return Slot(store, parts, count, tuple(images.shape[1:]), task_label, key, decoding)
+        return Slot(store, parts, count, _shape(images), task_label, key, decoding)
 
     def _repeat(self, value: dict[int, int]) -> Tensor:
         counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)
@@ -439,6 +439,12 @@ class ReplayMemory:
                 "pass the file of this data, or make the memory anew"
             )
         return memory
+
+
+def _shape(images: Tensor) -> tuple[int, int, int]:
+    """Of one of them."""
+    _, channels, height, width = images.shape
+    return channels, height, width
 
 
 def _as_stored(images: Tensor, tiles: int) -> Tensor:

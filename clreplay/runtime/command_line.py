@@ -70,12 +70,12 @@ def exit_code(work: Callable[[], int]) -> int:
         with signals_as_ctrl_c():
             return work()
     except KeyboardInterrupt as stopped:
-        terminated = isinstance(stopped, Terminated)
-        by = f" by {stopped}" if terminated else ""
+        number = stopped.number if isinstance(stopped, Terminated) else None
+        by = "" if number is None else f" by {stopped}"
         # A terminal that was closed takes no word more.
         with suppress(OSError):
             print(f"\nStopped{by}. The same command goes on from here.", file=sys.stderr, flush=True)
-        return 128 + stopped.number if terminated else STOPPED
+        return STOPPED if number is None else 128 + number
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG

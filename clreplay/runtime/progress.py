@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 SECONDS_BETWEEN_LINES = 20.0
 """Plain output, such as a log file, gets a line no more often than this."""
@@ -68,7 +68,7 @@ class Task:
         self.reporter, self.title, self.after = reporter, title, after
         self.unit: str | None = None
         self.start = self.spoken = self.last = time.monotonic()
-        self.bar = None
+        self.bar: Any = None
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         """Note that ``done`` of ``total`` units are finished."""
