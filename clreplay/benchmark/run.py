@@ -16,7 +16,7 @@ from clreplay.benchmark.results import TableRow, lines_of
 from clreplay.benchmark.sets import Place
 from clreplay.benchmark.shards import even_parts, shards_of
 from clreplay.benchmark.store import OtherDataError, Store
-from clreplay.benchmark.units import NetworksUnit, Unit
+from clreplay.benchmark.units import NetworksUnit, SetUnit, Unit
 from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.runtime.progress import Reporter
 
@@ -96,11 +96,11 @@ class BenchmarkRun:
         for planned in block:
             for unit in getattr(planned, stage)(contents, self.device_type):
                 found.setdefault(unit.keys, unit)
-        units = list(found.values())
+        units: Sequence[Unit] = list(found.values())
         if stage == "set_units":
-            units = shards_of(units, self.executor.jobs, self.shards)
+            units = shards_of([one for one in units if isinstance(one, SetUnit)], self.executor.jobs, self.shards)
         elif stage == "network_units":
-            units = _spread(units, self.executor.jobs)
+            units = _spread([one for one in units if isinstance(one, NetworksUnit)], self.executor.jobs)
         # One job shows the progress of its unit; for several jobs the finished units are counted.
         several = self.executor.jobs > 1 and len(units) > 1
         with self.reporter.task(STAGES[stage]) if several else nullcontext() as tell:

@@ -69,8 +69,8 @@ def _mean_seconds(contents: Contents) -> dict[tuple[Any, ...], float]:
     found: dict[tuple[Any, ...], list[float]] = {}
     for row in contents.sets.values():
         found.setdefault(("set", row.condensed), []).append(row.seconds)
-    for row in contents.networks.values():
-        on = contents.sets.get(row.condensed_set) if row.condensed_set else None
-        like = ("network", row.dataset, row.training, None if on is None else on.images_per_class)
-        found.setdefault(like, []).append(row.origin.seconds)
+    for network in contents.networks.values():
+        on = contents.sets.get(network.condensed_set) if network.condensed_set else None
+        like = ("network", network.dataset, network.training, None if on is None else on.images_per_class)
+        found.setdefault(like, []).append(network.origin.seconds)
     return {like: sum(seconds) / len(seconds) for like, seconds in found.items()}
