@@ -11,6 +11,7 @@ from torch import Tensor
 from clreplay.api import as_pixel_codes
 from clreplay.buffer.met import Met
 from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
+from clreplay.condensation.intake import check_returning
 from clreplay.data import Normalization
 from clreplay.memory.balanced import balanced_rows
 from clreplay.memory.class_cache import ClassCache
@@ -45,6 +46,9 @@ class ReplayBuffer:
         memory: a :class:`clreplay.ReplayMemory` to go on with, or the path of its file, in place of a budget and store.
         store, quality, pixels: how images are kept, see :class:`clreplay.ReplayMemory`.
         cache: folder where condensed classes are stored for other runs; None stores none.
+        returning: what becomes of classes that come again: ``condense`` makes them anew of what is stored and what
+            comes, each by the number of real images that it stands for; ``keep`` leaves what is stored and says so;
+            ``refuse`` is an error when they are observed.
         **settings: any setting of the recipe, such as ``iterations=500``.
 
     Attributes:
@@ -82,6 +86,7 @@ class ReplayBuffer:
         bytes_per_class: int | None = None,
         mem_bytes: int | None = None,
         cache: str | Path | None = None,
+        returning: str = "condense",
         **settings: Any,
     ) -> None:
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
@@ -101,6 +106,7 @@ class ReplayBuffer:
         self._unasked = Unasked.of(preset, chosen, method, settings, *where)
         self.normalization, self.strategy = normalization, parse_strategy(augment)
         self.cache = None if cache is None else ClassCache(cache)
+        self.returning = check_returning(returning)
         self._met, self._draws = Met(), 0
 
     def __len__(self) -> int:
@@ -129,7 +135,8 @@ class ReplayBuffer:
             task_labels: (n,) integers, or one for all; 0 where they are not given.
 
         Raises:
-            ValueError: they are unusable, unlike those before, or of a class in memory; nothing is noted then.
+            ValueError: they are unusable, unlike those before, or of a class that may not come again; nothing is
+                noted then.
         """
         shape = next((slot.shape for slot in self.memory.slots.values()), None)
         if len(images):  # an empty batch is no error of a stream
@@ -173,6 +180,8 @@ class ReplayBuffer:
                         task_labels={label: found[0] for label, found in of_class.items()},
                         progress=progress,
                         cache=self.cache,
+                        returning=self.returning,
+                        keep_whole=True,
                     )
             except BaseException:
                 self.memory.normalization = before
@@ -249,8 +258,8 @@ class ReplayBuffer:
 
     def _check_new(self, labels: Any) -> None:
         again = sorted({*torch.as_tensor(labels).tolist()} & {*self.memory.classes})
-        if again:
-            raise ValueError(f"classes {again} are in memory already; a class may arrive in one experience only")
+        if again and self.returning == "refuse":
+            raise ValueError(f"classes {again} are in memory already, and returning='refuse' lets none come again")
 
     def _normalised(self, images: Tensor) -> tuple[Tensor, Normalization | None]:
         """Pixel codes with the memory's normalisation where they are known, normalised floats otherwise."""

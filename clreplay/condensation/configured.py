@@ -76,7 +76,8 @@ class ConfiguredMethod:
         """
         method = self.method
         known = bool(method.code) or method.condense.__module__.startswith("clreplay.")
-        return method.cached and known and getattr(self.settings, "is_traced", True)
+        traced = all(getattr(self.settings, name, True) for name in ("is_traced", "network_is_traced"))
+        return method.cached and known and traced
 
     def check(self, counts: Mapping[int, int], shape: tuple[int, int, int], who: str = "") -> None:
         """Tell before any work what the method cannot do.

@@ -13,6 +13,7 @@ import torch
 
 from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine.finished_file import Finished, load_finished, save_finished
+from clreplay.condensation.intake import STANDS_FOR, Intake, plan_intake
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.memory.class_cache import ClassCache
@@ -34,6 +35,8 @@ def condense_experience(
     keep: Path | None = None,
     cache: ClassCache | None = None,
     who: str = "",
+    returning: str = "refuse",
+    keep_whole: bool = False,
 ) -> float:
     """Condense one experience into a memory, to what its budget gives every class.
 
@@ -52,17 +55,26 @@ def condense_experience(
         cache: where classes that were condensed before are found and new ones put; where classes depend on one
             another, all together. Methods that are as quick, and the user's own callables, do not use it.
         who: the memory, for the message about what its method cannot do.
+        returning: what becomes of classes that are in memory already: ``refuse`` them, ``condense`` them again, of what
+            is stored and what comes, each weighted by the number of real images that it stands for (a selection keeps
+            so many of the stored ones and selects the rest of the new), or ``keep`` what is stored and leave the new
+            images out, which is said.
+        keep_whole: keep classes that have fewer images than their share as they are, and say so.
 
     Returns:
         seconds spent condensing, those of processes that were stopped on the way among them.
 
     Raises:
-        ValueError: before any work, if a class is in memory already, the budget is too small, a class has fewer
-            real images than its quota, or the method cannot make so many of such classes; after it, if the condenser
-            left a class out or names another decoder than its method does.
+        ValueError: before any work, if a class is in memory already and may not be, the budget is too small, a class
+            has fewer real images than its quota, or the method cannot make so many of such classes; after it, if the
+            condenser left a class out or names another decoder than its method does.
     """
-    counts = checked_counts(memory, real, configured, who)
+    intake = plan_intake(memory, real, configured, who, returning, keep_whole, task_labels)
+    real, counts = intake.real, intake.counts
     start = time.perf_counter()
+    if not counts:  # all are kept as they are
+        _store(memory, intake, Condensed({}), task_labels)
+        return time.perf_counter() - start
     before = configured.resume(memory.info.get("chosen", {}), device)
     fixed = before.with_execution(lambda: (real, counts), device)
 
@@ -88,33 +100,33 @@ def condense_experience(
             if cache.get(address, (counts[label], *real.shape)) is None:
                 cache.put(address, condensed.images[label], condensed.decoding)
     chosen = {**fixed.chosen_since(configured), **condensed.chosen}
-    # Counted: classes from the cache have no rows.
-    experience = memory.info.get("experiences", 1 + max((row["experience"] for row in memory.record), default=-1))
-    record = [{"experience": experience, **row} for row in condensed.record]
-    memory.add(condensed.images, task_labels, real.keys, record, condensed.decoding)
-    memory.info["experiences"] = experience + 1
+    _store(memory, intake, condensed, task_labels)
     _say_how(memory, configured)
     if chosen:
         memory.info["chosen"] = chosen
     return finished.seconds
 
 
-def checked_counts(
-    memory: ReplayMemory, real: RealImages, configured: ConfiguredMethod, who: str = ""
-) -> dict[int, int]:
-    """How many images to make of every class of an experience, once it is known that this can be done.
-
-    Args:
-        memory, real, configured, who: as for :func:`condense_experience`.
-
-    Raises:
-        ValueError: as :func:`condense_experience` before any work.
-    """
-    selects, each = configured.method.selects, configured.real_images_each()
-    counts = memory.counts_for(real.classes, real.raw, not selects, each, getattr(configured.settings, "tiles", 1))
-    real.check_counts(counts)
-    configured.check(counts, real.shape, who)
-    return counts
+def _store(
+    memory: ReplayMemory,
+    intake: Intake,
+    condensed: Condensed,
+    task_labels: Mapping[int, int] | None,
+) -> None:
+    """Put what was made, and what is kept as it is, into the memory."""
+    images = intake.all_images(condensed.images)
+    if not images:
+        return
+    # Counted: classes from the cache have no rows.
+    experience = memory.info.get("experiences", 1 + max((row["experience"] for row in memory.record), default=-1))
+    record = [{"experience": experience, **row} for row in condensed.record]
+    decodings = {label: "none" if label in intake.whole else condensed.decoding for label in images}
+    for label in {*intake.stored} - {*condensed.images}:
+        decodings[label] = memory.slots[label].decoding
+    memory.add(images, task_labels, intake.keys, record, decodings, intake.returning, intake.fewer)
+    memory.info["experiences"] = experience + 1
+    behind = {str(label): count for label, count in intake.stands_for.items()}
+    memory.info[STANDS_FOR] = {**memory.info.get(STANDS_FOR, {}), **behind}
 
 
 def _say_how(memory: ReplayMemory, configured: ConfiguredMethod) -> None:

@@ -21,8 +21,13 @@ def check_layers(layers: tuple[int, ...] | None, count: int) -> list[int]:
     """Indices of layers of a network with ``count`` taps (all for ``None``).
 
     Raises:
-        ValueError: the network has no such layer.
+        ValueError: the network has no such layer, or none at all.
     """
+    if not count:
+        raise ValueError(
+            "this network gives no maps for a term to read; name the modules that give them, as style=[...] of "
+            "register_module, or leave the term out"
+        )
     if layers is None:
         return list(range(count))
     for layer in layers:

@@ -26,12 +26,11 @@ def balanced_rows(labels: Tensor, count: int, chance: torch.Generator) -> Tensor
     found, places = torch.unique(labels.cpu(), return_inverse=True)
     turns = torch.rand(-(-count // len(found)), len(found), generator=chance).argsort(1).flatten()[:count]
     rows = torch.empty(count, dtype=torch.int64)
-    for place in range(len(found)):
+    for place in turns.unique().tolist():
         mine = (turns == place).nonzero().squeeze(1)
         own = (places == place).nonzero().squeeze(1)
         rounds = [own[torch.randperm(len(own), generator=chance)] for _ in range(-(-len(mine) // len(own)))]
-        if rounds:
-            rows[mine] = torch.cat(rounds)[: len(mine)]
+        rows[mine] = torch.cat(rounds)[: len(mine)]
     return rows
 
 

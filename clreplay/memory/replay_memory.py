@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from clreplay.memory.memory_state import format_of, read_state
 from clreplay.memory.record_columns import to_columns
 from clreplay.memory.slot import Slot
 from clreplay.memory.smaller import tile
-from clreplay.memory.stores import AUTO, MORE_IMAGES, best_quality, encode_finest, find_store
+from clreplay.memory.stores import AUTO, MORE_IMAGES, best_quality, bytes_of, encode_finest, find_store
 from clreplay.runtime.checksum import DamagedFile, read_tensors, tensor_bytes, write_bytes
 from clreplay.training.batches import BatchLoader, BatchSource
 
@@ -168,6 +168,21 @@ class ReplayMemory:
             raise KeyError(f"class {label} is not in the memory, which has {self.classes}")
         return self.slots[label].images(self.normalization)
 
+    def codes_or_floats(self, label: int, codes: bool) -> Tensor:
+        """One class as it is stored, to be stored again beside others.
+
+        Args:
+            label: the class.
+            codes: as uint8 pixel codes, exactly those that are kept where codes are, the nearest ones otherwise; or as
+                normalised floats.
+        """
+        slot = self.slots[label]
+        if not codes or self.normalization is None:
+            return self.stored_images(label)
+        if set(slot.parts) == {"codes"} and slot.codes.shape[1:] == slot.shape and slot.codes.dtype == torch.uint8:
+            return slot.codes.clone()
+        return (self.pixels(label) * 255).round().to(torch.uint8)
+
     def of_classes(self, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Decoded images, labels and task labels of some classes, in the order of arrival."""
         chosen = set(labels)
@@ -265,14 +280,17 @@ class ReplayMemory:
 
     # ------------------------------------------------------------------ adding classes
 
-    def quotas_with(self, new_classes: Sequence[int]) -> dict[int, int]:
+    def quotas_with(self, new_classes: Sequence[int], replaced: Collection[int] = ()) -> dict[int, int]:
         """The quota of every class, old and new, once ``new_classes`` are in; for a budget in images.
 
+        Args:
+            new_classes: those that arrive.
+            replaced: those of them that are in memory and will be replaced.
+
         Raises:
-            ValueError: a new class is in memory already, or the budget is too small.
+            ValueError: another new class is in memory already, or the budget is too small.
         """
-        self._check_new(new_classes)
-        labels = [*self.slots, *new_classes]
+        labels = self._with(new_classes, replaced)
         return dict(zip(labels, self.budget.quotas(len(labels))))
 
     def counts_for(
@@ -282,6 +300,7 @@ class ReplayMemory:
         condensed: bool = True,
         real_images_each: int = 1,
         tiles: int = 1,
+        replaced: Collection[int] = (),
     ) -> dict[int, int]:
         """How many images to make of every new class.
 
@@ -294,19 +313,19 @@ class ReplayMemory:
                 expected to fit into coded mosaics, since those that do not fit cost nothing.
             real_images_each: real images that a stored one is made of.
             tiles: small images in a row and in a column of what will be stored; they code worse than large ones.
+            replaced: classes that are in memory and will be replaced.
 
         Raises:
-            ValueError: a new class is in memory already, or the budget is smaller than an image a class.
+            ValueError: another new class is in memory already, or the budget is smaller than an image a class.
         """
         if not self.budget.in_bytes:
-            quotas = self.quotas_with(new_classes)
+            quotas = self.quotas_with(new_classes, replaced)
             return {label: quotas[label] for label in new_classes}
-        self._check_new(new_classes)
-        share, counts = self.budget.share(len(self.slots) + len(new_classes)), {}
+        seen = len(self._with(new_classes, replaced))
+        share, counts = self.budget.share(seen), {}
         if self.quality == AUTO and new_classes and not condensed:
             smallest = min((real(label) for label in new_classes), key=len)
-            count, classes = len(smallest) // real_images_each, len(self.slots) + len(new_classes)
-            self.settle_quality(_as_stored(smallest, tiles), count, classes)
+            self.settle_quality(_as_stored(smallest, tiles), len(smallest) // real_images_each, seen)
         for label in new_classes:
             images = real(label)
             expected = self.expected_images(share, _as_stored(images, tiles), condensed)
@@ -315,7 +334,12 @@ class ReplayMemory:
             elif self.quality == AUTO:
                 expected = int(expected * MORE_IMAGES)
             counts[label] = min(len(images) // real_images_each, expected)
-        self._check_share(share, counts)
+            if expected < 1:
+                one = _as_stored(images, tiles)[:1]
+                parts = self._store.encode(one.float() if condensed else one, self.normalization)
+                least = bytes_of(parts) * (seen if self.budget.mem_bytes else 1)
+                what = f"{seen} classes it takes" if self.budget.mem_bytes else "such images it takes"
+                self._check_share(share, {label: 0}, f"; for {what} at least {least:,} bytes")
         return counts
 
     def expected_images(self, size: int, sample: Tensor, condensed: bool = True) -> int:
@@ -353,21 +377,31 @@ class ReplayMemory:
         """
         self._check_share(self.budget.share(classes), dict(enumerate(counts)))
 
-    def _check_new(self, new_classes: Sequence[int]) -> None:
+    def _with(self, new_classes: Sequence[int], replaced: Collection[int]) -> list[int]:
+        """All labels in order of arrival once new ones are in."""
+        self.check_new([label for label in new_classes if label not in replaced])
+        return list(dict.fromkeys([*self.slots, *new_classes]))
+
+    def check_new(self, new_classes: Sequence[int]) -> None:
+        """Whether none of these classes is in memory already.
+
+        Raises:
+            ValueError: naming the first that is, and the cure.
+        """
         for label in new_classes:
             if label in self.slots:
                 raise ValueError(
                     f"class {label} is in memory already; a class may arrive in one experience only: "
-                    "merge the experiences, or start a new memory"
+                    "merge the experiences, start a new memory, or pass returning='condense' or 'keep'"
                 )
 
-    def _check_share(self, share: int, counts: Mapping[int, int]) -> None:
+    def _check_share(self, share: int, counts: Mapping[int, int], least: str = "") -> None:
         """Every class must have an image."""
         for label, count in counts.items():
             if count < 1:
                 raise TooFewBytes(
                     f"a budget of {self.budget} leaves {share:,} bytes a class, too few for one image of class "
-                    f"{label} in store {self.store!r}; raise it, or choose a store that takes less"
+                    f"{label} in store {self.store!r}{least}; raise it, or choose a store that takes less"
                 )
 
     def add(
@@ -376,7 +410,9 @@ class ReplayMemory:
         task_labels: dict[int, int] | None = None,
         keys: dict[int, str] | None = None,
         record: Sequence[dict[str, Any]] = (),
-        decoding: str = "none",
+        decoding: str | Mapping[int, str] = "none",
+        replaced: Collection[int] = (),
+        fewer: Collection[int] = (),
     ) -> None:
         """Add new classes; shrink the old ones to their quota (their first stored images stay).
 
@@ -387,18 +423,22 @@ class ReplayMemory:
             task_labels: task label of every class, 0 where absent.
             keys: hash of every class's real images.
             record: rows of the condenser's record.
-            decoding: name of the decoder that makes images to train on of these (:mod:`clreplay.memory.decoders`).
+            decoding: name of the decoder that makes images to train on of these (:mod:`clreplay.memory.decoders`), of
+                all or by class.
+            replaced: classes that are in memory and whose images these take the place of.
+            fewer: classes that may bring fewer images than their quota.
 
         Raises:
             ValueError: a number of images is not the quota or none fits, images are not finite, of another shape than
                 those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
-        self._check_new(list(images))
+        labels = self._with(list(images), replaced)
         if self.quality == AUTO and all(new.dtype == torch.uint8 for new in images.values()):
             # Nobody asked how many images: those that are here are all.
             smallest = min(images.values(), key=len)
-            self.settle_quality(smallest, len(smallest), len(self.slots) + len(images))
-        quotas = None if self.budget.in_bytes else self.quotas_with(list(images))
+            self.settle_quality(smallest, len(smallest), len(labels))
+        quotas = None if self.budget.in_bytes else self.quotas_with(list(images), replaced)
+        decodings = dict.fromkeys(images, decoding) if isinstance(decoding, str) else decoding
         shapes = [slot.shape for slot in self.slots.values()] or [_shape(next(iter(images.values())))]
         for label, new in images.items():
             if tuple(new.shape[1:]) != shapes[0]:
@@ -406,19 +446,24 @@ class ReplayMemory:
                     f"class {label} brings images of shape {tuple(new.shape[1:])}, the memory holds "
                     f"{shapes[0]}; use another memory"
                 )
-            if quotas is not None and len(new) != quotas[label]:
+            least = 1 if label in fewer else (quotas or {}).get(label, 0)
+            if quotas is not None and not least <= len(new) <= quotas[label]:
                 raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
             if new.dtype != torch.uint8 and not torch.isfinite(new).all():
                 raise ValueError(f"class {label} brings images with NaN or infinity; lower lr_img")
-            decoder(decoding)(new[:1].to(torch.float32))  # an unknown or unsuitable decoder must fail before any change
+            decoder(decodings[label])(
+                new[:1].to(torch.float32)
+            )  # an unknown or unsuitable decoder must fail before any change
         described = {label: ((task_labels or {}).get(label, 0), (keys or {}).get(label, "")) for label in images}
         if quotas is not None:
-            arriving = {label: self._slot(new, *described[label], decoding) for label, new in images.items()}
+            arriving = {label: self._slot(new, *described[label], decodings[label]) for label, new in images.items()}
             shrunk = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
         else:
-            seen = len(self.slots) + len(images)
-            shares = self.budget.shares_ahead(seen, len(images), self.total_classes)
-            arriving = {label: self._slot(new, *described[label], decoding, shares) for label, new in images.items()}
+            new_ones = len(labels) - len(self.slots)
+            shares = self.budget.shares_ahead(len(labels), max(1, new_ones), self.total_classes)
+            arriving = {
+                label: self._slot(new, *described[label], decodings[label], shares) for label, new in images.items()
+            }
             shrunk = {label: slot.within(shares[0]) for label, slot in self.slots.items()}
             self._check_share(shares[0], {label: len(slot) for label, slot in {**shrunk, **arriving}.items()})
         self.slots = {**shrunk, **arriving}

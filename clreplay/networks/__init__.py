@@ -2,6 +2,7 @@
 
 from clreplay.networks.alexcifarnet import AlexCifarNet
 from clreplay.networks.alexnet import AlexNet
+from clreplay.networks.any_module import register_module
 from clreplay.networks.base import Network
 from clreplay.networks.convnet import ConvNet
 from clreplay.networks.lenet import LeNet
@@ -24,6 +25,7 @@ __all__ = [
     "VGG11",
     "build_network",
     "network_names",
+    "register_module",
     "register_network",
     "reinitialize",
     "search_space",

@@ -46,6 +46,8 @@ class Network(nn.Module):
         ValueError: one of them is less than 1.
     """
 
+    TRACED = True
+    """Whether a change of its code would be noticed, so that what it makes may be kept for other runs."""
     NORMS: tuple[str, ...] = ()
     """What the option ``norm`` may be; empty for networks that have no such option."""
     embedding_size: int

@@ -54,6 +54,11 @@ class NetworkSettings:
         defaults = {option: NetworkSettings.__dataclass_fields__[option].default for option in _OPTIONS}
         return {option: getattr(self, option) for option in _OPTIONS if getattr(self, option) != defaults[option]}
 
+    @property
+    def network_is_traced(self) -> bool:
+        """Whether a change of the network's code would be noticed."""
+        return find_network(self.network).network.TRACED
+
     def summary(self) -> str:
         """The network in words: its name, and its width where that is an option."""
         entry = find_network(self.network)

@@ -209,7 +209,14 @@ def _keep(dataset: Any, contents: Contents) -> None:
     _read[id(dataset)] = contents
 
 
-def arriving(contents: Contents, seen: list[int], unfinished: list[int], keys: dict[int, str], own: bool) -> list[int]:
+def arriving(
+    contents: Contents,
+    seen: list[int],
+    unfinished: list[int],
+    keys: dict[int, str],
+    own: bool,
+    returning: str = "refuse",
+) -> list[int]:
     """The classes to take in; a strategy may carry along those of earlier experiences, unchanged.
 
     Args:
@@ -218,12 +225,13 @@ def arriving(contents: Contents, seen: list[int], unfinished: list[int], keys: d
         unfinished: those of them whose training has not ended: it may be repeated.
         keys: hashes of the images that the classes seen came with; empty texts where nobody read them.
         own: whether these are the experience's own data; nothing is carried along then.
+        returning: what becomes of classes that come again (:data:`clreplay.condensation.intake.RETURNING`).
 
     Raises:
-        ValueError: a class comes a second time.
+        ValueError: a class comes a second time and may not.
     """
     again = [label for label in contents.classes if label in seen]
-    if not again or contents.classes == unfinished:
+    if not again or contents.classes == unfinished or (own and returning != "refuse"):
         return contents.classes
     if not own:
         fresh = any(label not in seen for label in contents.classes)
@@ -235,9 +243,36 @@ def arriving(contents: Contents, seen: list[int], unfinished: list[int], keys: d
         again = changed or again
     raise ValueError(
         f"classes {again} have come in an earlier experience; a class may arrive in one experience only: "
-        "merge the experiences, or number classes apart (class_ids_from_zero_in_each_exp=False). To train longer "
+        "merge the experiences, say what becomes of it (returning='condense' or 'keep'), or number classes apart "
+        "(class_ids_from_zero_in_each_exp=False). To train longer "
         "raise train_epochs; for another strategy make a new plugin (memory=plugin.memory spares condensing again)"
     )
+
+
+def to_be_made(
+    memory: ReplayMemory, contents: Contents, classes: list[int], before: dict[int, str | None]
+) -> tuple[list[int], list[int]]:
+    """Those of the classes that are not in memory, or came before with other images, and the latter among them.
+
+    The very same images say nothing new: nothing is made of them again.
+
+    Args:
+        memory: of earlier experiences, or given.
+        contents: of what the strategy would train on.
+        classes: of them, those that are to be in memory.
+        before: hashes of the images that classes of earlier experiences came with, where these may come again.
+
+    Raises:
+        ValueError: a memory that was given is of other data, or of some of the classes only.
+    """
+    again = [label for label in classes if label in before and not before[label] == contents.keys[label] != ""]
+    missing = [label for label in classes if label not in memory.slots or label in again]
+    if missing and len(missing) < len(classes) and not set(classes) & set(before):
+        raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
+    if not missing:
+        check_shape(memory, contents.sample.shape)
+        check_given(memory, contents)
+    return missing, again
 
 
 def check_shape(memory: ReplayMemory, shape: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -109,7 +109,11 @@ def check_batches(
 
 
 def expected_images(
-    memory: ReplayMemory, configured: ConfiguredMethod, classes: list[int], missing: list[int]
+    memory: ReplayMemory,
+    configured: ConfiguredMethod,
+    classes: list[int],
+    missing: list[int],
+    again: Sequence[int] = (),
 ) -> int | None:
     """How many images there will be to train on; None where that is known only once they are made.
 
@@ -117,7 +121,8 @@ def expected_images(
         memory: under its budget.
         configured: the method that will make the missing ones.
         classes: to train on.
-        missing: those of them that are not in memory yet.
+        missing: those of them that are not in memory yet, or will be made again.
+        again: the latter.
 
     Raises:
         ValueError: the budget is too small for so many classes.
@@ -127,7 +132,7 @@ def expected_images(
         return sum(memory.slots[label].decoded for label in classes)
     if memory.budget.in_bytes or decoding is None:
         return None
-    quotas, each = memory.quotas_with(missing), decoder(decoding).images_each
+    quotas, each = memory.quotas_with(missing, again), decoder(decoding).images_each
     return sum(
         each * quotas[label] if label in missing else memory.slots[label].first(quotas[label]).decoded
         for label in classes

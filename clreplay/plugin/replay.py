@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clreplay.condensation import Condenser, ConfiguredMethod, RealImages, condense_experience
 from clreplay.condensation.engine.finished_file import forget_finished
-from clreplay.condensation.experience import checked_counts
+from clreplay.condensation.intake import check_returning, plan_intake
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
@@ -27,16 +27,7 @@ from clreplay.networks.redraw import check_redrawable, frozen_parameters
 from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, own_loader
 from clreplay.plugin.batch_norm import moving_norms, retake_statistics
 from clreplay.plugin.company import NO_LAST_WEIGHTS, SHARED_AHEAD, Notices, check_company, classes_ahead, holders
-from clreplay.plugin.contents import (
-    Arrival,
-    arriving,
-    check_given,
-    check_shape,
-    declared_images,
-    is_own,
-    look,
-    part_of,
-)
+from clreplay.plugin.contents import Arrival, arriving, declared_images, is_own, look, part_of, to_be_made
 from clreplay.plugin.model_checks import check_batches, check_model, check_trainable, expected_images
 from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
@@ -67,6 +58,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
     restarts the schedulers, and lets the strategy train on the memory alone (the GDumb principle; the DDM paper's
     section 4.3). List it before other plugins that look at the weights when an experience begins.
 
+    A class with fewer images than its share is kept whole, which is said.
+
     What cannot work is refused before anything is condensed: strategies and plugins that keep images of their own,
     and models that cannot take the images or have too few outputs. Parameters with ``requires_grad=False`` keep their
     values (and a module that has no others its statistics), and optimizer settings are those with which the optimizer
@@ -87,6 +80,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             what the paper's would take. Settings that are given go before those of a preset.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
+        returning: what becomes of classes that come again: ``refuse`` (an error before any work), ``condense`` (made
+            anew of what is stored and what comes, each by the number of real images behind it) or ``keep`` (what is
+            stored stays, and it is said that new images are left out).
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
             image. ``auto`` is the paper's evaluation, which does not mirror digits; None turns it off.
         dataset: name of the data (``cifar10``, ``mnist``, ...), for a recipe's settings for some data sets and for
@@ -149,6 +145,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         preset: str | None = None,
         seed: int = 0,
         training_seed: int | None = None,
+        returning: str = "refuse",
         augment: str | None = "auto",
         dataset: str | None = None,
         reinitialize: Callable[[nn.Module], None] | None = None,
@@ -174,7 +171,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             condenser.check_keywords(settings, CondensedReplayPlugin.__init__)
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
-        self.rehearsal = rehearsal_of(mode, memory_share)
+        self.rehearsal, self.returning = rehearsal_of(mode, memory_share), check_returning(returning)
         self.memory = memory = given_memory(memory, budget, store, quality, pixels)
         if class_names is not None:
             self.memory.name_classes(class_names)
@@ -315,17 +312,13 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         """The classes that arrive, once everything has been checked that can be."""
         own = is_own(strategy)
         contents, real = look(strategy, self.memory, own, self.real_images is not None)
-        classes = arriving(contents, self.seen, self.unfinished, self.keys, own)
-        missing = [label for label in classes if label not in self.memory.slots]
-        if missing and len(missing) < len(classes):
-            raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
-        if not missing:
-            check_shape(self.memory, contents.sample.shape)
-            check_given(self.memory, contents)
+        classes = arriving(contents, self.seen, self.unfinished, self.keys, own, self.returning)
+        before = {} if self.returning == "refuse" or not own else {label: self.keys.get(label) for label in self.seen}
+        missing, again = to_be_made(self.memory, contents, classes, before)
         check_model(strategy, avalanche_forward, contents)
         served = list(dict.fromkeys([*self.seen, *classes]))
         self.notices.warn(SHARED_AHEAD, classes_ahead(self.memory, served))
-        count = expected_images(self.memory, self.configured, served, missing)
+        count = expected_images(self.memory, self.configured, served, missing, again)
         if self.rehearsal is not None:
             self.rehearsal.check(strategy, contents, classes)
         elif count is not None:
@@ -334,7 +327,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             real = declared_images(self.real_images, strategy.experience, self.memory, classes)
         arrival = Arrival(contents, classes, part_of(real, classes) if missing else None)
         if self.rehearsal is not None and arrival.real is not None:  # otherwise condensing checks it at once
-            checked_counts(self.memory, arrival.real, self.configured, self._who(strategy))
+            how = (self._who(strategy), self.returning, True, contents.tasks)
+            plan_intake(self.memory, arrival.real, self.configured, *how)
         return arrival
 
     def _take_in(self, strategy: Any) -> None:
@@ -374,6 +368,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
                     keep=None if self.keep is None else self.keep(self.experiences),
                     cache=self.cache,
                     who=self._who(strategy),
+                    returning=self.returning,
+                    keep_whole=True,
                 )
         except BaseException:
             if not self.memory.slots:

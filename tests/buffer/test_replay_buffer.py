@@ -76,6 +76,26 @@ def test_no_images_are_no_error(pixels):
     assert buffer.consolidate() == 0.0
 
 
+def test_classes_come_back_as_it_is_said(pixels, caplog):
+    images, labels = pixels(2)
+    stands = {}
+    for returning in ("condense", "keep"):
+        buffer = fill(ReplayBuffer("random", 4, returning=returning, device="cpu"), images, labels, [0, 1])
+        fill(buffer, 255 - images, labels, [1])
+        stands[returning] = buffer.memory.info["stands_for"]
+        assert buffer.classes == [0, 1] and len(buffer) == 8
+    assert stands == {"condense": {"0": 12, "1": 24}, "keep": {"0": 12, "1": 12}}
+    assert "classes 1 came back: what is stored of them stays" in caplog.text
+    refusing = fill(ReplayBuffer("random", 4, returning="refuse", device="cpu"), images, labels, [0, 1])
+    with pytest.raises(ValueError, match=r"classes \[0, 1\] are in memory already, and returning='refuse'"):
+        refusing.observe(images, labels)
+
+
+def test_a_class_smaller_than_its_share_is_kept_whole(pixels):
+    buffer = fill(ReplayBuffer("random", 5, device="cpu"), *pixels(2, [12, 3]), [0, 1])
+    assert [len(buffer.memory.slots[label]) for label in (0, 1)] == [5, 3]
+
+
 # ---------------------------------------------------------------- batches
 
 

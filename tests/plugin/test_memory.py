@@ -467,13 +467,66 @@ def test_images_that_no_memory_can_hold_are_refused(make, message):
     refused(strategy(random_replay()), plain_benchmark(evaluation=make()).train_stream[0], message)
 
 
-def test_a_class_smaller_than_its_quota_is_refused():
-    stream = plain_benchmark(toy_pixels(4, [5, 5, 5, 2])).train_stream
-    trained = strategy(random_replay(3))
-    refused_first = strategy(random_replay(6))
-    refused(refused_first, stream[0], "class 0 has 5 images, fewer than the 6 asked; lower images_per_class")
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_a_class_smaller_than_its_quota_is_kept_whole(replay, caplog):
+    images, labels = toy_pixels(4, [5, 5, 5, 2])
+    plugin = replay(3)
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        run(plain_benchmark((images, labels)), plugin)
+    assert [len(plugin.memory.slots[label]) for label in range(4)] == [3, 3, 3, 2]
+    real = {one.numpy().tobytes() for one in images[labels == 3]}
+    assert {one.numpy().tobytes() for one in plugin.memory.slots[3].codes} == real
+    said = [r.getMessage() for r in caplog.records if "whole" in r.getMessage()]
+    assert said == ["classes 3 have fewer images than their share and are kept whole"]
+
+
+def two_kinds(each=10):
+    """The same two classes twice, with other images the second time, beside a new one."""
+    images, labels = toy_pixels(3, each)
+    first = labels < 2
+    return one_per_dataset((images[first], labels[first]), (255 - images, labels))
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+@pytest.mark.parametrize("mode", ["retrain", "rehearse"])
+def test_classes_that_come_back_are_made_of_both(replay, mode):
+    spy, plugin = Spy(), replay(4, returning="condense", mode=mode)
+    run(two_kinds(), plugin, spy)
+    memory = plugin.memory
+    assert memory.classes == [0, 1, 2] == plugin.seen and len(memory) == 12
+    assert memory.info["stands_for"] == {"0": 20, "1": 20, "2": 10}
+    if replay is random_replay:  # two of the first kind and two of the second
+        images, labels = toy_pixels(3)
+        for label in (0, 1):
+            codes = memory.slots[label].codes
+            first = [bool((images[labels == label] == code).flatten(1).all(1).any()) for code in codes]
+            assert first.count(True) == 2
+
+
+def test_classes_that_come_back_may_stay_as_they_are(caplog):
+    plugin, stream = random_replay(returning="keep"), two_kinds().train_stream
+    trained = strategy(plugin)
     trained.train(stream[0])
-    refused(trained, stream[1], "class 3 has 2 images, fewer than the 3 asked")
+    before = {label: plugin.memory.slots[label].codes for label in (0, 1)}
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        trained.train(stream[1])
+    assert all(torch.equal(plugin.memory.slots[label].codes, codes) for label, codes in before.items())
+    assert plugin.memory.classes == [0, 1, 2]
+    assert "classes 0, 1 came back: what is stored of them stays and the new images are left out" in caplog.text
+
+
+def test_the_same_experience_again_says_nothing_new():
+    plugin, stream = random_replay(returning="condense"), plain_benchmark().train_stream
+    trained = strategy(plugin)
+    trained.train(stream[0])
+    before = memory_bytes(plugin.memory)
+    trained.train(stream[0])
+    assert memory_bytes(plugin.memory) == before
+
+
+def test_an_unknown_way_with_returning_classes_is_refused():
+    with pytest.raises(ValueError, match="returning must be one of refuse, condense, keep, got 'merge'"):
+        random_replay(returning="merge")
 
 
 def test_a_condenser_that_fails_costs_nothing():

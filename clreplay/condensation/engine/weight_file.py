@@ -48,16 +48,18 @@ class WeightFile:
         real: the experience; its classes, in order, and their images are part of the address.
         device: its kind is, too, and the version of PyTorch.
         parts: all else that decides the weights, as JSON knows it.
+        traced: whether ``parts`` tell the network's code; otherwise nothing is found and nothing is kept.
     """
 
-    def __init__(self, real: RealImages, device: torch.device, parts: Sequence[Any]) -> None:
+    def __init__(self, real: RealImages, device: torch.device, parts: Sequence[Any], traced: bool = True) -> None:
+        self.traced = traced
         classes = [[real.keys[label], real.count(label)] for label in real.classes]
         name = content_address(ARITHMETIC, classes, torch.device(device).type, *parts)
         self.path = user_cache() / "weights" / f"{name}.safetensors"
 
     def load(self, parameters: int) -> Saved | None:
         """What is there; None if nothing is, or nothing that fits so many parameters."""
-        if not self.path.is_file():
+        if not self.traced or not self.path.is_file():
             return None
         try:
             tensors, about = read_tensors(self.path, ("epoch", "seconds"))
@@ -80,6 +82,8 @@ class WeightFile:
 
     def save(self, content: Saved) -> None:
         """Write all of it, or leave what is there."""
+        if not self.traced:
+            return
         tensors = {"weights": content.weights.cpu()}
         if content.current is not None and content.momentum is not None:
             tensors |= {"current": content.current.cpu(), "momentum": content.momentum.cpu()}

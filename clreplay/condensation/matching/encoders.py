@@ -251,7 +251,8 @@ class TrainedNetworks:
         return found
 
     def _file(self, how: CutMixSettings, index: int, device: torch.device) -> WeightFile:
-        return WeightFile(self.real, device, ["encoder", asdict(how), self.settings.encoders, self.seed, index])
+        parts = ["encoder", asdict(how), self.settings.encoders, self.seed, index]
+        return WeightFile(self.real, device, parts, how.network_is_traced)
 
     def _one_epoch(
         self, network: Network, optimizer: torch.optim.SGD, how: CutMixSettings, key: tuple[int | str, ...]

@@ -124,7 +124,7 @@ def trained_on(
         network.fuse()
     parameters = list(network.parameters())
     trained = {one.name: getattr(settings, one.name) for one in fields(DataTrainingSettings)}
-    file = WeightFile(real, device, ["features", purpose, trained, seed])
+    file = WeightFile(real, device, ["features", purpose, trained, seed], settings.network_is_traced)
     size = sum(parameter.numel() for parameter in parameters)
     if watch is None and (saved := file.load(size)) is not None and saved.buffers.keys() == _buffers(network).keys():
         vector_to_parameters(saved.weights[0].to(device), parameters)
