@@ -159,13 +159,13 @@ def as_tensor(images: Any) -> Tensor:
     if isinstance(images, (list, tuple)) and len(images) and isinstance(images[0], Tensor):
         raise ValueError(f"images must be one tensor (n, c, h, w), got a {type(images).__name__}; torch.stack them")
     try:
-        images = torch.as_tensor(images)
+        found = torch.as_tensor(images)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"images must be a tensor or an array (n, c, h, w), got {type(images).__name__} ({error}); convert them, "
             "such as with torch.stack([pil_to_tensor(image) for image in images])"
         ) from error
-    return images.clone() if images.is_inference() else images  # gradients flow through no other kind
+    return found.clone() if found.is_inference() else found  # gradients flow through no other kind
 
 
 def as_pixel_codes(images: Tensor, wanted: Normalization | str | None) -> tuple[Tensor, Normalization | None]:

@@ -59,7 +59,7 @@ def planned_search(
     for what, ours, theirs in (("condensed", proxies, papers[0]), ("all real", reals, papers[1])):
         reduced += differences(f"training on {what} images", ours[0].settings, theirs[0].settings)
 
-    def trained(spec, training) -> PlannedNetworks:
+    def trained(spec: Any, training: Any) -> PlannedNetworks:
         title = f"{recipe.label if recipe and spec else 'all real images'}, {_described(training.settings)}"
         # A network without normalisation may diverge: that is what is to be known of it, and no reason to know nothing.
         return PlannedNetworks(grid, cell.dataset, spec, training, ((0, 0),), title, may_diverge=True)
@@ -93,7 +93,8 @@ def selected(proxy: Sequence[float], real: Sequence[float]) -> float:
 
 def ranking(proxy: Sequence[float]) -> list[int]:
     """Architectures by falling accuracy; ties in their order."""
-    return np.argsort(-np.asarray(proxy, dtype=float), kind="stable").tolist()
+    order: list[int] = np.argsort(-np.asarray(proxy, dtype=float), kind="stable").tolist()
+    return order
 
 
 def correlation(proxy: Sequence[float], real: Sequence[float], top: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,9 +121,9 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--device must be auto, cpu or cuda on a cluster, which chooses GPUs, got {options.device!r}")
     with connected(options.cluster), signals_as_ctrl_c(over=True):  # Ray has a handler of its own
         device = options.device if options.device != "auto" else "cuda" if has_gpus() else "cpu"
-        reporter, executor = Reporter(), RayExecutor(device, options.jobs)
-        reporter.line(f"Ray cluster: {executor.share.summary()}")
-        return _tables(options, device, executor, reporter)
+        reporter, cluster = Reporter(), RayExecutor(device, options.jobs)
+        reporter.line(f"Ray cluster: {cluster.share.summary()}")
+        return _tables(options, device, cluster, reporter)
 
 
 def _tables(options: argparse.Namespace, device: str, executor: Any, reporter: Any) -> int:
@@ -205,7 +205,7 @@ def _table(
 
 
 @contextmanager
-def _progress(reporter: Any, unit: Any):
+def _progress(reporter: Any, unit: Any) -> Iterator[Any]:
     with reporter.task(unit.summary()) as task:
         yield task
 

@@ -86,7 +86,8 @@ class RayExecutor:
         """The outcome of every task; when it ends early, what is running is cancelled and saves itself."""
         import ray
 
-        tasks, running, shared = iter(tasks), {}, _SharedImages()
+        running: dict[Any, Task] = {}
+        tasks, shared = iter(tasks), _SharedImages()
         blocked: list[Task] = []
         patient_until = None
         try:
@@ -126,7 +127,8 @@ class _SharedImages:
     """The condensed set that tasks train on, put into the cluster's memory once instead of with every task."""
 
     def __init__(self) -> None:
-        self._key, self._reference = None, None
+        self._key: str | None = None
+        self._reference: Any = None
 
     def reference(self, task: Task) -> Any:
         import ray
@@ -172,7 +174,8 @@ def _outcome(reference: Any, task: Task) -> Outcome:
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        return replace(ray.get(reference), unit=task.unit)
+        outcome: Outcome = ray.get(reference)
+        return replace(outcome, unit=task.unit)
     except RayTaskError as error:  # what :func:`attempt` lets through
         lines = str(error.cause).splitlines() or [type(error.cause).__name__]
         return Outcome(task.unit, None, f"{type(error.cause).__name__}: {lines[0]}"[:500])
@@ -222,7 +225,7 @@ def _connection(address: str, local: bool) -> Iterator[None]:
     except ImportError as error:
         raise ClusterError(f"--cluster needs Ray ({error}); pip install 'clreplay[cluster]'") from error
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **_dashboard(local))
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **_dashboard(local))
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         cure = "start one with 'ray start --head', or give --cluster local or --jobs" if address == "auto" else ""

@@ -35,7 +35,8 @@ class Loaded:
     @cached_property
     def classes(self) -> list[int]:
         """Labels of the training images, sorted."""
-        return torch.unique(self.set.train.labels).tolist()
+        labels: list[int] = torch.unique(self.set.train.labels).tolist()
+        return labels
 
     def of_classes(self, labels: Collection[int]) -> RealImages:
         """The training images of some classes; if not of all, they are copied and hashed alone."""

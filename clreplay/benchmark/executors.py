@@ -182,7 +182,8 @@ def _noted(tasks: Iterator[Task], running: dict[int, Task]) -> Iterator[tuple[in
 def _process_deaths() -> type[BaseException]:
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    return BrokenProcessPool
+    found: type[BaseException] = BrokenProcessPool
+    return found
 
 
 def _free_gpu() -> None:

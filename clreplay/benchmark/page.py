@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from clreplay.benchmark.cells import SEARCH, Cell, published_cells, select
 from clreplay.benchmark.plan import plan
@@ -112,7 +113,8 @@ class Page:
         if missing:
             # A changed setting may belong to a memory that only the requested cells have.
             mine = [one.cell for one in self.planned] if self.grid.overrides else []
-            for one in plan(replace(self.grid, **changes), [*mine, *missing]):
+            different: dict[str, Any] = dict(changes)
+            for one in plan(replace(self.grid, **different), [*mine, *missing]):
                 self._plans[key, one.cell] = one
         return [one for one in (self._plans[key, cell] for cell in cells) if not one.problem]
 

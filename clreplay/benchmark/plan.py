@@ -16,7 +16,8 @@ from clreplay.benchmark.sets import SetSpec, differences, sets_of
 from clreplay.data import DATASETS
 from clreplay.networks import search_space
 from clreplay.recipes.overrides import split_overrides
-from clreplay.recipes.recipe import Recipe, RecipeError, load_recipe
+from clreplay.recipes.recipe import Recipe, load_recipe
+from clreplay.recipes.typed_settings import RecipeError
 
 
 def plan(grid: TableRequest, cells: Sequence[Cell] | None = None) -> list[PlannedCell]:

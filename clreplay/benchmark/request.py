@@ -17,7 +17,8 @@ from clreplay.data import held_out_name
 from clreplay.memory.kept import Kept
 from clreplay.memory.stores import AUTO
 from clreplay.networks import search_space
-from clreplay.recipes.recipe import PRESETS, RecipeError
+from clreplay.recipes.content import PRESETS
+from clreplay.recipes.typed_settings import RecipeError
 from clreplay.runtime.checks import check_counts
 
 
@@ -94,7 +95,8 @@ def _of_table(request: CellFilter, known: Sequence[str]) -> tuple[CellFilter | N
         absent += [name for name in wanted if name not in printed_here]
         if wanted and not printed_here:
             return None, absent
-        chosen = replace(chosen, **{kind: printed_here})
+        change: dict[str, Any] = {kind: printed_here}
+        chosen = replace(chosen, **change)
         cells = select(chosen.table, chosen.datasets, (), chosen.methods, known_datasets=known)
     return chosen, absent
 

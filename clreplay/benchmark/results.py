@@ -94,7 +94,12 @@ def _line(planned: PlannedCell, contents: Contents, all_draws: bool) -> TableRow
         return TableRow(planned.cell, **common)
     ours, spread = _mean([row.accuracy for row in rows])
     held_out, held_out_spread = _mean([row.held_out for row in rows if row.held_out is not None])
-    measured = {"ours": ours, "spread": spread, "held_out": held_out, "held_out_spread": held_out_spread}
+    measured: dict[str, Any] = {
+        "ours": ours,
+        "spread": spread,
+        "held_out": held_out,
+        "held_out_spread": held_out_spread,
+    }
     return TableRow(planned.cell, **measured, **common)
 
 
@@ -115,7 +120,8 @@ def _search_lines(planned: PlannedCell, contents: Contents) -> list[TableRow]:
         variant = cell.variant if top is None else (*cell.variant, ("top", top))
         changes: dict[str, Any] = {"variant": variant}
         if common["state"] == MEASURED:  # a ranking of some would be another number
-            changes["ours"] = _metric(cell.metric, proxy, real, _sets(both, planned, contents), top)
+            first, second = ([row for row in rows if row is not None] for rows in (proxy, real))  # all of them
+            changes["ours"] = _metric(cell.metric, first, second, _sets(both, planned, contents), top)
             if changes["ours"] is None:
                 changes["reason"] = f"no correlation over {how_many(top or 'all', len(proxy))} of {len(proxy)}"
         lines.append(TableRow(cell, **{**common, **changes}))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,8 @@ from clreplay.benchmark.results import TableRow, lines_of
 from clreplay.benchmark.sets import Place
 from clreplay.benchmark.shards import even_parts, shards_of
 from clreplay.benchmark.store import OtherDataError, Store
-from clreplay.benchmark.units import NetworksUnit, Unit
+from clreplay.benchmark.units import NetworksUnit, SetUnit, Unit
+from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.runtime.progress import Reporter
 
 STAGES = {
@@ -65,6 +67,7 @@ class BenchmarkRun:
 
     def run(self) -> Iterator[list[TableRow]]:
         """Measure block after block; yields the table's rows of each when all of its units were tried."""
+        self._forget_stored()
         for block in self._blocks():
             for stage in STAGES:
                 self._stage(block, stage)
@@ -93,11 +96,11 @@ class BenchmarkRun:
         for planned in block:
             for unit in getattr(planned, stage)(contents, self.device_type):
                 found.setdefault(unit.keys, unit)
-        units = list(found.values())
+        units: Sequence[Unit] = list(found.values())
         if stage == "set_units":
-            units = shards_of(units, self.executor.jobs, self.shards)
+            units = shards_of([one for one in units if isinstance(one, SetUnit)], self.executor.jobs, self.shards)
         elif stage == "network_units":
-            units = _spread(units, self.executor.jobs)
+            units = _spread([one for one in units if isinstance(one, NetworksUnit)], self.executor.jobs)
         # One job shows the progress of its unit; for several jobs the finished units are counted.
         several = self.executor.jobs > 1 and len(units) > 1
         with self.reporter.task(STAGES[stage]) if several else nullcontext() as tell:
@@ -112,6 +115,21 @@ class BenchmarkRun:
             if (left := unit.left(self.store)) is not None:
                 yield Task(left, self.place, None if left.needs is None else self.store.images(left.needs))
 
+    def _forget(self, unit: Unit) -> None:
+        """Remove what is kept of a finished condensation: it is in the store."""
+        if self.place.work is not None:
+            with suppress(OSError):  # it only takes room
+                forget_finished(Path(self.place.work) / f"{unit.name}.progress")
+
+    def _forget_stored(self) -> None:
+        """The same of processes that were killed just after they had stored what they finished."""
+        if self.place.work is None:
+            return
+        for path in Path(self.place.work).glob("*.progress.finished"):
+            if self.store.has([path.name.split(".")[0].split("-")[0]]):  # a part of a set is named after it
+                with suppress(OSError):
+                    path.unlink()
+
     def _take(self, outcome: Outcome) -> None:
         unit = outcome.unit
         if outcome.elsewhere:
@@ -121,6 +139,7 @@ class BenchmarkRun:
         if outcome.finished is not None:
             try:
                 self.store.add(outcome.finished)
+                self._forget(unit)
                 self.tally.finished += 1
                 return
             except OtherDataError as error:  # a file that cannot be written ends the run: the rest is lost too

@@ -64,7 +64,12 @@ def _untouched_lines(lines: Sequence[TableRow]) -> list[str]:
     for (dataset, networks), some in groups.items():
         methods = ", ".join(dict.fromkeys(line.cell.called for line in some))
         counts = {line.cell.images_per_class for line in some}
-        numbers = ", ".join([*map(str, sorted(counts - {None})), *(["all real images"] if None in counts else [])])
+        numbers = ", ".join(
+            [
+                *map(str, sorted(count for count in counts if count is not None)),
+                *(["all real images"] if None in counts else []),
+            ]
+        )
         texts.append(
             f"  {0:>5} of {sum(line.wanted for line in some):<5}{counted(len(some), 'cell')} on {dataset}, {networks}: "
             f"not measured: {methods}; IPC {numbers}"
@@ -103,8 +108,8 @@ def _mean_seconds(contents: Contents) -> dict[tuple[Any, ...], float]:
     found: dict[tuple[Any, ...], list[float]] = {}
     for row in contents.sets.values():
         found.setdefault(("set", row.condensed), []).append(row.seconds)
-    for row in contents.networks.values():
-        on = contents.sets.get(row.condensed_set) if row.condensed_set else None
-        like = ("network", row.dataset, row.training, None if on is None else on.images_per_class)
-        found.setdefault(like, []).append(row.origin.seconds)
+    for network in contents.networks.values():
+        on = contents.sets.get(network.condensed_set) if network.condensed_set else None
+        like = ("network", network.dataset, network.training, None if on is None else on.images_per_class)
+        found.setdefault(like, []).append(network.origin.seconds)
     return {like: sum(seconds) / len(seconds) for like, seconds in found.items()}

@@ -67,9 +67,10 @@ class Store:
 
     def _read(self) -> Contents:
         contents, checksums = Contents(), dict(self._checksums())
-        for *row, devices, commits, executions in self._select(_SETS):
-            devices, commits, executions = (sorted(json.loads(texts)) for texts in (devices, commits, executions))
-            contents.sets[row[0]] = SetRow(*row, tuple(devices), tuple(commits), tuple(map(json.loads, executions)))
+        for found in self._select(_SETS):
+            devices, commits, executions = (sorted(json.loads(texts)) for texts in found[8:])
+            values: list[Any] = [*found[:8], tuple(devices), tuple(commits), tuple(map(json.loads, executions))]
+            contents.sets[found[0]] = SetRow(*values)
         for row in self._select(_NETWORKS):
             if (known := checksums.get(row[0])) is not None and known != _checksum(row):
                 raise StoreError(
@@ -77,9 +78,9 @@ class Store:
                     "copy, or have the network measured again: delete its row from the table networks"
                 )
             checksums.pop(row[0], None)
-            *common, set_number, number, accuracy, held_out, diverged, images = row[:12]
-            result = (accuracy, held_out, bool(diverged), images)
-            contents.networks[row[0]] = NetworkRow(*common, (set_number, number), *result, Origin(*row[12:]))
+            set_number, number, accuracy, held_out, diverged, images = row[6:12]
+            values = [*row[:6], (set_number, number), accuracy, held_out, bool(diverged), images, Origin(*row[12:])]
+            contents.networks[row[0]] = NetworkRow(*values)
         for execution, device, chosen in self._select("SELECT * FROM choices"):
             contents.choices[execution, device] = json.loads(chosen)
         for key, reason, attempts in self._select("SELECT key, reason, attempts FROM failures"):
@@ -167,7 +168,8 @@ class Store:
                 f"--show must be a hash that a table prints, got {name!r}, which is the beginning of "
                 f"{len(found) or 'none'} in {self.path}"
             )
-        return json.loads(found[0][0])
+        settings: dict[str, Any] = json.loads(found[0][0])
+        return settings
 
     def merge(self, other: str | Path) -> int:
         """Add all that another store holds; what both hold stays as it is here.
@@ -196,7 +198,7 @@ class Store:
         with writing(self.path, attached=other) as connection:
             for dataset in connection.execute("SELECT name, fingerprint, classes FROM other.datasets").fetchall():
                 _check_data(connection, dataset, self.path)
-            before = connection.execute(count).fetchone()[0]
+            before: int = connection.execute(count).fetchone()[0]
             if connection.execute(_HAS_CHECKSUMS.format("other.")).fetchone():
                 connection.execute(
                     "INSERT OR IGNORE INTO main.checksums SELECT * FROM other.checksums "
@@ -205,7 +207,8 @@ class Store:
             for table in ("settings", "sets", "images", "networks", "choices", "failures"):
                 connection.execute(f"INSERT OR IGNORE INTO main.{table} SELECT * FROM other.{table}")
             connection.execute(f"DELETE FROM failures WHERE key IN ({_FINISHED})")
-            return connection.execute(count).fetchone()[0] - before
+            after: int = connection.execute(count).fetchone()[0]
+            return after - before
 
     def _checksums(self) -> list[tuple[str, str]]:
         """Of networks, by key; stores of before have none."""

@@ -52,7 +52,11 @@ class Unit:
 
     kind: ClassVar[str]
     needs: str | None
-    identities: dict[str, dict[str, Any]]
+
+    @property
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """See the class."""
+        raise NotImplementedError
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -269,11 +273,13 @@ class NetworksUnit(Unit):
                 self.stored_as,
                 self.seed,
                 draw,
-                *result,
+                accuracy,
+                held_out,
+                diverged,
                 len(x),
                 where,
             )
-            for key, draw, (*result, where) in zip(self.keys, self.draws, measured)
+            for key, draw, (accuracy, held_out, diverged, where) in zip(self.keys, self.draws, measured)
         ]
         return data.finished(networks=rows, settings={self.training_key: self.learner})
 

@@ -168,7 +168,7 @@ def _origin(made: Mapping[str, Any]) -> Rows:
 def _draw(memory: ReplayMemory, path: Path, picture: Path) -> None:
     from clreplay.analysis.figures import memory_figure
 
-    names = [memory.class_names.get(label, label) for label in range(max(memory.classes, default=0) + 1)]
+    names = [str(memory.class_names.get(label, label)) for label in range(max(memory.classes, default=0) + 1)]
     method = str(memory.info.get("method", path.stem))
     most = min(10, max((len(slot) for slot in memory.slots.values()), default=1))
     memory_figure({method: memory}, None, class_names=names, columns=most, path=picture)

@@ -99,6 +99,11 @@ def check_images(images: Tensor) -> Tensor:
         raise ValueError(f"images must have shape (n, c, h, w), got {tuple(images.shape)}; add the missing axis")
     if len(images) == 0:
         raise ValueError("images must not be empty, got 0 images; an experience needs at least one")
+    if images.shape[1] == images.shape[2] != images.shape[3] and images.shape[3] in (1, 3, 4):
+        raise ValueError(
+            f"images must be (n, c, h, w), got {tuple(images.shape)}, which look like (n, h, w, c); "
+            "permute them: images.permute(0, 3, 1, 2)"
+        )
     if images.shape[2] != images.shape[3]:
         raise ValueError(f"images must be square, got {images.shape[2]} x {images.shape[3]}; crop or resize them")
     if images.dtype == torch.uint8:

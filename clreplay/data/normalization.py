@@ -199,9 +199,10 @@ def pixel_codes(images: Tensor, normalization: Normalization | None = None) -> t
         images: floating point (n, c, h, w).
         normalization: the one to try; None tries all that are known (:func:`recognise_pixels`).
     """
-    codes = None if normalization is None else normalization.invert(images)
-    found = recognise_pixels(images) if normalization is None else (codes, normalization)
-    return (images, None) if found is None or found[0] is None else found
+    if normalization is None:
+        return recognise_pixels(images) or (images, None)
+    codes = normalization.invert(images)
+    return (images, None) if codes is None else (codes, normalization)
 
 
 def _known(channels: int) -> list[Normalization]:

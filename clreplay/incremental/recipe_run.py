@@ -56,6 +56,7 @@ class RecipeRun:
 
     def keep(self, step: int, seconds: float) -> None:
         """Put the memory of a new step, and what it cost, in a safe place."""
+        self.folder.check_there()
         self.memory.info["condense_seconds"] = [*self.memory.info["condense_seconds"][:step], seconds]
         self.memory.save(self.checkpoint)
         self.forget_finished()

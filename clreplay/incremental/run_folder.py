@@ -123,8 +123,25 @@ class RunFolder:
         return read_rows(self.results_file)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add the rows of one finished step, all of them or none; rows of that step that are there are replaced."""
+        """Add the rows of one finished step, all of them or none; rows of that step that are there are replaced.
+
+        Raises:
+            FileNotFoundError: the folder was removed or emptied while the run worked in it.
+        """
+        self.check_there()
         append_rows(self.results_file, rows)
+
+    def check_there(self) -> None:
+        """Whether this is still a run's folder; a part of one must not be made of nothing.
+
+        Raises:
+            FileNotFoundError: it was removed or emptied.
+        """
+        if not self.settings_file.is_file():
+            raise FileNotFoundError(
+                f"{self.path} was removed or emptied while the run worked in it; put it back to go on from there, or "
+                "start again from the beginning"
+            )
 
     def checkpoint(self, memory: str, class_order: int) -> Path:
         """File of the memory of one class order between steps."""

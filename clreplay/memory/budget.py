@@ -67,6 +67,7 @@ class Budget:
         """
         if self.images_per_class is not None:
             return [self.images_per_class] * classes
+        assert self.mem_size is not None, "this is for a budget in images"
         if self.mem_size < classes:
             raise ValueError(
                 f"mem_size must be at least the number of classes seen ({classes}), got {self.mem_size}; raise it"
@@ -75,7 +76,10 @@ class Budget:
 
     def share(self, classes: int) -> int:
         """Bytes of every class when ``classes`` are in memory; for a budget in bytes."""
-        return self.bytes_per_class if self.bytes_per_class is not None else self.mem_bytes // classes
+        if self.bytes_per_class is not None:
+            return self.bytes_per_class
+        assert self.mem_bytes is not None, "this is for a budget in bytes"
+        return self.mem_bytes // classes
 
     def shares_ahead(self, classes: int, arriving: int, total: int | None = None) -> list[int]:
         """The share of a class now and at every later arrival, falling; for a budget in bytes.

@@ -61,6 +61,13 @@ def available(name: str) -> bool:
     return feature is None or bool(features.check(feature))
 
 
+def qualities_of(name: str) -> tuple[int, tuple[int, int]]:
+    """The default quality of a codec that has qualities, and their range."""
+    codec = CODECS[name]
+    assert codec.quality is not None and codec.qualities is not None, f"{name} loses nothing"
+    return codec.quality, codec.qualities
+
+
 def check_codec(name: str, quality: int | None) -> int | None:
     """The quality that a codec is used with: the given one, or its default.
 
@@ -129,7 +136,7 @@ def decode_mosaics(
         ValueError: a mosaic is damaged, of another format, or of another size.
     """
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
-        parts = list(threads.map(lambda one: _decode(*one, name, shape, side), zip(mosaics, counts)))
+        parts = list(threads.map(lambda blob, n: _decode(blob, n, name, shape, side), mosaics, counts))
     return torch.cat(parts) if parts else torch.empty(0, *shape, dtype=torch.uint8)
 
 

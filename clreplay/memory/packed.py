@@ -20,11 +20,12 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     short = -codes.shape[-1] % each
     filled = torch.nn.functional.pad(codes, (0, short)).unflatten(-1, (-1, each))
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
-    return (filled << shifts).sum(-1, dtype=torch.int64).to(torch.uint8)
+    packed: Tensor = (filled << shifts).sum(-1, dtype=torch.int64).to(torch.uint8)
+    return packed
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     """The ``count`` codes of :func:`pack` along the last axis."""
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
-    codes = (packed.unsqueeze(-1) >> shifts) & (2**bits - 1)
+    codes: Tensor = (packed.unsqueeze(-1) >> shifts) & (2**bits - 1)
     return codes.flatten(-2)[..., :count]

@@ -159,10 +159,13 @@ class ReplayMemory:
 
     def class_images(self, label: int) -> Tensor:
         """One class as network input, decoded, float32 (k, c, h, w)."""
-        return decoder(self.slots[label].decoding)(self.stored_images(label))
+        stored = self.stored_images(label)
+        return decoder(self.slots[label].decoding)(stored)
 
     def stored_images(self, label: int) -> Tensor:
         """One class as it is stored, before decoding, in normalised space, float32 (k, c, h, w)."""
+        if label not in self.slots:
+            raise KeyError(f"class {label} is not in the memory, which has {self.classes}")
         return self.slots[label].images(self.normalization)
 
     def codes_or_floats(self, label: int, codes: bool) -> Tensor:
@@ -436,7 +439,7 @@ class ReplayMemory:
             self.settle_quality(smallest, len(smallest), len(labels))
         quotas = None if self.budget.in_bytes else self.quotas_with(list(images), replaced)
         decodings = dict.fromkeys(images, decoding) if isinstance(decoding, str) else decoding
-        shapes = [slot.shape for slot in self.slots.values()] or [tuple(next(iter(images.values())).shape[1:])]
+        shapes = [slot.shape for slot in self.slots.values()] or [_shape(next(iter(images.values())))]
         for label, new in images.items():
             if tuple(new.shape[1:]) != shapes[0]:
                 raise ValueError(
@@ -480,7 +483,7 @@ class ReplayMemory:
             store, parts, count = encode_finest(self.store, images, sizes, self.normalization, self.stored_pixels)
         else:
             parts, count = store.encode_within(images, sizes, self.normalization)
-        return Slot(store, parts, count, tuple(images.shape[1:]), task_label, key, decoding)
+        return Slot(store, parts, count, _shape(images), task_label, key, decoding)
 
     def _repeat(self, value: dict[int, int]) -> Tensor:
         counts = torch.tensor([slot.decoded for slot in self.slots.values()], dtype=torch.int64)
@@ -644,6 +647,12 @@ def _own_file(folder: Path) -> Path:
     if len(files) > 1:
         raise ValueError(f"{folder} has several memories; pass one of {', '.join(file.name for file in files)}")
     return files[0]
+
+
+def _shape(images: Tensor) -> tuple[int, int, int]:
+    """Of one of them."""
+    _, channels, height, width = images.shape
+    return channels, height, width
 
 
 def _as_stored(images: Tensor, tiles: int) -> Tensor:

@@ -34,18 +34,22 @@ class SmallerStore:
 
     def shape(self, shape: Shape) -> Shape:
         """Of what is kept of an image (c, h, w)."""
-        return (shape[0], *(min(side, self.pixels) for side in shape[1:]))
+        channels, height, width = shape
+        return channels, min(height, self.pixels), min(width, self.pixels)
 
     def _small(self, images: Tensor) -> Tensor:
-        return shrink(images, *self.shape(tuple(images.shape[1:]))[1:])
+        _, *shape = images.shape
+        _, height, width = self.shape((shape[0], shape[1], shape[2]))
+        return shrink(images, height, width)
 
     def encode(self, images: Tensor, normalization: Normalization | None) -> dict[str, Tensor]:
         """See :class:`clreplay.memory.stores.Store`, as for all that follows."""
-        return self.inner.encode(self._small(images), normalization)
+        found: dict[str, Tensor] = self.inner.encode(self._small(images), normalization)
+        return found
 
     def decode(self, parts: Parts, count: int, shape: Shape, normalization: Normalization | None) -> Tensor:
         """Enlarged."""
-        small = self.inner.decode(parts, count, self.shape(shape), normalization)
+        small: Tensor = self.inner.decode(parts, count, self.shape(shape), normalization)
         if small.shape[1:] == shape:
             return small
         return F.interpolate(small, size=shape[1:], mode="bilinear", align_corners=False)
@@ -56,25 +60,30 @@ class SmallerStore:
 
     def first(self, parts: Parts, count: int) -> dict[str, Tensor]:
         """Those of the inner store."""
-        return self.inner.first(parts, count)
+        found: dict[str, Tensor] = self.inner.first(parts, count)
+        return found
 
     def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
         """Of small pictures."""
-        return self.inner.count_for(size, self._small(sample), condensed, normalization)
+        found: int = self.inner.count_for(size, self._small(sample), condensed, normalization)
+        return found
 
     def encode_within(
         self, images: Tensor, sizes: Sequence[int], normalization: Normalization | None
     ) -> tuple[dict[str, Tensor], int]:
         """Of small pictures."""
-        return self.inner.encode_within(self._small(images), sizes, normalization)
+        found: tuple[dict[str, Tensor], int] = self.inner.encode_within(self._small(images), sizes, normalization)
+        return found
 
     def count_within(self, parts: Parts, count: int, size: int) -> int:
         """Those of the inner store."""
-        return self.inner.count_within(parts, count, size)
+        found: int = self.inner.count_within(parts, count, size)
+        return found
 
     def names(self) -> tuple[tuple[str, ...], ...]:
         """Those of the inner store."""
-        return self.inner.names()
+        found: tuple[tuple[str, ...], ...] = self.inner.names()
+        return found
 
     def check(self, parts: Parts, count: int, shape: Shape, what: str) -> None:
         """Of small pictures."""

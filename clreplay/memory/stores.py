@@ -21,6 +21,7 @@ from clreplay.memory.codecs import (
     check_codec,
     decode_mosaics,
     encode_mosaics,
+    qualities_of,
     split_bytes,
 )
 from clreplay.memory.packed import pack, unpack
@@ -105,8 +106,18 @@ class Store(Protocol):
         ...
 
 
+def _known(normalization: Normalization | None) -> Normalization:
+    """Pixel codes always have one: memories check that where they are filled and read."""
+    assert normalization is not None, "pixel codes need a normalization"
+    return normalization
+
+
 class _EqualImages:
     """What stores have in common in which every image takes the same bytes."""
+
+    def encode(self, images: Tensor, normalization: Normalization | None) -> dict[str, Tensor]:
+        """See :class:`Store`."""
+        raise NotImplementedError
 
     def count_for(self, size: int, sample: Tensor, condensed: bool, normalization: Normalization | None) -> int:
         """See :class:`Store`; exact."""
@@ -153,7 +164,7 @@ class PlainStore(_EqualImages):
         codes = parts["codes"]
         if "scale" in parts:
             return decode(codes, parts["scale"], parts["offset"])
-        return codes if codes.dtype == torch.float32 else normalization.apply(codes)
+        return codes if codes.dtype == torch.float32 else _known(normalization).apply(codes)
 
     def names(self) -> tuple[tuple[str, ...], ...]:
         """See :class:`Store`."""
@@ -178,7 +189,7 @@ class PackedStore(_EqualImages):
 
     def encode(self, images: Tensor, normalization: Normalization | None) -> dict[str, Tensor]:
         """See :class:`Store`."""
-        floats = normalization.apply(images) if images.dtype == torch.uint8 else images
+        floats = _known(normalization).apply(images) if images.dtype == torch.uint8 else images
         codes, scale, offset = encode(floats, 2**self.bits)
         return {"packed": pack(codes.flatten(2), self.bits), "scale": scale, "offset": offset}
 
@@ -282,7 +293,7 @@ class CodedStore:
         blobs = list(split_bytes(parts["mosaics"], lengths))
         codes = decode_mosaics(blobs, counts, self.codec, shape)[:count]
         if "scale" not in parts:
-            return normalization.apply(codes)
+            return _known(normalization).apply(codes)
         scale, offset = (parts[name].expand(count, -1) for name in ("scale", "offset"))
         return decode(codes, scale, offset)
 
@@ -394,6 +405,8 @@ def find_store(name: str, quality: int | str | None = None, pixels: int | None =
             )
         quality = None
     if name in CODECS:
+        if isinstance(quality, str):
+            raise ValueError(f"quality must be a whole number or auto, got {quality!r}")
         return CodedStore(name, check_codec(name, quality))
     if name not in STORES:
         raise ValueError(f"store must be one of {', '.join(STORES)}, got {name!r}")
@@ -429,8 +442,8 @@ def encode_finest(
     Returns:
         the store at that quality, what it keeps, and of how many images.
     """
-    codec = CODECS[name]
-    ladder = range(int(codec.quality * LOWEST), codec.qualities[1] + 1, 5)
+    usual, (_, finest) = qualities_of(name)
+    ladder = range(int(usual * LOWEST), finest + 1, 5)
     store = find_store(name, ladder[0], pixels)
     best = (store, *store.encode_within(images, sizes, normalization))
     low, high = 1, len(ladder) if best[2] == len(images) else 1
@@ -459,9 +472,9 @@ def best_quality(name: str, size: int, images: Tensor, count: int, pixels: int |
         count: images of the class.
         pixels: see :func:`find_store`.
     """
-    codec, sample = CODECS[name], images[: SIDE**2]
-    ladder = [quality for quality in range(codec.qualities[1] // 5 * 5, codec.quality, -5)]
+    (usual, (_, finest)), sample = qualities_of(name), images[: SIDE**2]
+    ladder = [quality for quality in range(finest // 5 * 5, usual, -5)]
     for quality in ladder:
         if find_store(name, quality, pixels).count_for(size, sample, False, None) >= count:
             return quality
-    return codec.quality
+    return usual

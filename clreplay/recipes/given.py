@@ -27,7 +27,8 @@ def given_memory(
         ValueError: it is something else, or a memory comes with a budget or a store of its own.
     """
     if memory is None:
-        return ReplayMemory(**budget, store=store or "uint8", quality=quality, pixels=pixels)
+        given: dict[str, Any] = dict(budget)
+        return ReplayMemory(**given, store=store or "uint8", quality=quality, pixels=pixels)
     if not isinstance(memory, (ReplayMemory, str, Path)):
         raise ValueError(f"memory must be a ReplayMemory or the path of its file, got {type(memory).__name__}")
     if any(given is not None for given in (*budget.values(), store, quality, pixels)):

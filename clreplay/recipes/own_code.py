@@ -9,6 +9,7 @@ import traceback
 import types
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from clreplay.condensation import METHODS
 from clreplay.condensation.matching.terms import TermSettings, with_terms
@@ -67,7 +68,8 @@ def _run(source: bytes, place: str) -> tuple[types.ModuleType, dict[str, Method]
             exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
         for known_as, method in {**METHODS, **methods}.items() if terms else ():
             if issubclass(method.settings, TermSettings):
-                settings = with_terms(method.settings, tuple(terms.items()), is_traced=True)
+                plain: Any = method.settings  # mypy takes no class for hashable
+                settings = with_terms(plain, tuple(terms.items()), is_traced=True)
                 methods[known_as] = replace(method, settings=settings)
     except BaseException as error:
         sys.modules.pop(name, None)

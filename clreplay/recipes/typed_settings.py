@@ -12,6 +12,8 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
+
 Settings = TypeVar("Settings")
 
 
@@ -56,6 +58,8 @@ def _types_of(cls: type) -> dict[str, Any]:
 
 def _typed(value: Any, wanted: Any, where: str) -> Any:
     """``value`` as the annotated type; whole floats become ints and lists tuples, nothing else is bent."""
+    if isinstance(value, np.generic):
+        value = value.item()
     options = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
     for option in options:
         if option is type(None) and value is None:

@@ -82,13 +82,13 @@ def exit_code(work: Callable[[], int], goes_on: bool = True) -> int:
         with signals_as_ctrl_c():
             return work()
     except KeyboardInterrupt as stopped:
-        terminated = isinstance(stopped, Terminated)
-        by = f" by {stopped}" if terminated else ""
+        number = stopped.number if isinstance(stopped, Terminated) else None
+        by = "" if number is None else f" by {stopped}"
         # A terminal that was closed takes no word more.
         with suppress(OSError):
             more = "goes on from here" if goes_on else "begins anew"
             print(f"\nStopped{by}. The same command {more}.", file=sys.stderr, flush=True)
-        return 128 + stopped.number if terminated else STOPPED
+        return STOPPED if number is None else 128 + number
     except BrokenPipeError:  # whoever read the output has gone, such as `head`; nor is it written to at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNHEARD

@@ -51,8 +51,14 @@ def temporary_folder() -> Path:
 @functools.cache
 def _temporary_folder(process: int) -> Path:
     path = tempfile.mkdtemp(prefix="clreplay-")
-    atexit.register(lambda: os.getpid() == process and shutil.rmtree(path, ignore_errors=True))
+    atexit.register(_remove_if, process, path)
     return Path(path)
+
+
+def _remove_if(process: int, path: str) -> None:
+    """A forked process ends without taking its parent's folder along."""
+    if os.getpid() == process:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class CannotWrite(OSError):

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 SECONDS_BETWEEN_LINES = 20.0
 """Plain output, such as a log file, gets a line no more often than this."""
@@ -80,7 +80,7 @@ class Task:
         self.reporter, self.title, self.after = reporter, title, after
         self.unit: str | None = None
         self.start = self.spoken = self.last = time.monotonic()
-        self.bar = None
+        self.bar: Any = None
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         """Note that ``done`` of ``total`` units are finished."""

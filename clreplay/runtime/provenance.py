@@ -35,8 +35,13 @@ def commit() -> str:
     here = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
+        # Without the lock that git takes to write down what it has seen: if it is ended on the way, the lock stays.
         return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "--no-optional-locks", "-C", str(here), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:

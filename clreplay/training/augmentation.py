@@ -56,6 +56,8 @@ def parse_strategy(strategy: str | None, setting: str = "augment") -> Strategy:
     Raises:
         ValueError: an operator is unknown or named twice; ``setting`` is what the message calls the strategy.
     """
+    if strategy is not None and not isinstance(strategy, str):
+        raise ValueError(f"{setting} must be a text such as 'color_crop_flip', or None for nothing, got {strategy!r}")
     if strategy is None or strategy.lower() in ("", "none"):
         return Strategy(())
     every = "+" in strategy

@@ -25,5 +25,7 @@ def train_learner(
 
     Arguments and errors are theirs.
     """
-    loop = train_with_cutmix if isinstance(settings, CutMixSettings) else train
-    loop(network, images, labels, settings, key, normalization, progress)
+    if isinstance(settings, CutMixSettings):
+        train_with_cutmix(network, images, labels, settings, key, normalization, progress)
+    else:
+        train(network, images, labels, settings, key, normalization, progress)

@@ -54,7 +54,7 @@ def fit(
     return value.detach()
 
 
-def sgd_with(parameters: Iterable[Tensor], velocity: Tensor, **settings: float) -> torch.optim.SGD:
+def sgd_with(parameters: Iterable[Tensor], velocity: Tensor, **settings: Any) -> torch.optim.SGD:
     """SGD whose momentum is a flat vector, moved in place: it can be saved, and waits from one training to the next.
 
     Args:
@@ -94,7 +94,7 @@ def fit_by_settings(
     if images.device.type == "cpu":
         keep_freed_memory()
     epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
-    momentum = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    momentum: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
     optimizer = torch.optim.SGD(parameters, lr=settings.lr, weight_decay=settings.weight_decay, **momentum)
 
     def after_epoch(epoch: int) -> None:
@@ -165,7 +165,7 @@ def train_further(
         raise ValueError(f"{'steps' if epochs is None else 'epochs'} must be at least 1, got {epochs or steps or 0}")
     source = BatchSource(images.detach(), labels, batch_size, augment, key, normalization)
     device = next(network.parameters()).device
-    total = len(source) * epochs if steps is None else steps
+    total = len(source) * (epochs or 0) if steps is None else steps
     right, seen = torch.zeros((), device=device), 0
 
     def loss(drawn: tuple[Tensor, float, Tensor]) -> Tensor:

@@ -37,7 +37,8 @@ class NetworkStack:
 
     def _logits(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Tensor:
         """Logits of one network: any of them serves as the function, with these weights in the place of its own."""
-        return functional_call(self.networks[0], (parameters, buffers), (images,))
+        logits: Tensor = functional_call(self.networks[0], (parameters, buffers), (images,))
+        return logits
 
     @torch.no_grad()
     def write_back(self) -> None:

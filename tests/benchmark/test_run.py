@@ -67,6 +67,17 @@ def test_a_run_measures_every_cell_and_a_second_one_finds_nothing_to_do(tmp_path
     assert again == lines and run.tally.finished == 0
 
 
+def test_a_finished_condensation_is_not_kept_twice(tmp_path):
+    lines, _ = measured(tmp_path, quick(("ddm",), sets=1, networks=1))
+    assert lines[0].state == MEASURED
+    (key,) = Store(tmp_path / "store.sqlite").read().sets
+    (tmp_path / "work" / f"{key}.progress.finished").touch()  # as a process leaves it that is killed just then
+    (tmp_path / "work" / "another.progress.finished").touch()
+    measured(tmp_path, quick(("ddm",), sets=1, networks=1))
+    (tmp_path / "work" / "another.progress.finished").unlink()
+    assert not list(tmp_path.rglob("*.finished")) and not list(tmp_path.rglob("*.progress"))
+
+
 def test_more_sets_and_networks_go_on_from_fewer(tmp_path):
     few, _ = measured(tmp_path, quick(("random",), sets=1, networks=1))
     more, run = measured(tmp_path, quick(("random",), sets=2, networks=2))

@@ -89,7 +89,7 @@ def test_a_signal_saves_and_stops_as_ctrl_c_does(number, tmp_path):
     process = started(tmp_path / "run")
     wait_for_the_work(process, tmp_path / "run")
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert said == f"\nStopped by {number.name}. The same command goes on from here.\n"
     assert list((tmp_path / "run" / "checkpoint").glob("*.progress")), "the condensation under way is saved"
@@ -103,7 +103,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path):
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
 
 

@@ -260,10 +260,10 @@ def test_a_full_disk_leaves_the_results_as_they_were(settings, tmp_path, monkeyp
     before = folder.results_file.read_bytes()
 
     def full(_):
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no space left"):
         folder.append([row, row])
     assert folder.results_file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]

@@ -86,6 +86,23 @@ def test_a_file_of_something_else_is_an_error(tmp_path):
         ReplayMemory.load(tmp_path / "absent")
 
 
+def test_of_a_folder_its_only_memory_is_taken_and_of_several_all_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no memory at .*: it has neither memory.safetensors, nor"):
+        ReplayMemory.load(tmp_path)
+    memory = mixed()
+    memory.save(tmp_path / "memory-ddm.safetensors")
+    assert torch.equal(ReplayMemory.load(tmp_path).images, memory.images)
+    memory.save(tmp_path / "memory-dm.safetensors")
+    with pytest.raises(ValueError, match="several memories; pass one of memory-ddm.safetensors, memory-dm.safetensors"):
+        ReplayMemory.load(tmp_path)
+
+
+@pytest.mark.parametrize("look", ["pixels", "class_images", "stored_images"])
+def test_a_class_that_is_not_there_is_told_with_those_that_are(look):
+    with pytest.raises(KeyError, match=r"class 77 is not in the memory, which has \[9, -1\]"):
+        getattr(mixed(), look)(77)
+
+
 def test_a_memory_of_another_data_set_is_an_error(tmp_path):
     mixed().save(tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="is a memory of 'cifar10', not of 'cifar100'; pass the file of that data set"):

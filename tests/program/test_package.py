@@ -131,3 +131,46 @@ def test_the_installed_command_works_outside_the_checkout(clreplay, tmp_path):
     run = ["--memory", "random", "--host", "none", "--set", "train.updates=1", "--out", "run", *quick]
     assert "Pictures: run/accuracy.png" in clreplay("run", "digits-5step", *run)
     assert "not measured" in clreplay("tables", "--table", "1", "--dataset", "cifar10", "--ipc", "10", "--status")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """The project's source archive, built from a copy."""
+    import shutil
+
+    place = tmp_path_factory.mktemp("sdist")
+    source = place / "source"
+    source.mkdir()
+    for name in ("clreplay", "strategies"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(place)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=source, capture_output=True)
+    return next(place.glob("*.tar.gz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "archive"])
+def test_what_is_built_works_in_a_clean_environment(kind, request, tmp_path):
+    """An environment of its own, in which only what clreplay depends on can be found beside it."""
+    built = request.getfixturevalue(kind)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    # Paths in such a file are added as they are: an editable clreplay beside the dependencies is not found by them.
+    places = [place for place in sys.path if place.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(places) + "\n", encoding="utf-8")
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed", "--target", str(site)]
+    subprocess.run([sys.executable, "-m", "pip", *install, str(built)], check=True)
+    code = (
+        "import clreplay, torch; from pathlib import Path\n"
+        f"assert Path(clreplay.__file__).is_relative_to({str(site)!r}), clreplay.__file__\n"
+        "images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)\n"
+        "memory = clreplay.condense(images, torch.arange(8) % 2, 'ddm', 2, preset='smoke', iterations=2, width=4)\n"
+        "memory.save('m.safetensors'); print(len(clreplay.ReplayMemory.load('m.safetensors')))"
+    )
+    done = subprocess.run([str(python), "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "4", done.stderr
+    done = subprocess.run([str(python), "-I", "-m", "clreplay.benchmark", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--table" in done.stdout, done.stderr

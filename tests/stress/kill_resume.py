@@ -18,7 +18,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ def _made_by_tables(out: Path) -> Any:
     images = {key: store.images(key) for key in contents.sets}
     (table,) = out.glob("table1-*.csv")
     rows = _rows(table, ("condense_seconds", "train_seconds", "commit"))
-    return rows, images, sorted(path.name for path in (out / "work").iterdir())
+    left = sorted(path.name for path in (out / "work").iterdir() if path.suffix in (".progress", ".finished"))
+    return rows, images, left
 
 
 def _made_by_plugin(out: Path) -> Any:
@@ -115,22 +116,23 @@ class Figures:
     different: int = 0
 
 
-def kill(kills: int, seed: int = 0, say: Callable[[str], None] = print) -> Figures:
+def kill(kills: int, seed: int = 0, say: Callable[[str], None] = print, scripts: Sequence[Script] = SCRIPTS) -> Figures:
     """Kill so many times.
 
     Args:
         kills: in all.
         seed: of the moments.
         say: gets a line for every run that came through, or did not.
+        scripts: which, in turn.
     """
     figures, chance = Figures(), random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="kill-") as name:
         place = Path(name)
         os.environ.update(CLREPLAY_SAVE_SECONDS="0", XDG_CACHE_HOME=str(place / "cache"))
-        unbroken = {script.name: _unbroken(script, place) for script in SCRIPTS}
+        unbroken = {script.name: _unbroken(script, place) for script in scripts}
         number = 0
         while figures.kills < kills:
-            script = SCRIPTS[number % len(SCRIPTS)]
+            script = scripts[number % len(scripts)]
             number += 1
             whole, wanted = unbroken[script.name]
             before = figures.kills
@@ -139,15 +141,26 @@ def kill(kills: int, seed: int = 0, say: Callable[[str], None] = print) -> Figur
             if ending.code:
                 figures.failed += 1
                 say(f"{script.name}: exit code {ending.code}; {_last_line(place / 'broken.log')}")
-            elif script.made(place / "broken") != wanted:
+            elif (made := script.made(place / "broken")) != wanted:
                 figures.different += 1
-                say(f"{script.name}: what it made is different")
+                say(f"{script.name}: what it made is different: {difference(wanted, made)}")
             else:
                 say(f"{script.name}: killed {figures.kills - before} times, the same bytes")
             for left in ("broken", "broken cache"):
                 shutil.rmtree(place / left, ignore_errors=True)
             (place / "broken.log").unlink(missing_ok=True)
     return figures
+
+
+def difference(wanted: Any, made: Any, where: str = "") -> str:
+    """The first place where two plain values differ."""
+    if isinstance(wanted, dict) and isinstance(made, dict) and wanted.keys() == made.keys():
+        pairs = [(f"{where}.{key}", wanted[key], made[key]) for key in wanted]
+    elif isinstance(wanted, (list, tuple)) and isinstance(made, (list, tuple)) and len(wanted) == len(made):
+        pairs = [(f"{where}[{number}]", *pair) for number, pair in enumerate(zip(wanted, made))]
+    else:
+        return f"{where}: {str(wanted)[:100]} and {str(made)[:100]}"
+    return next((difference(one, other, place) for place, one, other in pairs if one != other), "")
 
 
 def _unbroken(script: Script, place: Path) -> tuple[Ending, Any]:
@@ -192,9 +205,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--script", nargs="+", help="only these: digits run, static table, plugin script")
     options = parser.parse_args()
     prepare()
-    figures = kill(options.kills, options.seed)
+    chosen = [script for script in SCRIPTS if not options.script or script.name in options.script]
+    figures = kill(options.kills, options.seed, scripts=chosen)
     if figures.failed:
         print(f"runs that could not go on: {figures.failed}")
     print(f"kills survived: {figures.kills}, bytes different: {figures.different}")

@@ -332,3 +332,9 @@ def test_augmenting_leaves_the_global_chance_and_its_input_alone(text, global_ch
             augment_shared(one, row, strategy)
             augment_images(one, float(row[0]), row[None, 1:].expand(2, -1), strategy)
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("strategy", [True, 3, ["crop"]])
+def test_an_augmentation_that_is_no_text_is_told(strategy):
+    with pytest.raises(ValueError, match="augment must be a text such as 'color_crop_flip', or None"):
+        parse_strategy(strategy)

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Generator, Iterable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 
@@ -20,7 +20,9 @@ PARALLEL_FROM = 1000
 """Fewer images are decoded in this process alone: starting others would take longer."""
 
 
-def decode_all(batches: Iterable[Batch], count: int, target: Target) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+def decode_all(
+    batches: Iterable[Batch], count: int, target: Target
+) -> Generator[tuple[tuple[int, ...], np.ndarray], None, None]:
     """Decode batch after batch and yield the rows and pixel codes of each.
 
     Args:
@@ -37,7 +39,7 @@ def decode_all(batches: Iterable[Batch], count: int, target: Target) -> Iterator
             yield decode_batch(batch, target)
         return
     executor = _executor(jobs)
-    waiting: deque = deque()
+    waiting: deque[Future[tuple[tuple[int, ...], np.ndarray]]] = deque()
     try:
         for batch in batches:
             waiting.append(executor.submit(decode_batch, batch, target))

@@ -116,7 +116,8 @@ def _with_colours(image: Any, channels: int) -> Any:
 class Batch(Protocol):
     """Some images of a split, small enough to be sent to another process."""
 
-    rows: tuple[int, ...]
+    @property
+    def rows(self) -> tuple[int, ...]: ...
 
     def images(self) -> Iterator[tuple[str, bytes | None]]:
         """The name of each image in error messages, and its encoded bytes, in the order of `rows`."""

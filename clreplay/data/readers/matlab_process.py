@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from typing import Any
 
 
 def main(memory: int, seconds: int, name: str, fields: list[str]) -> int:
@@ -26,7 +27,8 @@ def main(memory: int, seconds: int, name: str, fields: list[str]) -> int:
     except (ImportError, OSError, ValueError):
         pass  # not every system has limits; the seconds hold everywhere
     try:
-        elements = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True, variable_names=[name])[name]
+        content: Any = io.BytesIO(sys.stdin.buffer.read())
+        elements = loadmat(content, squeeze_me=True, variable_names=[name])[name]
         rows = [[_plain(element[field]) for field in fields] for element in elements]
     except BaseException as error:  # SciPy raises many kinds on damaged bytes
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

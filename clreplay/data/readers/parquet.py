@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -249,7 +249,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _metadata_names(split: ParquetSplit) -> object:
     raw = (_open(split.files[0]).schema_arrow.metadata or {}).get(b"huggingface")
     try:
-        return json.loads(raw)["info"]["features"][split.label_column]["names"]
+        return json.loads(raw or b"")["info"]["features"][split.label_column]["names"]
     except (
         TypeError,
         ValueError,
@@ -260,7 +260,7 @@ def _metadata_names(split: ParquetSplit) -> object:
         return None
 
 
-def _are_names(value: object, count: int) -> bool:
+def _are_names(value: object, count: int) -> TypeGuard[list[str]]:
     return isinstance(value, list) and len(value) == count and all(isinstance(name, str) for name in value)
 
 

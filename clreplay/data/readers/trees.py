@@ -251,7 +251,8 @@ class _Member(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _EXTENDED and not 0 <= self.size <= _LARGEST_HEADER:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]  # part of tarfile, not of its stubs
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # of tarfile, not of its stubs
+        return member
 
 
 def _tar_members(path: Path) -> dict[str, str]:

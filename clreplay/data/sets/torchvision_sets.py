@@ -162,7 +162,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             f"{path} is damaged or not complete: {len(data)} bytes instead of {start + math.prod(shape)}; "
             "fetch it again"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    values: np.ndarray = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return values
 
 
 def _fetch_idx(spec: ImageSpec, root: Path, folder: str) -> Dataset:

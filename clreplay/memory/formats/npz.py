@@ -43,7 +43,7 @@ def write(pictures: Pictures, path: Path) -> None:
     arrays["about"] = np.array(json.dumps(about))
     arrays.update({name: column.numpy() for name, column in columns.items()})
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags
 
 
 def read(path: Path) -> tuple[Pictures, float | None]:
