@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from clreplay.memory.replay_memory import ReplayMemory
     from clreplay.networks import ConvNet
     from clreplay.plugin.replay import CondensedReplayPlugin, DDMReplayPlugin
+    from clreplay.scoring import Evaluation, evaluate
 
 _HOMES = {
     "CondensedReplayPlugin": "clreplay.plugin.replay",
     "ConvNet": "clreplay.networks",
     "DDMReplayPlugin": "clreplay.plugin.replay",
+    "Evaluation": "clreplay.scoring",
     "ReplayBuffer": "clreplay.buffer.replay_buffer",
     "ReplayMemory": "clreplay.memory.replay_memory",
     "condense": "clreplay.api",
+    "evaluate": "clreplay.scoring",
 }
 __all__ = [*_HOMES, "__version__"]
 

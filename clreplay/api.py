@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from clreplay.condensation.experience import condense_experience
 from clreplay.condensation.real_images import RealImages, check_images
 from clreplay.condensation.registry import Condenser
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization, pixel_codes
+from clreplay.memory.class_names import as_plain, check_class_names
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.cases import checked_name
+from clreplay.recipes.presets import Unasked, default_preset
+from clreplay.recipes.recipe import Recipe, load_recipe
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress
-
-if TYPE_CHECKING:
-    from clreplay.recipes import Recipe
+from clreplay.runtime.progress import Progress, check_progress, shown
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +36,18 @@ def condense(
     method: str | Path | Recipe | Condenser = "ddm",
     images_per_class: int | None = None,
     *,
-    preset: str = "paper",
+    preset: str | None = None,
     normalization: Normalization | str | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     dataset: str | None = None,
     store: str = "uint8",
     quality: int | str | None = None,
     pixels: int | None = None,
     bytes_per_class: int | None = None,
     mem_bytes: int | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
     **settings: Any,
 ) -> ReplayMemory:
     """Condense (or select) a class-balanced set of images.
@@ -57,13 +59,15 @@ def condense(
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a recipe, or a
             callable of one's own, see :class:`clreplay.condensation.registry.Condenser`.
         images_per_class: images of every class that are stored; 10 where no budget is given.
-        preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``.
+        preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper`` on a GPU and
+            ``cpu`` otherwise, and says so in the log with what the paper's would take. Settings that are given go
+            before those of a preset.
         normalization: a :class:`clreplay.data.Normalization` or the name of a known one such as
             ``"cifar10"``; one of a single channel serves any number. None takes mean and deviation of uint8 images
             themselves, and recognises known normalisations of float images by recovering their pixel codes exactly.
         seed: of all chance; the same seed, images and settings give the same bytes on a CPU.
         device: where to work; None takes a GPU if there is one.
-        progress: called with (done, total, unit).
+        progress: called with (done, total, unit); None draws a bar on a terminal, False nothing anywhere.
         dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks; recipes may
             have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
         store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,
@@ -73,6 +77,7 @@ def condense(
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: a budget in bytes instead, of every class or of all together; everything that is
             stored is counted, and how many images come of it depends on the store.
+        class_names: in the order of the labels 0, 1, ..., or by label; the memory's file and its exports have them.
         **settings: any setting of the recipe, e.g. ``iterations=500``.
 
     Returns:
@@ -88,6 +93,7 @@ def condense(
         >>> memory.images.shape, memory.labels.shape
     """
     _check_arguments(seed, progress)
+    names = None if class_names is None else check_class_names(class_names)
     if images_per_class is None and bytes_per_class is None and mem_bytes is None:
         images_per_class = 10
     memory = ReplayMemory(
@@ -98,8 +104,13 @@ def condense(
         mem_bytes=mem_bytes,
         pixels=pixels,
     )
-    configured = _configured(method, preset, settings, dataset, memory.images_per_class)
+    if dataset is not None:
+        checked_name(dataset)
     where = default_device(device)
+    chosen = default_preset(where) if preset is None else preset
+    if isinstance(method, (str, Path)):
+        method = load_recipe(method)
+    configured = _configured(method, chosen, settings, dataset, memory.images_per_class)
     if where.type == "meta":
         raise ValueError(f"device must hold numbers, got {device!r}; take one like cpu, cuda or cuda:1")
     # What learns needs gradients, also where the caller has switched them off.
@@ -109,17 +120,21 @@ def condense(
         memory.normalization = normalization
         real = RealImages(images, labels, normalization)
         memory.total_classes = len(real.classes)
-        condense_experience(memory, real, configured, seed=int(seed), device=where, progress=progress)
+        if names is not None:
+            memory.info["class_names"] = as_plain(check_class_names(names, real.classes))
+        if (unasked := Unasked.of(preset, chosen, method, settings, dataset, memory.images_per_class)) is not None:
+            unasked.say(configured, real, memory.images_per_class, where)
+        with shown(progress, f"{configured.name}, condensing") as told:
+            condense_experience(memory, real, configured, seed=int(seed), device=where, progress=told)
     memory.info.update(method=configured.name, **({"dataset": dataset} if dataset else {}))
     return memory
 
 
-def _check_arguments(seed: int, progress: Progress | None) -> None:
+def _check_arguments(seed: int, progress: Progress | bool | None) -> None:
     """What would fail in the middle of the work, or in PyTorch's words."""
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
         raise ValueError(f"seed must be an integer, got {seed!r}")
-    if progress is not None and not callable(progress):
-        raise ValueError(f"progress must be called with (done, total, unit), got {progress!r}; pass a function or None")
+    check_progress(progress)
     if torch.get_default_dtype() != torch.float32:
         raise ValueError(
             f"networks here are of torch.float32, but the default is {torch.get_default_dtype()}; "
@@ -130,11 +145,8 @@ def _check_arguments(seed: int, progress: Progress | None) -> None:
 def _configured(
     method: Any, preset: str, settings: Mapping[str, Any], dataset: str | None, images_per_class: int | None
 ) -> ConfiguredMethod:
-    from clreplay.recipes import Recipe, load_recipe
-
-    if isinstance(method, (str, Path)):
-        method = load_recipe(method)
     if isinstance(method, Recipe):
+        method.check_keywords(settings, condense)
         return method.configured(preset, settings, dataset, images_per_class)
     if callable(method):
         return ConfiguredMethod.of_callable(method, settings)

@@ -1,12 +1,9 @@
 #!/usr/bin/env python
-"""CIFAR-10 in five steps of two classes; the same flags and files as runs/cifar100_5step.py.
-
-python runs/cifar10_5step.py --memory random ddm --images-per-class 10
-"""
+"""CIFAR-10 in five steps of two classes; see --help. The same as ``clreplay run cifar10-5step``."""
 
 import sys
 
-from clreplay.incremental.cli import continual_main
+from clreplay.incremental.doors import door_main
 
 if __name__ == "__main__":
-    sys.exit(continual_main("cifar10", __doc__))
+    sys.exit(door_main("cifar10-5step"))

@@ -15,6 +15,7 @@ from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.registry import Condensed
 from clreplay.data import NORMALIZATIONS, Normalization
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.presets import default_preset
 from clreplay.runtime.device import default_device
 
 TINY = {"iterations": 3, "width": 4, "depth": 2, "real_batch": 6}
@@ -37,6 +38,27 @@ def test_condense_gives_a_balanced_memory_with_its_record(pixels, global_chance_
     assert [row["iteration"] for row in memory.record] == [1, 2, 3]
     assert {"mean_matching", "moment_matching", "correlation_matching", "diversity"} <= set(memory.record[0])
     assert memory.info["method"] == "ddm"
+
+
+def test_a_memory_says_what_it_is_and_what_it_was_made_with(pixels, tmp_path):
+    images, labels = pixels()
+    memory = tiny(
+        images, labels, "dm", 1, normalization="cifar10", dataset="cifar10", class_names=["ant", "bee", "cat"]
+    )
+    memory.save(tmp_path / "m.safetensors")
+    info = ReplayMemory.load(tmp_path / "m.safetensors").info
+    assert info["class_names"] == ["ant", "bee", "cat"] and info["dataset"] == "cifar10" and info["method"] == "dm"
+    assert info["settings"]["iterations"] == 3 and info["settings"]["real_batch"] == 6
+    (made,) = info["made_with"]
+    assert made["clreplay"] == clreplay.__version__ and made["commit"]
+    assert memory.dataset().classes == ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize("names", ["abc", ["ant", "bee"], {0: "ant"}, [1, 2, 3]])
+def test_names_that_do_not_name_every_class_are_refused_before_any_work(names, pixels, monkeypatch):
+    monkeypatch.setattr("clreplay.api.condense_experience", None)
+    with pytest.raises(ValueError, match="class_names must"):
+        tiny(*pixels(), class_names=names)
 
 
 @pytest.mark.parametrize("method", ["random", "herding"])
@@ -311,7 +333,7 @@ def test_unusable_images_and_labels_are_refused(spoil, message, pixels):
         ({"seed": None}, "seed must be an integer, got None"),
         ({"seed": True}, "seed must be an integer, got True"),
         ({"seed": "0"}, "seed must be an integer, got '0'"),
-        ({"progress": True}, "progress must be called with .*got True"),
+        ({"progress": "bar"}, "progress must be called with .*got 'bar'"),
         ({"method": 3}, "method must be a memory's name, a recipe or its path, or a callable, got int"),
         ({"device": "meta"}, "device must hold numbers, got 'meta'; take one like cpu, cuda or cuda:1"),
         ({"device": "gpu"}, "device must be like cpu, cuda or cuda:1, got 'gpu'"),
@@ -350,6 +372,78 @@ def test_real_images_know_their_rows_and_classes(pixels):
     assert torch.equal(real.raw(5), images[labels == 1])
     assert torch.equal(images[real.rows(6)], real.raw(6))
     torch.testing.assert_close(real.normalised(5), images[labels == 1].float() / 255 * 2 - 1)
+
+
+# ---------------------------------------------------------------- the preset that nobody asked for, and progress
+
+
+def on_a_cpu(pixels, monkeypatch, **options):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    return condense(*pixels(), "dm", 2, normalization="cifar10", depth=2, **options)
+
+
+def test_on_a_cpu_the_small_preset_is_taken_and_told_with_what_the_paper_s_would_take(pixels, monkeypatch, caplog):
+    monkeypatch.setattr("clreplay.recipes.presets.seconds_per_class_iteration", lambda *_: 0.1)
+    short = {"iterations": 2, "width": 4}
+    memory = on_a_cpu(pixels, monkeypatch, **short)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        "dm: preset 'cpu' was chosen, because the work is on a CPU; in brackets the paper's: lr_img 10.0 (1.0), "
+        "real_batch 64 (256). preset='paper' would take less than half a minute here; preset='cpu' leaves this line out"
+    )
+    caplog.clear()
+    asked = on_a_cpu(pixels, monkeypatch, preset="cpu", **short)
+    assert torch.equal(memory.images, asked.images) and not caplog.records
+    # Settings that are given go before those of the preset; if they are all that differs, there is nothing to tell.
+    given = on_a_cpu(pixels, monkeypatch, lr_img=1.0, real_batch=256, **short)
+    paper = on_a_cpu(pixels, monkeypatch, preset="paper", **short)
+    assert torch.equal(given.images, paper.images) and not torch.equal(given.images, memory.images)
+    assert not caplog.records
+
+
+def test_what_the_paper_s_settings_take_is_tried(pixels, monkeypatch, caplog):
+    on_a_cpu(pixels, monkeypatch, iterations=2)
+    assert "width 32 (128)" in caplog.text and "preset='paper' would take" in caplog.text
+    caplog.clear()
+    condense(*pixels(), "random", 2, normalization="cifar10")
+    assert not caplog.records  # the same under all presets
+
+
+def test_the_default_preset_is_the_paper_s_on_a_gpu():
+    assert [default_preset(device) for device in ("cuda", torch.device("cuda:1"), "cpu")] == ["paper", "paper", "cpu"]
+
+
+def test_progress_is_shown_on_a_terminal_only(pixels, monkeypatch, capsys):
+    tiny(*pixels())
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    tiny(*pixels())
+    assert "ddm, condensing" in capsys.readouterr().err
+    tiny(*pixels(), progress=False)
+    assert capsys.readouterr().err == ""
+    told = []
+    tiny(*pixels(), progress=lambda *one: told.append(one))
+    assert capsys.readouterr().err == "" and told[-1][:2] == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("images_per_clas", "images_per_class"), ("prset", "preset"), ("mem_byte", "mem_bytes")]
+)
+def test_a_misspelt_argument_gets_the_nearest(pixels, key, meant):
+    with pytest.raises(ValueError, match=f"unknown argument '{key}', did you mean '{meant}'"):
+        condense(*pixels(), "dm", **{key: 3})
+    with pytest.raises(ValueError, match="unknown key 'iterationz', did you mean 'iterations'"):
+        condense(*pixels(), "dm", iterationz=3)
+
+
+def test_a_data_set_s_name_that_is_nearly_a_known_one_is_warned_of(pixels, caplog):
+    tiny(*pixels(), dataset="cifar11")
+    assert "dataset 'cifar11' is none that recipes have settings for; did you mean 'cifar10'?" in caplog.text
+    caplog.clear()
+    tiny(*pixels(), dataset="flowers")
+    assert not caplog.records
+    with pytest.raises(ValueError, match="dataset 'CIFAR-10' is written 'cifar10'"):
+        tiny(*pixels(), dataset="CIFAR-10")
 
 
 # ---------------------------------------------------------------- importing

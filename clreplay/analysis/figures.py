@@ -187,7 +187,7 @@ def _lines(table: pd.DataFrame, labels: Mapping[str, str]) -> list[tuple[str, pd
 
 def memory_figure(
     memories: Mapping[str, ReplayMemory],
-    real: ImageSet,
+    real: ImageSet | None,
     *,
     class_names: Sequence[str],
     labels: Mapping[str, str] | None = None,
@@ -202,7 +202,7 @@ def memory_figure(
 
     Args:
         memories: by name; a block each, in this order.
-        real: the training images.
+        real: the training images; None leaves their block out.
         class_names: one name a label.
         labels: what the picture calls a memory; its name where absent.
         rows: at most as many classes; of more, evenly spaced ones in label order, the first and the last among them.
@@ -214,7 +214,9 @@ def memory_figure(
     """
     classes = _check_pictures(memories, real, class_names, rows, columns)
     shown = [classes[round(i)] for i in np.linspace(0, len(classes) - 1, min(rows, len(classes)))]
-    blocks = [("Real", [real.class_images(label)[:columns].cpu() / 255 for label in shown])]
+    blocks = []
+    if real is not None:
+        blocks.append(("Real", [real.class_images(label)[:columns].cpu() / 255 for label in shown]))
     for name, memory in memories.items():
         pixels = [memory.pixels(label)[:columns] if label in memory.slots else [] for label in shown]
         blocks.append(((labels or {}).get(name, name), pixels))
@@ -234,7 +236,8 @@ def _check_pictures(memories, real, class_names, rows, columns) -> list[int]:
     for name, memory in memories.items():
         if not len(memory):
             raise ValueError(f"memory {name!r} is empty; add a class first")
-        shape, wanted = (tuple(images.shape[1:]) for images in (memory.class_images(memory.classes[0]), real.images))
+        shape = tuple(memory.class_images(memory.classes[0]).shape[1:])
+        wanted = shape if real is None else tuple(real.images.shape[1:])
         if shape != wanted or shape[0] not in (1, 3):
             raise ValueError(
                 f"memory {name!r} holds images of shape {shape}, the real ones are {wanted} "

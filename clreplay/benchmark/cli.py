@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from clreplay.benchmark.published import TITLES
-from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c
+from clreplay.runtime.command_line import exit_code, signals_as_ctrl_c, started_as
+from clreplay.runtime.progress import counted
 
 DESCRIPTION = """Measure the cells of the DDM paper's static tables and set them beside the published numbers.
 
-    python runs/static_tables.py --table 1 --dataset cifar10 --ipc 10 --method dm ddm
-    python runs/static_tables.py --table 1 --status
-    python runs/static_tables.py --table 8 --dataset digits --ipc 5 --preset smoke
+    %(prog)s --table 1 --dataset cifar10 --ipc 10 --method dm ddm
+    %(prog)s --table 1 --status
+    %(prog)s --table 8 --dataset digits --ipc 5 --preset smoke
 
 Every finished piece is kept in DIR/store.sqlite: the same command goes on where it was stopped. Presets: paper (the
 paper's settings, five condensed sets, twenty networks on each: a GPU), cpu (narrow and short, not the paper's
@@ -26,10 +27,10 @@ SECONDS_BETWEEN_TABLES = 60.0
 """Tables of what is there so far are written no more often than this."""
 
 
-def parser(add_help: bool = True) -> argparse.ArgumentParser:
+def parser(add_help: bool = True, program: str | None = None) -> argparse.ArgumentParser:
     """Flags of ``runs/static_tables.py``; without ``-h`` they may be those of another script as well."""
     arguments = argparse.ArgumentParser(
-        prog="static_tables",
+        prog=started_as(program),
         description=DESCRIPTION,
         epilog="tables:\n" + "\n".join(f"  {name:<6} {title}" for name, title in TITLES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,14 +79,18 @@ def parser(add_help: bool = True) -> argparse.ArgumentParser:
     return arguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
     """Parse and run.
+
+    Args:
+        argv: arguments; None takes the process's.
+        program: how it was started, where that is not a script of its own.
 
     Returns:
         0; 1 if cells failed (their reasons are listed); 2 for a user's error, printed in one line; 130 for Ctrl-C, and
         128 + n for signal n, after condensations under way were saved.
     """
-    options = parser().parse_args(argv)
+    options = parser(program=program).parse_args(argv)
     return exit_code(lambda: _run(options))
 
 
@@ -130,7 +135,7 @@ def _tables(options: argparse.Namespace, device: str, executor: Any, reporter: A
     plans = [plan(grid) for grid in grids]
     store = Store(Path(options.out) / "store.sqlite")
     for other in options.merge:
-        reporter.line(f"merged {other}: {store.merge(other)} new unit(s)")
+        reporter.line(f"merged {other}: {counted(store.merge(other), 'new unit')}")
     failed = 0
     for grid, planned in zip(grids, plans):
         if options.status:
@@ -183,13 +188,16 @@ def _table(
                 written = time.monotonic()
         if measuring.tally.elsewhere:
             count = len(measuring.tally.elsewhere)
-            reporter.line(f"  {count} unit(s) are under way in another process; the same command takes up the rest")
+            are = "is" if count == 1 else "are"
+            reporter.line(
+                f"  {counted(count, 'unit')} {are} under way in another process; the same command takes up the rest"
+            )
     contents = store.read()
     for path in page.write(contents, out):
         reporter.line(f"  wrote {path}")
     failed = [line for line in lines_of(planned, contents) if line.state == FAILED]
     if failed:
-        reporter.line(f"  {len(failed)} cell(s) failed; their reasons are above and below the table")
+        reporter.line(f"  {counted(len(failed), 'cell')} failed; their reasons are above and below the table")
     if options.sets_to:
         for path in given_out(planned, store, Path(options.sets_to), options.data_root):
             reporter.line(f"  wrote {path}")
@@ -242,10 +250,11 @@ def _grid(options: argparse.Namespace, request: Any, device: str) -> Any:
     from clreplay.benchmark.cells import SEARCH
     from clreplay.benchmark.request import TableRequest
     from clreplay.recipes.overrides import parse_set
+    from clreplay.recipes.presets import default_preset
 
     preset = options.preset
     if preset == "auto":
-        preset = "paper" if device.startswith("cuda") else "cpu"
+        preset = default_preset(device)
     return TableRequest(
         **vars(request),
         images_per_class=tuple(options.ipc),

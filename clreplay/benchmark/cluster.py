@@ -23,6 +23,7 @@ from typing import Any
 from clreplay.benchmark.executors import Outcome, Task, attempt
 from clreplay.benchmark.sets import Place
 from clreplay.runtime.files import user_cache
+from clreplay.runtime.progress import counted
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Share:
         """In words."""
         cores = f"{self.cpus} core{'' if self.cpus == 1 else 's'}"
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.jobs} unit(s) at a time, {cores}{gpus} each"
+        return f"{counted(self.jobs, 'unit')} at a time, {cores}{gpus} each"
 
 
 class RayExecutor:

@@ -14,9 +14,11 @@ from functools import cache
 from typing import Any
 
 from clreplay.benchmark.cells import WHOLE
+from clreplay.networks.settings import network_settings
 from clreplay.networks.table import find_network
 from clreplay.recipes.recipe import idc_like, training_settings
 from clreplay.recipes.typed_settings import build
+from clreplay.runtime.progress import counted
 from clreplay.training.cutmix import CutMixSettings
 from clreplay.training.settings import TrainingSettings
 
@@ -154,16 +156,11 @@ def lasting(settings: TrainingSettings) -> str:
 
 def whole_note(settings: TrainingSettings, networks: int) -> str:
     """What is said wherever all real images are trained on."""
+    are = "is" if networks == 1 else "are"
     return (
-        f"On all real images {networks} network(s) are trained for {lasting(settings)}; the papers do not say how "
-        "many, nor for how long."
+        f"On all real images {counted(networks, 'network')} {are} trained for {lasting(settings)}; the papers do not "
+        "say how many, nor for how long."
     )
-
-
-def network_settings(network: str) -> dict[str, Any]:
-    """The settings that choose a network; those without a width want it left at its default by small presets."""
-    entry = find_network(network)
-    return {"network": entry.name.lower(), **({} if "width" in entry.options() else {"width": 128})}
 
 
 @cache

@@ -12,6 +12,7 @@ from clreplay.benchmark.architecture_ranking import TOPS, correlation, how_many,
 from clreplay.benchmark.cells import Cell
 from clreplay.benchmark.planned import PlannedCell, PlannedNetworks
 from clreplay.benchmark.rows import Contents, NetworkRow, SetRow
+from clreplay.runtime.progress import counted
 
 MEASURED, PARTLY, MISSING, FAILED = "measured", "partly measured", "not measured", "failed"
 
@@ -169,7 +170,7 @@ def _diverged(planned: PlannedCell, rows: Sequence[NetworkRow]) -> list[str]:
     count = sum(row.diverged for row in rows)
     if not count:
         return []
-    return [f"{planned.cell.called}: the training of {count} network(s) diverged; they count with what they then know."]
+    return [f"{planned.cell.called}: the training of {counted(count, 'network')} diverged; what it had learned counts."]
 
 
 def _rows(trained: Iterable[PlannedNetworks], contents: Contents) -> list[NetworkRow | None]:

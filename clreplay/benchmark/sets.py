@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from clreplay.benchmark.cells import Cell
-from clreplay.benchmark.protocols import network_settings
 from clreplay.benchmark.request import TableRequest
 from clreplay.benchmark.rows import key_of
 from clreplay.condensation.configured import ConfiguredMethod
@@ -16,6 +15,7 @@ from clreplay.data import Dataset
 from clreplay.memory.class_cache import ARITHMETIC
 from clreplay.memory.kept import Kept
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.networks.settings import network_settings
 from clreplay.recipes.recipe import Recipe, load_recipe
 from clreplay.runtime.checksum import DamagedFile, tensor_bytes, tensors_in
 from clreplay.runtime.seeding import key_seed

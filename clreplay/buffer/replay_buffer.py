@@ -16,9 +16,10 @@ from clreplay.memory.balanced import balanced_rows
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.given import checked_seed, given_memory, given_method, warn_of_long_work
-from clreplay.recipes.recipe import Recipe
+from clreplay.recipes.presets import Unasked, default_preset
+from clreplay.recipes.recipe import Recipe, load_recipe
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress import Progress, check_progress, shown
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import augment_images, draw, parse_strategy
 
@@ -31,14 +32,15 @@ class ReplayBuffer:
             configured method, or a callable of one's own, see :class:`clreplay.condensation.Condenser`.
         images_per_class, mem_size, bytes_per_class, mem_bytes: the budget, one of them, of every class or of all
             together; 10 images of every class where none is given.
-        preset: ``paper`` (meant for a GPU), ``cpu`` or ``smoke``.
+        preset: ``paper`` (meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper`` on a GPU and ``cpu`` otherwise,
+            and says so in the log.
         normalization: as for :func:`clreplay.condense`; None takes mean and deviation of the first experience, if it
             is uint8, and what can be recovered from floats. All later experiences are normalised alike.
         augment: strategy of the batches of :meth:`sample`, such as ``"color_crop_flip"``: one operator a batch, with
             parameters an image; None for none.
         seed: of all chance, that of :meth:`sample` included.
         device: where to condense; None takes a GPU if there is one.
-        progress: called with (done, total, unit).
+        progress: called with (done, total, unit); None draws a bar on a terminal, False shows nothing.
         dataset: name of the data, for a recipe's settings for some data sets.
         memory: a :class:`clreplay.ReplayMemory` to go on with, or the path of its file, in place of a budget and store.
         store, quality, pixels: how images are kept, see :class:`clreplay.ReplayMemory`.
@@ -66,12 +68,12 @@ class ReplayBuffer:
         images_per_class: int | None = None,
         mem_size: int | None = None,
         *,
-        preset: str = "paper",
+        preset: str | None = None,
         normalization: Normalization | str | None = None,
         augment: str | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         dataset: str | None = None,
         memory: ReplayMemory | str | Path | None = None,
         store: str | None = None,
@@ -87,8 +89,16 @@ class ReplayBuffer:
         if memory is None and all(value is None for value in budget.values()):
             budget["images_per_class"] = 10
         self.memory = given_memory(memory, budget, store, quality, pixels)
-        self.configured = given_method(method, preset, settings, (dataset, self.memory.images_per_class))
+        check_progress(progress)
         self.seed, self.device, self.progress = checked_seed("seed", seed), default_device(device), progress
+        if isinstance(method, (str, Path)):
+            method = load_recipe(method)
+        if isinstance(method, Recipe):
+            method.check_keywords(settings, ReplayBuffer.__init__)
+        chosen = default_preset(self.device) if preset is None else preset
+        where = (dataset, self.memory.images_per_class)
+        self.configured = given_method(method, chosen, settings, where)
+        self._unasked = Unasked.of(preset, chosen, method, settings, *where)
         self.normalization, self.strategy = normalization, parse_strategy(augment)
         self.cache = None if cache is None else ClassCache(cache)
         self._met, self._draws = Met(), 0
@@ -150,17 +160,20 @@ class ReplayBuffer:
             real = RealImages(images, labels, normalization)
             before = self.memory.normalization
             self.memory.normalization = before if self.memory.slots else normalization
+            if self._unasked is not None and not self.memory.slots:
+                self._unasked.say(self.configured, real, self.memory.images_per_class, self.device)
             try:
-                seconds = condense_experience(
-                    self.memory,
-                    real,
-                    self.configured,
-                    seed=self.seed,
-                    device=self.device,
-                    task_labels={label: found[0] for label, found in of_class.items()},
-                    progress=self.progress,
-                    cache=self.cache,
-                )
+                with shown(self.progress, f"{self.configured.name}, condensing") as progress:
+                    seconds = condense_experience(
+                        self.memory,
+                        real,
+                        self.configured,
+                        seed=self.seed,
+                        device=self.device,
+                        task_labels={label: found[0] for label, found in of_class.items()},
+                        progress=progress,
+                        cache=self.cache,
+                    )
             except BaseException:
                 self.memory.normalization = before
                 raise

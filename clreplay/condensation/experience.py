@@ -17,7 +17,9 @@ from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime.files import plain
 from clreplay.runtime.progress import Progress
+from clreplay.runtime.provenance import made_with
 
 
 def condense_experience(
@@ -91,6 +93,7 @@ def condense_experience(
     record = [{"experience": experience, **row} for row in condensed.record]
     memory.add(condensed.images, task_labels, real.keys, record, condensed.decoding)
     memory.info["experiences"] = experience + 1
+    _say_how(memory, configured)
     if chosen:
         memory.info["chosen"] = chosen
     return finished.seconds
@@ -112,6 +115,15 @@ def checked_counts(
     real.check_counts(counts)
     configured.check(counts, real.shape, who)
     return counts
+
+
+def _say_how(memory: ReplayMemory, configured: ConfiguredMethod) -> None:
+    """Write down in a memory what it is made with; of several versions all."""
+    memory.info.setdefault("method", configured.name or configured.method.name)
+    memory.info["settings"] = plain(configured.values())
+    made = memory.info.setdefault("made_with", [])
+    if made_with() not in made:
+        made.append(dict(made_with()))
 
 
 def _all_from_cache(condensed: Condensed) -> bool:

@@ -1,6 +1,7 @@
 """Loading a data set by its name, from the folder where the user keeps data."""
 
 import os
+import re
 from pathlib import Path
 
 # Imported because each of them registers its data sets.
@@ -13,6 +14,7 @@ from clreplay.data.sets import (  # isort: skip  # noqa: F401
     imagenette,
 )
 from clreplay.data.dataset import Dataset
+from clreplay.data.errors import DataNotFoundError
 from clreplay.data.held_out import hold_out, split_name
 from clreplay.data.registry import DATASETS, suggestion
 from clreplay.data.sets.folder import FOLDER, load_folder
@@ -23,6 +25,24 @@ def data_root(root: str | Path | None) -> Path:
     if root is None:
         root = os.environ.get("CLREPLAY_DATA") or "data"
     return Path(root).expanduser()
+
+
+def dataset_name(text: str | Path) -> str:
+    """A data set as a person writes it: a known name, `folder:PATH`, or the path of a folder or archive alone.
+
+    Raises:
+        DataNotFoundError: it is written as a path, and nothing is there.
+    """
+    text = str(text)
+    name = split_name(text)[0]
+    if name.startswith(FOLDER) or name in DATASETS:
+        return text
+    path = Path(re.sub(r"@[0-9]+$", "", name)).expanduser()
+    if path.exists():
+        return f"{FOLDER}{text}"
+    if len(path.parts) > 1 or name.startswith(("~", ".")):
+        raise DataNotFoundError(f"{path.absolute()} does not exist; give a data set's name or a folder")
+    return text
 
 
 def load_dataset(
@@ -38,8 +58,9 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
-            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64. Any of them
-            with `#held-out=0.1` behind it: a tenth of every class's training images is kept apart.
+            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64;
+            `folder:PATH@64#test=0.2` (or `?test=0.2`) tests on a fifth of every class of a folder without a split. Any
+            of them with `#held-out=0.1` behind it: a tenth of every class's training images is kept apart.
         root: folder with the data; see `data_root`. `PATH` does not count from it.
         download: whether the data set may be fetched when no copy is found.
         channels: 3, or 1 for grey sets (MNIST, FashionMNIST, the digits, which have 1 by default) and folders

@@ -10,20 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clreplay.runtime.command_line import exit_code
+from clreplay.runtime.command_line import exit_code, started_as
 
 
-def continual_parser(dataset: str | None, description: str) -> argparse.ArgumentParser:
+def continual_parser(dataset: str | None, description: str, program: str | None = None) -> argparse.ArgumentParser:
     """Flags of ``runs/cifar100_5step.py`` and its siblings; without a data set there is a flag for it."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=started_as(program), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add(
         "--memory",
         nargs="+",
         default=["ddm"],
         metavar="NAME",
-        help="memories to compare, such as random herding dsa dm ddm: recipes in strategies/, or .yaml files, "
-        "which may bring a method of your own (default: ddm)",
+        help="memories to compare, such as random herding dsa dm ddm (all of them: clreplay memories), or .yaml "
+        "recipes, which may bring a method of your own (default: ddm)",
     )
     add("--images-per-class", type=int, metavar="N", help="images kept of every class (default: 20; 5 for digits)")
     add("--mem-size", type=int, metavar="N", help="total budget in images instead; quotas shrink as classes arrive")
@@ -123,11 +125,20 @@ def _quality(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def continual_main(dataset: str | None, description: str, argv: Sequence[str] | None = None) -> int:
-    """Parse and run; user errors are one line on standard error and exit status 2."""
-    parser = continual_parser(dataset, description)
+def continual_main(
+    dataset: str | None, description: str, argv: Sequence[str] | None = None, program: str | None = None
+) -> int:
+    """Parse and run; user errors are one line on standard error and exit status 2.
+
+    Args:
+        dataset: the one of a script; None for a flag.
+        description: for ``--help``.
+        argv: arguments; None takes the process's.
+        program: how it was started, where that is not a script of its own (``clreplay run digits-5step``).
+    """
+    parser = continual_parser(dataset, description, program)
     options = parser.parse_args(argv)
-    command = recorded_command(parser, sys.argv[0], sys.argv[1:] if argv is None else argv)
+    command = recorded_command(parser, program or sys.argv[0], sys.argv[1:] if argv is None else argv)
 
     def work() -> int:
         from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
@@ -174,6 +185,8 @@ def continual_settings(options: argparse.Namespace) -> Any:
     )
 
 
+COMMAND = "clreplay run "
+"""Beginning of the sub-commands that stand for scripts."""
 PLACES = ("--data-root", "--out", "--cache")
 """Flags whose values are paths, which say something only on this machine."""
 _FOLDER = re.compile(r"folder:.+?(?P<rest>(@[0-9]+)?(#.*)?)")
@@ -184,7 +197,7 @@ def recorded_command(parser: argparse.ArgumentParser, program: str, argv: Sequen
 
     Args:
         parser: has taken these arguments.
-        program: the script.
+        program: the script, or the words of a sub-command.
         argv: its arguments.
     """
     words, flag = [], None
@@ -197,7 +210,7 @@ def recorded_command(parser: argparse.ArgumentParser, program: str, argv: Sequen
         else:
             words.append(_without_place(flag, word))
             flag = None if flag in PLACES else flag
-    return shlex.join([program, *words])
+    return " ".join([program if program.startswith(COMMAND) else shlex.quote(program), *map(shlex.quote, words)])
 
 
 def _without_place(flag: str | None, value: str) -> str:

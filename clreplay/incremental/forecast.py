@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 from clreplay.condensation.configured import ConfiguredMethod
-from clreplay.condensation.engine.calibration import Trial
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.encoders import encoder_training
-from clreplay.condensation.matching.engine import MatchingEngine
-from clreplay.condensation.matching.settings import MatchingSettings, under_random_networks
+from clreplay.condensation.matching.settings import MatchingSettings
+from clreplay.condensation.matching.trial import seconds_per_class_iteration
 from clreplay.condensation.selection.random_choice import RandomSettings
 from clreplay.memory.decoders import decoder
 from clreplay.networks import ConvNet
-from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.training.settings import TrainingSettings
+from clreplay.training.trial import seconds_per_image
 
 if TYPE_CHECKING:
     from clreplay.incremental.plan import ExperimentPlan
@@ -121,52 +118,18 @@ def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSetting
     )
     real = plan.real_images(tried)
     counts = dict.fromkeys(real.classes, math.ceil(plan.images_at(0) / len(labels)))
-
-    def seconds(reuse: int) -> float:
-        reusing = replace(under_random_networks(settings), network_reuse=reuse)
-        return Trial(MatchingEngine, reusing, execution, real, counts, plan.device)({})
-
-    if settings.network_reuse == 1:
-        return seconds(1)
-    again = seconds(10**9)  # the same network from the second on: only the synthetic side is computed
-    return (seconds(1) + (settings.network_reuse - 1) * again) / settings.network_reuse
+    return seconds_per_class_iteration(settings, execution, real, counts, plan.device)
 
 
 def _seconds_per_image(plan: ExperimentPlan, settings: TrainingSettings) -> float:
     channels, size = plan.data.train.images.shape[1:3]
-    network = settings.build(plan.data.num_classes, channels, size).to(plan.device)
+    network = settings.build(plan.data.num_classes, channels, size)
     if isinstance(network, ConvNet) and plan.device.type == "cpu":
         network.fuse()  # as the learner and the feature networks are
-    if plan.device.type == "cpu":
-        keep_freed_memory()  # as training will: without it an update takes about twice as long
     batch = min(settings.batch_size, 128)
-    # Real pictures, not zeros: those end in denormal gradients, which a CPU takes five times longer over.
-    images = plan.data.normalization.apply(plan.data.train.images[:batch].to(plan.device))
-    labels = plan.data.train.labels[:batch].to(plan.device)
-
-    def update() -> None:
-        F.cross_entropy(network(images), labels).backward()
-
-    return _timed(plan.device, update) / batch
+    images = plan.data.normalization.apply(plan.data.train.images[:batch])
+    return seconds_per_image(network, images, plan.data.train.labels[:batch], batch, plan.device)
 
 
 def _images_trained_on(settings: TrainingSettings, images: int) -> int:
     return settings.epochs_for(images) * images
-
-
-def _timed(device: torch.device, work: Any, repeats: int = 3) -> float:
-    """Seconds of one call: the best of a few, after two to warm up (the first compiles its kernels)."""
-    best = math.inf
-    for trial in range(2 + repeats):
-        _wait(device)
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        if trial >= 2:
-            best = min(best, time.perf_counter() - start)
-    return best
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -21,9 +21,18 @@ from clreplay.incremental.settings import HOSTS, PROTOCOLS, REPEATS, ContinualSe
 from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_cache import ClassCache
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet
 from clreplay.recipes.overrides import split_overrides
-from clreplay.recipes.recipe import PRESETS, Recipe, RecipeError, idc_settings, load_recipe, training_settings
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import (
+    PRESETS,
+    Recipe,
+    RecipeError,
+    idc_settings,
+    load_recipe,
+    training_settings,
+)
 from clreplay.runtime.device import default_device
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.settings import TrainingSettings
@@ -83,6 +92,19 @@ class ExperimentPlan:
         memory, fewest = s.memory(self.data.normalization), int(torch.bincount(self.data.train.labels).min())
         seen = [self.seen_at(step) for step in range(s.steps)]
         return {n: min(memory.expected_images(s.budget.share(n), sample), fewest) for n in seen}
+
+    def new_memory(self, recipe: Recipe, order: int) -> ReplayMemory:
+        """An empty memory of a recipe under one class order."""
+        memory = self.settings.memory(self.data.normalization, self.data.num_classes)
+        memory.info = {
+            "dataset": self.data.name,
+            FINGERPRINT: self.data.fingerprint,
+            CLASS_NAMES: list(self.data.class_names),
+            "method": recipe.name,
+            "class_order": order,
+            "condense_seconds": [],
+        }
+        return memory
 
     def real_images(self, classes: list[int]) -> RealImages:
         """The training images of some classes, as condensers take them."""
@@ -172,7 +194,7 @@ def plan_experiment(settings: ContinualSettings) -> ExperimentPlan:
         FileNotFoundError: the data set cannot be had.
     """
     device = default_device(settings.device)
-    preset = settings.preset or ("paper" if device.type == "cuda" else "cpu")
+    preset = settings.preset or default_preset(device)
     if preset not in PRESETS:
         raise RecipeError(f"preset must be auto, {', '.join(PRESETS)}, got {preset!r}")
     recipes = [load_recipe(name) for name in settings.memories]

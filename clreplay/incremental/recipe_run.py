@@ -13,7 +13,7 @@ from clreplay.incremental.run_folder import RunFolder
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.memory.slot import Slot
 from clreplay.recipes.recipe import Recipe
-from clreplay.runtime.progress import Reporter, Task, duration
+from clreplay.runtime.progress import Reporter, Task, roughly
 
 
 @dataclass
@@ -76,8 +76,7 @@ class RecipeRun:
                 return
             if self.expected.correct(name, steps, done, total, seconds):
                 self.reporter.line(
-                    f"  time      about {duration(self.expected.total)} in all, "
-                    f"corrected after {done} of {total} iterations"
+                    f"  time      {roughly(self.expected.total)} in all, corrected after {done} of {total} iterations"
                 )
 
         return self.reporter.task(f"{self.title(step)}, condensing", correct)

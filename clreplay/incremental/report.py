@@ -8,7 +8,7 @@ from clreplay.incremental.forecast import Forecast, forecast
 from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.runtime.progress import Reporter, duration
+from clreplay.runtime.progress import Reporter, counted, roughly
 
 
 def announce(
@@ -26,11 +26,12 @@ def announce(
     )
     if s.pixels is not None:
         budget += f" at {s.pixels} x {s.pixels} pixels"
-    steps = f"{s.steps} step{'s' if s.steps > 1 else ''}"
+    steps = counted(s.steps, "step")
     steps += "" if s.first_step is None or s.steps == 1 else f" ({s.first_step}, then {plan.sizes[-1]} each)"
     reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {steps}, {budget}")
-    orders = f"{s.class_orders} class order(s)" if s.class_order is None else "a class order of your own"
-    reporter.line(f"  memories  {', '.join(r.label for r in plan.recipes)}; {orders}, {s.networks} network(s) a step")
+    orders = counted(s.class_orders, "class order") if s.class_order is None else "a class order of your own"
+    memories = ", ".join(recipe.label for recipe in plan.recipes)
+    reporter.line(f"  memories  {memories}; {orders}, {counted(s.networks, 'network')} a step")
     reporter.line(f"  learner   {plan.learner.summary()}, host {s.host}")
     reporter.line(f"  device    {plan.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
     for recipe in plan.recipes:
@@ -43,7 +44,7 @@ def announce(
     expected = forecast(plan)
     labels = [recipe.label for recipe in plan.recipes if recipe.name in expected.unknown]
     without = f", not counting to make {', '.join(labels)}: that is known once it runs" if labels else ""
-    reporter.line(f"  time      about {duration(expected.total)} (from a short trial on this machine{without})")
+    reporter.line(f"  time      {roughly(expected.total)} (from a short trial on this machine{without})")
     return expected
 
 
@@ -60,7 +61,7 @@ def accuracy_picture(plan: ExperimentPlan, folder: RunFolder) -> None:
 
     labels = {recipe.name: recipe.label for recipe in plan.recipes}
     s = plan.settings
-    title = f"{s.dataset}, {s.steps} steps, " + (str(s.budget))
+    title = f"{s.dataset}, {counted(s.steps, 'step')}, {s.budget}"
     accuracy_figure(
         folder.rows(), labels=labels, title=f"{title} ({s.preset} preset)", path=folder.path / "accuracy.png"
     )

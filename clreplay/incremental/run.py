@@ -28,7 +28,6 @@ from clreplay.incremental.report import (
 )
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.incremental.settings import ContinualSettings
-from clreplay.incremental.settings_file import CLASS_NAMES, FINGERPRINT
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
@@ -153,16 +152,7 @@ def _memory_of(plan: ExperimentPlan, recipe: Recipe, order: int, folder: RunFold
         return ReplayMemory.load(path, dataset=plan.data.name, fingerprint=plan.data.fingerprint)
     if began:
         raise FileNotFoundError(f"{folder.results_file} has finished steps but {path} is gone; use a new --out")
-    memory = plan.settings.memory(plan.data.normalization, plan.data.num_classes)
-    memory.info = {
-        "dataset": plan.data.name,
-        FINGERPRINT: plan.data.fingerprint,
-        CLASS_NAMES: list(plan.data.class_names),
-        "method": recipe.name,
-        "class_order": order,
-        "condense_seconds": [],
-    }
-    return memory
+    return plan.new_memory(recipe, order)
 
 
 def _check_memory(recipe_run: RecipeRun, todo: Sequence[int]) -> None:

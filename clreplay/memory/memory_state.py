@@ -11,13 +11,21 @@ import torch
 
 from clreplay.data import Normalization
 from clreplay.memory.budget import Budget
+from clreplay.memory.class_names import check_class_names
 from clreplay.memory.decoders import decoder
+from clreplay.memory.record_columns import column_names, to_rows
 from clreplay.memory.slot import Slot
 from clreplay.memory.stores import Store, find_store
 
-FORMAT_VERSION = 4
-"""1: without decodings, 2: uint8 and float32 only, 3: pictures as large as they are trained on, as it still is written
-where they are; all are read."""
+FORMAT_VERSION = 5
+"""1: without decodings, 2: uint8 and float32 only, 3: pictures as large as they are trained on, 4: the record as text;
+all are read. The lowest that says all there is to say is written (:func:`format_of`), so that older versions read it.
+"""
+
+
+def format_of(smaller_pictures: bool, columns: bool) -> int:
+    """The format of a memory whose pictures are kept smaller, or whose record has columns."""
+    return FORMAT_VERSION if columns else FORMAT_VERSION - 1 if smaller_pictures else FORMAT_VERSION - 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,13 @@ def _read(state: Mapping[str, Any], settings: Mapping[str, Any]) -> Content:
     if twice:
         raise ValueError(f"classes {twice} are in the memory twice; it is damaged")
     slots = {entry[0]: _read_slot(store, entry, state) for entry in settings["classes"]}
-    known = {"settings", *(f"{label}.{name}" for label, slot in slots.items() for name in slot.parts)}
+    record = settings["record"]
+    if not isinstance(record, list) or not all(isinstance(row, dict) for row in record):
+        raise ValueError("the record or the info of the memory is something else; it is damaged")
+    columns = column_names(record) if settings["format"] >= 5 else set()
+    if missing := sorted(columns - set(state)):
+        raise ValueError(f"the memory lacks {', '.join(missing)}; it is incomplete")
+    known = {"settings", *columns, *(f"{label}.{name}" for label, slot in slots.items() for name in slot.parts)}
     foreign = sorted(set(state) - known)
     if foreign:
         raise ValueError(f"the memory has {', '.join(foreign)}, of no class that it names; it is damaged")
@@ -72,9 +86,11 @@ def _read(state: Mapping[str, Any], settings: Mapping[str, Any]) -> Content:
         codes = "scale" not in slot.parts and not any(part.is_floating_point() for part in slot.parts.values())
         if codes and normalization is None:
             raise ValueError(f"class {label} of the memory has pixel codes, and no normalization says what they mean")
-    record, info = settings["record"], settings["info"]
-    if not isinstance(record, list) or not isinstance(info, dict) or not all(isinstance(row, dict) for row in record):
+    info = settings["info"]
+    if not isinstance(info, dict):
         raise ValueError("the record or the info of the memory is something else; it is damaged")
+    if "class_names" in info:
+        check_class_names(info["class_names"])
     return Content(
         budget=budget,
         total_classes=settings.get("total_classes"),
@@ -84,7 +100,7 @@ def _read(state: Mapping[str, Any], settings: Mapping[str, Any]) -> Content:
         store=store,
         normalization=normalization,
         slots=slots,
-        record=record,
+        record=to_rows(record, state) if settings["format"] >= 5 else record,
         info=info,
     )
 

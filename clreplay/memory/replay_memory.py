@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,13 +15,24 @@ from torch import Tensor
 
 from clreplay.data import Normalization
 from clreplay.memory.budget import Budget, TooFewBytes
+from clreplay.memory.class_names import as_plain, check_class_names
 from clreplay.memory.codecs import CODECS, SIDE
+from clreplay.memory.dataset import MemoryDataset
 from clreplay.memory.decoders import decoder
-from clreplay.memory.memory_state import FORMAT_VERSION, read_state
+from clreplay.memory.export import Exported, export, read_export
+from clreplay.memory.formats.eight_bits import NOTHING
+from clreplay.memory.formats.pictures import Pictures
+from clreplay.memory.hub import OWN_FILE, SCHEME, Pushed, fetch, push
+from clreplay.memory.imported import import_pictures
+from clreplay.memory.memory_state import format_of, read_state
+from clreplay.memory.record_columns import to_columns
 from clreplay.memory.slot import Slot
 from clreplay.memory.smaller import tile
 from clreplay.memory.stores import AUTO, MORE_IMAGES, best_quality, encode_finest, find_store
 from clreplay.runtime.checksum import DamagedFile, read_tensors, tensor_bytes, write_bytes
+from clreplay.training.batches import BatchLoader, BatchSource
+
+logger = logging.getLogger(__name__)
 
 
 class ReplayMemory:
@@ -126,6 +139,24 @@ class ReplayMemory:
         images = f"{len(self)} images" + (f" ({decoded} when decoded)" if decoded != len(self) else "")
         return f"ReplayMemory({self.budget}: {images} of {len(self.slots)} classes, {self.memory_bytes} bytes)"
 
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Names by label, as far as they are known; maybe of classes that are not in the memory (yet)."""
+        names = self.info.get("class_names")
+        return check_class_names(names) if names else {}
+
+    def name_classes(self, names: Sequence[str] | Mapping[int, str]) -> None:
+        """Give classes names, which the memory's file and exports have; those known before stay where none is given.
+
+        Args:
+            names: in the order of the labels 0, 1, ..., or by label.
+
+        Raises:
+            ValueError: they are no names, or a class in memory has none.
+        """
+        known = {**self.class_names, **check_class_names(names)}
+        self.info["class_names"] = as_plain(check_class_names(known, self.classes))
+
     def class_images(self, label: int) -> Tensor:
         """One class as network input, decoded, float32 (k, c, h, w)."""
         stored = self.stored_images(label)
@@ -151,6 +182,78 @@ class ReplayMemory:
             return (images - low) / (high - low).clamp_min(1e-8)
         mean, std = (torch.tensor(v)[:, None, None] for v in (self.normalization.mean, self.normalization.std))
         return (images * std + mean).clamp(0, 1)
+
+    # ------------------------------------------------------------------ a data set
+
+    def dataset(
+        self,
+        transform: Callable[[Tensor], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
+        values: str = "network",
+    ) -> MemoryDataset:
+        """The training images as a data set of PyTorch, whose items are ``(image, label)``.
+
+        Args:
+            transform: called with every image, a tensor (c, h, w).
+            target_transform: called with every label, an int.
+            values: ``network``, float32 as a network takes it; ``pixels``, float32 in [0, 1]; or ``uint8``, codes. The
+                last two cut what lies outside the range of a picture, which is said in a line.
+
+        Raises:
+            ValueError: the memory is empty, there are no such values, or no normalisation says what pixels are.
+        """
+        return MemoryDataset(Pictures.of(self), transform, target_transform, values)
+
+    def loader(
+        self,
+        batch_size: int,
+        *,
+        augment: str | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        device: torch.device | str | None = None,
+    ) -> BatchLoader:
+        """The training images in mini-batches ``(images, labels)``, augmented on the device; each pass is an epoch.
+
+        Batches are those that a learner of this package is trained on: chance is keyed by the seed and the number of
+        the epoch, and the global generator is not touched.
+
+        Args:
+            batch_size: images a batch; the last may be smaller.
+            augment: operators for whole batches, such as ``color_crop_cutout_flip_scale_rotate`` (one of them a batch)
+                or ``crop+flip`` (both), see :func:`clreplay.training.augmentation.parse_strategy`; None for none.
+            shuffle: False serves the images in the memory's order.
+            seed: of shuffling and augmentation.
+            drop_last: leave out a last batch that is smaller than the others.
+            device: of the batches; None keeps them on the CPU.
+
+        Raises:
+            ValueError: the memory is empty, the batch size is below 1, or an operator is unknown.
+        """
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+        images, labels = (tensor.to(device or "cpu") for tensor in (self.images, self.labels))
+        return BatchLoader(BatchSource(images, labels, batch_size, augment, (seed, "train")), shuffle, drop_last)
+
+    def export(
+        self,
+        target: str | os.PathLike[str],
+        to: str | None = None,
+        *,
+        overwrite: bool = False,
+        outside: str = "scale",
+    ) -> Exported:
+        """Write the training images for others: PNG files by class, ``.npz``, or Parquet as the Hugging Face hub has
+        it; arguments and errors as of :func:`clreplay.memory.export.export`.
+        """
+        return export(self, target, to, overwrite=overwrite, outside=outside)
+
+    def push(self, repo: str, *, private: bool = False, token: str | None = None) -> Pushed:
+        """Put the memory on the Hugging Face hub; arguments and errors as of :func:`clreplay.memory.hub.push`."""
+        return push(self, repo, private=private, token=token)
+
+    # ------------------------------------------------------------------ what fits
 
     def check_channels(self, channels: int) -> None:
         """Whether the store can keep images of so many channels.
@@ -346,8 +449,9 @@ class ReplayMemory:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors under plain names, and ``settings`` (JSON text): all that the memory is."""
+        record, columns = to_columns(self.record)
         settings = {
-            "format": FORMAT_VERSION if self.stored_pixels else FORMAT_VERSION - 1,
+            "format": format_of(self.stored_pixels is not None, bool(columns)),
             **asdict(self.budget),
             "total_classes": self.total_classes,
             "store": self.store,
@@ -360,10 +464,10 @@ class ReplayMemory:
                 [label, slot.task_label, slot.key, len(slot), sorted(slot.parts), slot.decoding, list(slot.shape)]
                 for label, slot in self.slots.items()
             ],
-            "record": self.record,
+            "record": record if columns else self.record,
             "info": self.info,
         }
-        tensors: dict[str, Any] = {"settings": json.dumps(settings)}
+        tensors: dict[str, Any] = {"settings": json.dumps(settings), **columns}
         for label, slot in self.slots.items():
             tensors.update({f"{label}.{name}": part for name, part in slot.parts.items()})
         return tensors
@@ -395,27 +499,51 @@ class ReplayMemory:
         write_bytes(path, tensor_bytes(state, {"clreplay": settings}))
 
     @classmethod
-    def load(cls, path: str | Path, dataset: str | None = None, fingerprint: str | None = None) -> ReplayMemory:
-        """Read a file written by :meth:`save`.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        dataset: str | None = None,
+        fingerprint: str | None = None,
+        normalization: Normalization | str | None = None,
+    ) -> ReplayMemory:
+        """Read a memory: a file of :meth:`save`, what :meth:`export` wrote, or what :meth:`push` put on the hub.
+
+        What was exported comes back as images that one trains on, exactly or to the rounding of 8 bits, which is said
+        in a line; how they were stored before does not. Pictures of others are read as well: folders of pictures by
+        class, archives with ``images`` and ``labels``, and Parquet files in the schema of the hub.
 
         Args:
-            path: a ``.safetensors`` file.
-            dataset: if given, the file must be of this data set.
-            fingerprint: if given, of the data (:attr:`clreplay.data.Dataset.fingerprint`); a file that has one must
+            path: a ``.safetensors`` file, a ``.npz`` or ``.parquet`` file, a folder (also a run's, if there is one
+                memory in it), or ``hf://ORG/NAME``.
+            dataset: if given, the memory must be of this data set.
+            fingerprint: if given, of the data (:attr:`clreplay.data.Dataset.fingerprint`); a memory that has one must
                 be of the same images and labels, whatever they are called.
+            normalization: of pictures of others, or the name of a known one; None measures it on them.
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: the hub cannot be reached.
             ValueError: the file is truncated, does not match its checksum, is not a memory, does not keep to its
                 budget, or is of another data set.
         """
-        path = Path(path)
-        if not path.is_file():
-            inside = sorted(one.name for one in path.glob("memory*.safetensors"))
-            there = (
-                f", which is a folder; it has {', '.join(inside) or 'no memory*.safetensors'}" if path.is_dir() else ""
-            )
-            raise FileNotFoundError(f"no memory at {path}{there}")
+        if str(path).startswith(SCHEME):
+            where, place = str(path), fetch(str(path))
+        else:
+            where, place = str(path), Path(path).expanduser()
+        if not place.exists():
+            raise FileNotFoundError(f"no memory at {where}")
+        found = None if (place / OWN_FILE).is_file() else read_export(place)
+        if found is not None:
+            memory = cls._of_pictures(*found, where, normalization)
+        else:
+            memory = cls._of_file(_own_file(place) if place.is_dir() else place)
+            if normalization not in (None, memory.normalization):
+                raise ValueError(f"{where} brings its own normalization; leave normalization out")
+        memory._check_data(where, dataset, fingerprint)
+        return memory
+
+    @classmethod
+    def _of_file(cls, path: Path) -> ReplayMemory:
         try:
             state, metadata = read_tensors(path, ("clreplay", "format"))
         except DamagedFile as error:
@@ -429,16 +557,52 @@ class ReplayMemory:
             memory.load_state_dict({"settings": metadata["clreplay"], **state})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        found = memory.info.get("dataset")
-        if dataset is not None and found != dataset:
-            raise ValueError(f"{path} is a memory of {found!r}, not of {dataset!r}; pass the file of that data set")
-        data = memory.info.get("data_fingerprint")
-        if None not in (fingerprint, data) and data != fingerprint:
-            raise ValueError(
-                f"{path} is a memory of other images or labels (data_fingerprint {data}) than these ({fingerprint}); "
-                "pass the file of this data, or make the memory anew"
+        return memory
+
+    @classmethod
+    def _of_pictures(
+        cls, pictures: Pictures, error: float | None, where: str, normalization: Normalization | str | None
+    ) -> ReplayMemory:
+        content = import_pictures(pictures, where, error is None, normalization)
+        memory = cls(content.most, normalization=content.normalization, store=content.store)
+        memory.slots, memory.record, memory.info = content.slots, content.record, content.info
+        if pictures.class_names:
+            memory.info["class_names"] = as_plain(pictures.class_names)
+        if error is not None and error >= NOTHING:
+            logger.warning(
+                "%s: training images differ from those that were exported by at most %.2g pixel codes (of 255)",
+                where,
+                error,
             )
         return memory
+
+    def _check_data(self, where: str, dataset: str | None, fingerprint: str | None) -> None:
+        found = self.info.get("dataset")
+        if dataset is not None and found != dataset:
+            raise ValueError(f"{where} is a memory of {found!r}, not of {dataset!r}; pass the file of that data set")
+        data = self.info.get("data_fingerprint")
+        if None not in (fingerprint, data) and data != fingerprint:
+            raise ValueError(
+                f"{where} is a memory of other images or labels (data_fingerprint {data}) than these ({fingerprint}); "
+                "pass the file of this data, or make the memory anew"
+            )
+
+
+def _own_file(folder: Path) -> Path:
+    """The one memory in a folder, such as a run's.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several.
+    """
+    files = [folder / OWN_FILE] if (folder / OWN_FILE).is_file() else sorted(folder.glob("memory*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"no memory at {folder}: it has neither {OWN_FILE}, nor a folder a class with pictures, nor Parquet files"
+        )
+    if len(files) > 1:
+        raise ValueError(f"{folder} has several memories; pass one of {', '.join(file.name for file in files)}")
+    return files[0]
 
 
 def _shape(images: Tensor) -> tuple[int, int, int]:

@@ -66,3 +66,9 @@ class NetworkSettings:
         """
         with torch.random.fork_rng(devices=[]):
             return build_network(self.network, num_classes, channels, image_size, **self._given())
+
+
+def network_settings(network: str) -> dict[str, Any]:
+    """The settings that choose a network; those without a width want it left at its default by small presets."""
+    entry = find_network(network)
+    return {"network": entry.name.lower(), **({} if "width" in entry.options() else {"width": NetworkSettings.width})}

@@ -6,7 +6,6 @@ Nothing here imports Avalanche.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from clreplay.training.batches import BatchSource
+from clreplay.training.batches import BatchLoader, BatchSource
 
 
-class MemoryLoader:
+class MemoryLoader(BatchLoader):
     """Stands in for ``strategy.dataloader``: whole batches, already augmented and on the device.
 
     Yields ``[x, y]``, or ``[x, y, t]`` where the experience has task labels. Each pass is the next epoch.
@@ -41,23 +40,13 @@ class MemoryLoader:
         shuffle: bool = True,
         drop_last: bool = False,
     ) -> None:
-        self.source, self.task_labels, self.owner = source, task_labels, owner
-        self.shuffle, self.drop_last = shuffle, drop_last
-        self.epoch = 0
+        super().__init__(source, shuffle, drop_last)
+        self.task_labels, self.owner = task_labels, owner
         self.norms: list[nn.Module] = []
 
-    def __len__(self) -> int:
-        size = self.source.batch_size
-        return len(self.source.images) // size if self.drop_last else len(self.source)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        in_order = torch.arange(len(self.source.images), device=self.source.images.device)
-        ordered = in_order.split(self.source.batch_size)
-        for number, (rows, choice, parameters) in enumerate(self.source.rows(epoch)[: len(self)]):
-            rows = rows if self.shuffle else ordered[number]
-            batch = list(self.source.batch(rows, choice, parameters))
-            yield batch if self.task_labels is None else [*batch, self.task_labels[rows]]
+    def batch(self, rows: Tensor, images_and_labels: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """With task labels where there are some."""
+        return [*images_and_labels, *([] if self.task_labels is None else [self.task_labels[rows]])]
 
 
 def own_loader(strategy: Any, owner: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from clreplay.plugin.avalanche_data import (
     task_label_of_classes,
     whole_number,
 )
+from clreplay.plugin.class_names import names_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Contents:
         sample: one image as network input, (c, h, w).
         sample_label: its label.
         normalization: of the images, where it is known.
+        names: of classes, where they are known.
     """
 
     keys: dict[int, str]
@@ -46,6 +48,7 @@ class Contents:
     sample: Tensor
     sample_label: int
     normalization: Normalization | None = None
+    names: dict[int, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[int]:
@@ -130,8 +133,9 @@ def read_contents(view: Any, experience: Any, memory: ReplayMemory) -> tuple[Con
         normalization = pixel_codes(real.images)[1]  # not the memory's, which is what one wants to know
     label = int(items.labels[0])
     sample = real.normalise(real.images[:1])[0]
+    names = names_of(experience, view, items.labels)
     return Contents(
-        real.keys, task_label_of_classes(items.labels, items.task_labels), sample, label, normalization
+        real.keys, task_label_of_classes(items.labels, items.task_labels), sample, label, normalization, names
     ), real
 
 

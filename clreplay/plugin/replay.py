@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,12 @@ from clreplay.plugin.model_checks import check_batches, check_model, check_train
 from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
-from clreplay.recipes.cases import check_spelling
+from clreplay.recipes.cases import checked_name
 from clreplay.recipes.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
-from clreplay.recipes.recipe import Recipe, training_settings
+from clreplay.recipes.presets import Unasked, default_preset
+from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress import Progress, check_progress, shown
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.augmentation import parse_strategy
 from clreplay.training.batches import BatchSource
@@ -81,7 +82,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         memory_share: of ``rehearse``: the part of a batch of ``train_mb_size`` that comes from the memory, whose
             classes take turns; 0.5 when None. New images come through the benchmark's training transforms, those of
             the memory are augmented with ``augment``.
-        preset: which settings of the recipe: ``paper``, ``cpu`` or ``smoke``.
+        preset: which settings of the recipe: ``paper`` (meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper``
+            where ``device``, or without it this machine, is a GPU, and ``cpu`` otherwise, and says so in the log with
+            what the paper's would take. Settings that are given go before those of a preset.
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
@@ -101,7 +104,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             With ``mem_size`` they must take each step together: quotas shrink for all of them as soon as the first one
             moves on.
         device: where to condense; the strategy's device when None.
-        progress: called with (done, total, unit) while condensing.
+        progress: called with (done, total, unit) while condensing; None draws a bar on a terminal, False nothing
+            anywhere.
         keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
         real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
@@ -115,6 +119,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
         bytes_per_class, mem_bytes: budgets in bytes instead of images, of a class or in all; everything that is stored
             is counted, and they are never exceeded.
+        class_names: in the order of the labels 0, 1, ..., or by label, for the memory's file and exports. None takes
+            those that the benchmark's data set has in ``classes``, if labels are its own or the benchmark says how it
+            numbered them.
         **settings: any setting of the recipe, such as ``iterations=1000`` or ``lr_img=0.5``.
 
     Attributes:
@@ -139,7 +146,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         *,
         mode: str = "retrain",
         memory_share: float | None = None,
-        preset: str = "paper",
+        preset: str | None = None,
         seed: int = 0,
         training_seed: int | None = None,
         augment: str | None = "auto",
@@ -148,7 +155,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         update_bn: bool = True,
         memory: ReplayMemory | str | Path | None = None,
         device: torch.device | str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         keep: Callable[[int], Path] | None = None,
         real_images: Callable[[Any], RealImages] | None = None,
         cache: str | Path | None = None,
@@ -157,17 +164,29 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         pixels: int | None = None,
         bytes_per_class: int | None = None,
         mem_bytes: int | None = None,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
+        if isinstance(condenser, (str, Path)):
+            condenser = load_recipe(condenser)
+        if isinstance(condenser, Recipe):
+            condenser.check_keywords(settings, CondensedReplayPlugin.__init__)
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         self.rehearsal = rehearsal_of(mode, memory_share)
         self.memory = memory = given_memory(memory, budget, store, quality, pixels)
-        where = (None if dataset is None else check_spelling(dataset), memory.images_per_class)
-        self.augment = training_settings(preset, None, *where).augment if augment == "auto" else augment
+        if class_names is not None:
+            self.memory.name_classes(class_names)
+        if dataset is not None:
+            self.memory.info.setdefault("dataset", dataset)
+        check_progress(progress)
+        chosen = default_preset(default_device(device)) if preset is None else preset
+        where = (None if dataset is None else checked_name(dataset), memory.images_per_class)
+        self.augment = training_settings(chosen, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
-        self.configured = given_method(condenser, preset, settings, where)
+        self.configured = given_method(condenser, chosen, settings, where)
+        self._unasked = Unasked.of(preset, chosen, condenser, settings, *where)
         self.seed = checked_seed("seed", seed)
         self.training_seed = checked_seed("training_seed", seed if training_seed is None else training_seed)
         checked_reinitialize(reinitialize)
@@ -322,6 +341,9 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         arrival, self._arrival = self._arrival, None
         self.condense_seconds = 0.0 if arrival.real is None else self._condense(strategy, arrival)
         contents, classes = arrival.contents, arrival.classes
+        known = self.memory.class_names
+        if contents.names and not all(label in known for label in classes):
+            self.memory.name_classes({**contents.names, **known})
         self.task_labels.update({label: contents.tasks[label] for label in classes} if contents.tasks else {})
         self.keys.update({label: contents.keys[label] for label in classes})
         self.seen, self.unfinished = list(dict.fromkeys([*self.seen, *classes])), classes
@@ -337,19 +359,22 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         before = self.memory.normalization
         if not self.memory.slots and arrival.real.normalization is not None:
             self.memory.normalization = arrival.real.normalization
+        if self._unasked is not None and self.experiences == 0:
+            self._unasked.say(self.configured, arrival.real, self.memory.images_per_class, device)
         try:
-            return condense_experience(
-                self.memory,
-                arrival.real,
-                self.configured,
-                seed=self.seed,
-                device=device,
-                task_labels=arrival.contents.tasks,
-                progress=self.progress,
-                keep=None if self.keep is None else self.keep(self.experiences),
-                cache=self.cache,
-                who=self._who(strategy),
-            )
+            with shown(self.progress, f"{self.name}, condensing experience {self.experiences + 1}") as progress:
+                return condense_experience(
+                    self.memory,
+                    arrival.real,
+                    self.configured,
+                    seed=self.seed,
+                    device=device,
+                    task_labels=arrival.contents.tasks,
+                    progress=progress,
+                    keep=None if self.keep is None else self.keep(self.experiences),
+                    cache=self.cache,
+                    who=self._who(strategy),
+                )
         except BaseException:
             if not self.memory.slots:
                 self.memory.normalization = before

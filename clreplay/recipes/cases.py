@@ -12,7 +12,9 @@ is not one number, and a plain tensor of images has no data set's name.
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from typing import Any, NamedTuple
 
 from clreplay.data import DATASETS
 from clreplay.recipes.typed_settings import RecipeError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 KEYS = ("dataset", "images_per_class", "settings")
 _RANGE = re.compile(r"(>=|>|<=|<)\s*([0-9]+)")
@@ -82,13 +86,24 @@ def read_cases(entries: Any, where: str) -> list[Case]:
 
 def check_spelling(dataset: str) -> str:
     """The name of a data set as it is; other names than those clreplay loads may be anybody's own.
-
     Raises:
         ValueError: it is a known one in another spelling, for which no case would ever apply.
     """
     plain = "".join(letter for letter in dataset.lower() if letter.isalnum())
     if dataset not in DATASETS and plain in DATASETS:
         raise ValueError(f"dataset {dataset!r} is written {plain!r}")
+    return dataset
+
+
+def checked_name(dataset: str) -> str:
+    """The name of the data that a caller has, as :func:`check_spelling` has it.
+
+    One that is nearly a known one is warned of: if it is a misspelt one, no case applies.
+    """
+    check_spelling(dataset)
+    close = [] if dataset in DATASETS else difflib.get_close_matches(dataset, DATASETS, n=1, cutoff=0.85)
+    if close:
+        logger.warning("dataset %r is none that recipes have settings for; did you mean %r?", dataset, close[0])
     return dataset
 
 

@@ -13,7 +13,7 @@ from clreplay.recipes.typed_settings import RecipeError
 from clreplay.runtime.yaml_text import read_yaml
 
 PRESETS = ("paper", "cpu", "smoke")
-_KEYS = {"base", "method", "code", "label", "source", "settings", TERMS, "cases", "presets"}
+_KEYS = {"base", "method", "code", "label", "summary", "cost", "source", "settings", TERMS, "cases", "presets"}
 TRAINING_FILE = "training"
 """Recipe of the learner; it is in the folder of the memories' recipes and is not one of them."""
 

@@ -9,6 +9,8 @@ A recipe names the registered method it uses, the paper's settings, and smaller 
       cpu: {iterations: 300}
       smoke: {iterations: 5}
 
+``label`` is what pictures call it, ``summary`` says what it keeps and ``source`` where it comes from, ``cost`` what an
+iteration takes beside one of ``dm``, where that was measured.
 ``base`` names a shipped recipe, or a file of ``strategies/base``, whose method, settings, cases and presets a recipe
 builds on; ``terms`` are the terms of a matching loss with their weights (:mod:`.terms`); ``cases`` are settings for
 some data sets or numbers of images a class only (:mod:`.cases`); ``code`` names a Python file, beside the recipe,
@@ -20,6 +22,7 @@ Unknown keys and wrong types are errors that name the file, the key and what is 
 from __future__ import annotations
 
 import difflib
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -58,6 +61,21 @@ class Recipe:
     method: Method
     path: Path
     content: Mapping[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """What it keeps, in a few words; its label where the recipe does not say."""
+        return str(self.content.get("summary", self.label))
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in one paragraph; empty where the recipe does not say."""
+        return " ".join(str(self.content.get("source", "")).split())
+
+    @property
+    def cost(self) -> float | None:
+        """Time of an iteration beside that of ``dm``, where it was measured (width 128, float32, a CPU)."""
+        return self.content.get("cost")
 
     @property
     def cases(self) -> list[Case]:
@@ -109,6 +127,21 @@ class Recipe:
     def keys(self) -> list[str]:
         """Every setting the recipe accepts."""
         return [*(field.name for field in fields(with_registered(self.method.settings))), *self.method.execution]
+
+    def check_keywords(self, given: Iterable[str], function: Callable[..., Any]) -> None:
+        """Tell a misspelt argument of a function, which takes all other keywords as settings, from a setting.
+
+        Raises:
+            RecipeError: a keyword is no setting and nearly an argument.
+        """
+        arguments = [
+            name for name, one in inspect.signature(function).parameters.items() if one.kind != one.VAR_KEYWORD
+        ]
+        known = {*self.keys(), *arguments}
+        for key in given:
+            close = [] if key in known else difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+            if close and close[0] in arguments:
+                raise RecipeError(f"unknown argument {key!r}, did you mean {close[0]!r}?")
 
     def check(self) -> None:
         """Try every preset, and every case where it applies.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -10,8 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-STOPPED, WRONG = 130, 2
-"""Exit codes: stopped by Ctrl-C (128 + SIGINT), and an error of the user or the machine."""
+STOPPED, WRONG, UNHEARD = 130, 2, 141
+"""Exit codes: stopped by Ctrl-C (128 + SIGINT), an error of the user or the machine, and an output that nobody reads
+any more (128 + SIGPIPE)."""
+
+
+def started_as(program: str | None) -> str:
+    """How a command line was started, for its usage line.
+
+    Args:
+        program: words of a sub-command such as ``clreplay run digits-5step``; None for a script of its own.
+    """
+    return f"python {sys.argv[0]}" if program is None else program
 
 
 class Terminated(KeyboardInterrupt):
@@ -55,15 +66,16 @@ def signals_as_ctrl_c(over: bool = False) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def exit_code(work: Callable[[], int]) -> int:
+def exit_code(work: Callable[[], int], goes_on: bool = True) -> int:
     """Do the work of a command line; signals that ask it to end stop it as Ctrl-C does.
 
     Args:
         work: parsed already; what it returns is the exit code.
+        goes_on: whether the same command, started again, goes on where it was stopped.
 
     Returns:
-        its exit code; 130 after Ctrl-C, 128 + n after signal n (:func:`signals_as_ctrl_c`), with a line that says how
-        to continue; 2 after an error, printed in one line.
+        its exit code; 130 after Ctrl-C, 128 + n after signal n (:func:`signals_as_ctrl_c`), with a line that says
+        whether the same command goes on; 2 after an error, printed in one line.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
@@ -74,8 +86,12 @@ def exit_code(work: Callable[[], int]) -> int:
         by = "" if number is None else f" by {stopped}"
         # A terminal that was closed takes no word more.
         with suppress(OSError):
-            print(f"\nStopped{by}. The same command goes on from here.", file=sys.stderr, flush=True)
+            more = "goes on from here" if goes_on else "begins anew"
+            print(f"\nStopped{by}. The same command {more}.", file=sys.stderr, flush=True)
         return STOPPED if number is None else 128 + number
+    except BrokenPipeError:  # whoever read the output has gone, such as `head`; nor is it written to at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNHEARD
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from clreplay.runtime.progress import counted
+
 
 def default_device(device: torch.device | str | None = None) -> torch.device:
     """The requested device; without a request a GPU if there is one, else the CPU.
@@ -38,7 +40,7 @@ def device_name(device: torch.device, threads: bool = False) -> str:
         return torch.cuda.get_device_name(device)
     models = (line.partition(":")[2].strip() for line in processor().splitlines() if line.startswith("model name"))
     name = next(models, platform.machine())
-    return f"{name}, {torch.get_num_threads()} threads" if threads else name
+    return f"{name}, {counted(torch.get_num_threads(), 'thread')}" if threads else name
 
 
 def processor() -> str:

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -95,12 +96,19 @@ def replacing(path: Path) -> Iterator[Path]:
     the same file at the same time, on several machines too: each does under a name of its own, and whoever is through
     last wins. What a killed process left is removed by the first that writes the file an hour later.
 
+    The file gets the permissions that any new file gets here, also where its writer makes it readable by its owner
+    alone, as safetensors does.
+
     Raises:
         CannotWrite: the block or the renaming failed for a reason of the disk.
     """
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
+    partial = _beside(path, "partial")
     try:
+        partial.touch(exist_ok=False)
+        mode = stat.S_IMODE(partial.stat().st_mode)  # by the umask, which cannot be asked for without being changed
+        partial.unlink()
         yield partial
+        partial.chmod(mode)
         partial.replace(path)
     except CannotWrite:
         raise
@@ -109,10 +117,45 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # on a disk that has become read-only nothing can be removed
             partial.unlink(missing_ok=True)
+    _remove_left_behind(path)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` to fill; it takes the place of ``path`` once the block is through.
+
+    As :func:`replacing`. A folder that was there is moved aside for the moment in which the new one takes its name, and
+    moved back if that fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = _beside(path, "partial"), _beside(path, "old")
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+    _remove_left_behind(path)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(6)}.{ending}")
+
+
+def _remove_left_behind(path: Path) -> None:
+    """What processes that were killed an hour ago or more left of writing ``path``."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
         with contextlib.suppress(OSError):  # another process was faster, or may not remove it
             if time.time() - left.stat().st_mtime > LEFT_BEHIND:
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

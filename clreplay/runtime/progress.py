@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -20,6 +21,17 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def roughly(seconds: float) -> str:
+    """Seconds that were estimated from a trial, which knows nothing of starting up, drawing and saving."""
+    return "less than half a minute" if seconds < 20 else f"about {duration(seconds)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 step``, ``1,200 steps``, ``2 classes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def size(count: int) -> str:
@@ -100,6 +112,37 @@ class Task:
 
             self.bar = tqdm(total=total, desc=f"  {self.title}", unit=f" {unit}", leave=False, dynamic_ncols=True)
         self.bar.update(done - self.bar.n)
+
+
+def check_progress(progress: object) -> None:
+    """Whether :func:`shown` takes it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise ValueError(
+            f"progress must be called with (done, total, unit), got {progress!r}; pass a function, None, True or False"
+        )
+
+
+@contextmanager
+def shown(progress: Progress | bool | None, title: str) -> Iterator[Progress | None]:
+    """Progress as a function asks its caller about it.
+
+    Args:
+        progress: called with (done, total, unit); None draws a bar if standard error is a terminal, True draws one
+            there and prints lines elsewhere, False shows nothing.
+        title: of the bar.
+    """
+    wanted = sys.stderr is not None and sys.stderr.isatty() if progress is None else progress
+    if not isinstance(wanted, bool):
+        yield wanted
+    elif wanted:
+        with Reporter(lambda text: print(text, file=sys.stderr)).task(title) as task:
+            yield task
+    else:
+        yield None
 
 
 class Progress(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,22 @@ from typing import Any
 def provenance(device_name: str) -> dict[str, Any]:
     """Versions, commit and device: what a number must have beside it."""
     packages = ("clreplay", "torch", "torchvision", "avalanche-lib", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+    versions = {package: version(package) for package in packages}
     return {"versions": versions, "commit": commit(), "device_name": device_name}
+
+
+@cache
+def made_with() -> dict[str, str]:
+    """The version of clreplay and the commit that this process runs, as a memory's file has them."""
+    return {"clreplay": version("clreplay"), "commit": commit()}
+
+
+def version(package: str) -> str:
+    """Of a package that is installed; "not installed" of another."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def commit() -> str:

@@ -70,6 +70,39 @@ class BatchSource:
             yield self.batch(rows, choice, parameters)
 
 
+class BatchLoader:
+    """The mini-batches of a source as a loop takes them, ``(images, labels)``; each pass is the next epoch.
+
+    Args:
+        source: the images that are served.
+        shuffle: False serves the images in their order.
+        drop_last: leaves out a last batch that is smaller than the others.
+
+    Attributes:
+        epoch: number of the next pass; set it to go on where a training stopped.
+    """
+
+    def __init__(self, source: BatchSource, shuffle: bool = True, drop_last: bool = False) -> None:
+        self.source, self.shuffle, self.drop_last = source, shuffle, drop_last
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        size = self.source.batch_size
+        return len(self.source.images) // size if self.drop_last else len(self.source)
+
+    def __iter__(self) -> Iterator[Sequence[Tensor]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        in_order = torch.arange(len(self.source.images), device=self.source.images.device)
+        ordered = in_order.split(self.source.batch_size)
+        for number, (rows, choice, parameters) in enumerate(self.source.rows(epoch)[: len(self)]):
+            rows = rows if self.shuffle else ordered[number]
+            yield self.batch(rows, self.source.batch(rows, choice, parameters))
+
+    def batch(self, rows: Tensor, images_and_labels: tuple[Tensor, Tensor]) -> Sequence[Tensor]:
+        """What is served of a mini-batch, given its rows."""
+        return images_and_labels
+
+
 class StackedBatches:
     """The mini-batches that :class:`BatchSource` gives for every key, stacked; on a GPU in few calls for all keys.
 

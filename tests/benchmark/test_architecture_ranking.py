@@ -103,7 +103,7 @@ def test_an_architecture_that_diverges_is_a_result_and_is_counted():
     assert not replace(unit, training=Training("dm", small)).run(Place("cpu")).networks[0].diverged
     own = {key: replace(row, key=key) for key in one.real[0].unit.keys}
     lines = lines_of([one], Contents(networks=own))
-    assert any("the training of 1 network(s) diverged" in note for note in lines[0].notes)
+    assert any("the training of 1 network diverged" in note for note in lines[0].notes)
 
 
 def searched(methods, proxies, reals):

@@ -233,7 +233,7 @@ def test_how_the_same_is_computed_is_no_difference():
 def test_wherever_all_real_images_are_trained_on_the_length_is_told():
     (whole,) = plan(TableRequest("1", ("cifar10",), methods=("whole",)))
     assert whole.notes == (
-        "On all real images 5 network(s) are trained for 200 epochs (201, as DM's authors count); "
+        "On all real images 5 networks are trained for 200 epochs (201, as DM's authors count); "
         "the papers do not say how many, nor for how long.",
     )
     searched = plan(TableRequest("7", methods=("dm",), preset="cpu"))

@@ -56,8 +56,8 @@ def test_machines_without_what_is_asked_for_are_an_error():
 
 
 def test_the_share_is_told_in_words():
-    assert Share(8, 6, 0.5).summary() == "8 unit(s) at a time, 6 cores and 0.5 GPU each"
-    assert Share(2, 1, 0).summary() == "2 unit(s) at a time, 1 core each"
+    assert Share(8, 6, 0.5).summary() == "8 units at a time, 6 cores and 0.5 GPU each"
+    assert Share(2, 1, 0).summary() == "2 units at a time, 1 core each"
 
 
 def test_processes_of_one_machine_take_its_gpus_in_turn(monkeypatch):

@@ -191,9 +191,9 @@ def test_status_counts_cells_and_estimates_the_rest():
     texts = status_lines([planned], contents_of(planned, [20.0, 22.0]), jobs=2)
     assert texts[0].split()[:3] == ["2", "of", "4"] and "21.00 +- 1.00, published 26.0" in texts[0]
     assert texts[1] == "1 partly measured of 1 cells"
-    assert texts[2] == "left: about 2.0 s with 2 job(s)"  # two networks of two seconds
+    assert texts[2] == "left: about 2.0 s with 2 jobs"  # two networks of two seconds
     texts = status_lines([planned], Contents(), jobs=1)
-    assert texts[-1] == "left: 6 unit(s), none of a kind that was timed yet"
+    assert texts[-1] == "left: 6 units, none of a kind that was timed yet"
     done = status_lines([planned], contents_of(planned, [20.0] * 4), jobs=1)
     assert done[-1] == "1 measured of 1 cells"
 

@@ -284,7 +284,7 @@ def test_status_and_rendering_need_no_data(tmp_path, capsys, monkeypatch):
         assert main(["--table", table, "--out", out, "--preset", "paper", "--device", "cuda", "--status", *flags]) == 0
     assert not Path(out).exists()
     said = capsys.readouterr().out
-    assert "124 not measured of 124 cells" in said and "left: 11360 unit(s)" in said
+    assert "124 not measured of 124 cells" in said and "left: 11,360 units" in said
     assert main(["--table", "8", "--out", out, "--preset", "paper", "--render"]) == 0
     found = rows(Path(out) / "table8-paper.csv")
     assert {row["state"] for row in found} == {MISSING} and {row["ours"] for row in found} == {""}
@@ -322,7 +322,7 @@ def test_stores_are_merged_and_shown(tmp_path, capsys):
                      "--out", str(tmp_path / folder), *flags]) == 0  # fmt: skip
     two = str(tmp_path / "two" / "store.sqlite")
     assert main(["--out", str(tmp_path / "one"), "--merge", two]) == 0
-    assert "3 new unit(s)" in capsys.readouterr().out
+    assert "3 new units" in capsys.readouterr().out
     assert main(["--table", "1", "--dataset", "digits", "--ipc", "1", "2", "--device", "cpu", "--status",
                  "--out", str(tmp_path / "one"), *flags]) == 0  # fmt: skip
     assert "2 measured of 2 cells" in capsys.readouterr().out
@@ -332,7 +332,7 @@ def test_cells_that_fail_are_listed_and_the_others_are_measured(tmp_path, capsys
     flags = ["--ipc", "200", "--method", "random", "whole", "--preset", "smoke", *SET_QUICK]
     assert run_main(tmp_path, *flags) == 1
     said = capsys.readouterr().out
-    assert "failed: Random on digits, IPC 200" in said.replace("random", "Random") and "1 cell(s) failed" in said
+    assert "failed: Random on digits, IPC 200" in said.replace("random", "Random") and "1 cell failed" in said
     assert "fewer than the 200 asked" in rendered(tmp_path).with_suffix(".md").read_text()
     assert run_main(tmp_path, *flags, "--render") == 0
 

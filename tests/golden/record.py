@@ -27,7 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SECONDS = ("seconds", "condense_seconds", "train_seconds", "encoder_seconds")
+SECONDS = ("seconds", "condense_seconds", "train_seconds", "encoder_seconds", "made_with")
 EAGER = ("kernels=eager", "layout=contiguous", "parallel=operators", "classes_at_once=1")
 NATIVE = ("kernels=native", "layout=channels_last", "parallel=classes", "classes_at_once=1")
 
@@ -147,7 +147,7 @@ def memory_values(path: Path) -> dict[str, Any]:
 
 
 def without_seconds(value: Any) -> Any:
-    """The same without whatever says how long something took."""
+    """The same without whatever says how long something took, and at which commit."""
     if isinstance(value, Mapping):
         return {name: without_seconds(held) for name, held in value.items() if name not in SECONDS}
     return [without_seconds(held) for held in value] if isinstance(value, list) else value

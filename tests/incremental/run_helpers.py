@@ -35,10 +35,9 @@ def one(settings: ContinualSettings, **changes) -> ContinualSettings:
 
 
 def memory_bytes_of(path) -> dict[str, torch.Tensor]:
-    """The tensors of a memory's file."""
+    """The tensors of a memory's file, without those of its record."""
     state = ReplayMemory.load(path).state_dict()
-    state.pop("settings")
-    return state
+    return {name: part for name, part in state.items() if name != "settings" and not name.startswith("record.")}
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:

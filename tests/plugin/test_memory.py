@@ -120,7 +120,7 @@ def test_an_experience_with_other_transforms_is_held_as_floats():
 @pytest.mark.parametrize("benchmark", [plain_benchmark, nc], ids=["plain", "task-aware"])
 def test_reading_floats_gives_the_bytes_that_pixel_codes_give_without_avalanche(benchmark, name, settings):
     images, labels = toy_pixels()
-    plugin = CondensedReplayPlugin(name, 3, seed=5, **settings)
+    plugin = CondensedReplayPlugin(name, 3, preset="paper", seed=5, **settings)
     run(benchmark((images, labels), train=AUGMENTING), plugin)
     memory, recipe = ReplayMemory(3, normalization=CIFAR10), load_recipe(name)
     for classes in ((0, 1), (2, 3)):
@@ -304,7 +304,7 @@ def test_a_recipe_of_one_s_own_is_a_path(tmp_path):
 
 
 def test_the_ddm_plugin_is_the_ddm_recipe():
-    plugin = DDMReplayPlugin(20)
+    plugin = DDMReplayPlugin(20, preset="paper")
     assert plugin.name == "ddm"
     assert plugin.configured.method is METHODS["matching"]
     assert plugin.settings == load_recipe("ddm").settings("paper")
@@ -321,8 +321,28 @@ def test_the_seconds_of_condensing_are_told():
 def test_the_paper_s_length_on_a_cpu_is_warned_of_once(caplog, monkeypatch):
     monkeypatch.setattr("clreplay.recipes.given.LONG_ON_A_CPU", 1)
     with caplog.at_level(logging.WARNING, "clreplay"):
-        run(plain_benchmark(), ddm_replay())
+        run(plain_benchmark(), ddm_replay(preset="paper"))
     assert [record.getMessage().split(" is meant")[0] for record in caplog.records] == ["ddm with 2 iterations"]
+
+
+def test_a_preset_that_nobody_asked_for_is_told_once(caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plugin = ddm_replay()
+    assert plugin.settings == ddm_replay(preset="cpu").settings != ddm_replay(preset="paper").settings
+    with caplog.at_level(logging.WARNING, "clreplay"):
+        run(plain_benchmark(), plugin)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("ddm: preset 'cpu' was chosen") and "preset='paper' would take" in line
+    caplog.clear()
+    run(plain_benchmark(), ddm_replay(preset="cpu"))
+    assert not caplog.records
+
+
+def test_a_misspelt_argument_gets_the_nearest():
+    with pytest.raises(ValueError, match="unknown argument 'images_per_clas', did you mean 'images_per_class'"):
+        DDMReplayPlugin(images_per_clas=3)
+    with pytest.raises(ValueError, match="progress must be called with"):
+        DDMReplayPlugin(3, progress="bar")
 
 
 def test_the_constructor_makes_no_images():

@@ -11,6 +11,7 @@ from PIL import Image
 from clreplay import condense
 from clreplay.analysis.study import known
 from clreplay.data.sets.digits import load_digits
+from clreplay.incremental.doors import door_main
 
 SCRIPT = Path(__file__).parents[2] / "runs" / "analysis.py"
 
@@ -67,10 +68,9 @@ def test_every_figure_is_a_picture_a_table_and_a_line(main, memories, tmp_path):
 
 
 def test_all_memories_of_a_run_s_folder_are_taken(main, tmp_path):
-    runs = runpy.run_path(str(SCRIPT.parent / "digits_5step.py"))
     folder = tmp_path / "run"
     flags = ["--memory", "random", "dm", "--preset", "smoke", "--device", "cpu", "--networks", "1", "--no-cache"]
-    assert runs["continual_main"]("digits", "", [*flags, "--out", str(folder)]) == 0
+    assert door_main("digits-5step", [*flags, "--out", str(folder)]) == 0
     code, out, err = main("--memory", folder, "--figure", "4", "--classes", "3", "7")
     assert code == 0, err
     rows = pd.read_csv(tmp_path / "out" / "figure4.csv")

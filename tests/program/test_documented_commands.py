@@ -9,6 +9,8 @@ import pytest
 
 from clreplay.benchmark import cli as static_tables
 from clreplay.benchmark.plan import plan
+from clreplay.command.main import command
+from clreplay.command.run import SCRIPTS
 from clreplay.incremental.rate_accuracy import points
 from clreplay.memory.kept import Kept
 from clreplay.recipes.recipe import recipe_names
@@ -26,6 +28,34 @@ def typed(script):
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
             found += [(page, match[2].strip()) for match in TYPED.finditer(line) if match[1] == script]
     return [one for one in dict.fromkeys(found) if one[1] and "..." not in one[1] and "OTHER" not in one[1]]
+
+
+COMMAND = re.compile(r"(?:^|`)clreplay ([a-z][^`\n#]*)")
+
+
+def commands():
+    """Every full line of the pages that starts with the command: its words after it."""
+    found = []
+    for page in PAGES:
+        for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+            found += [(page, match[1].strip()) for match in COMMAND.finditer(line) if "..." not in match[1]]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize(("page", "words"), commands())
+def test_commands_are_understood(page, words):
+    name, *rest = shlex.split(words)
+    if name == "run":
+        SCRIPTS[rest[0]][0]().parser("clreplay").parse_args(rest[1:])
+    elif name == "tables":
+        SCRIPTS["static-tables"][0]().parser("clreplay").parse_args(rest)
+    else:
+        parsed = command.get_command(None, name).make_context(name, list(rest)).params
+        assert parsed.get("memory", "ddm") in recipe_names() or parsed["memory"].endswith(".safetensors")
+
+
+def test_the_readme_has_every_sub_command():
+    assert {words.split()[0] for page, words in commands() if page == "README.md"} >= set(command.table)
 
 
 def test_the_pages_name_scripts_that_are_there():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -58,15 +60,21 @@ def test_wheel_names_its_licence_python_and_extras(wheel):
     assert "Requires-Python: >=3.10" in metadata
     for extra in ("test", "notebooks"):
         assert f"Provides-Extra: {extra}" in metadata
-    for requirement in ("torch", "torchvision", "avalanche-lib", "safetensors", "pyarrow", "scikit-learn"):
+    for requirement in ("click", "torch", "torchvision", "avalanche-lib", "safetensors", "pyarrow", "scikit-learn"):
         assert f"Requires-Dist: {requirement}" in metadata
 
 
-def test_installed_recipes_are_found_from_any_folder(wheel, tmp_path):
-    site = tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory) -> Path:
+    """The wheel installed, alone, into a folder of its own."""
+    site = tmp_path_factory.mktemp("installed") / "site"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
     )
+    return site
+
+
+def test_installed_recipes_are_found_from_any_folder(site, tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import clreplay, clreplay.recipes.recipe as r\n"
@@ -125,3 +133,44 @@ def test_what_is_built_works_in_a_clean_environment(kind, request, tmp_path):
     assert done.stdout.strip() == "4", done.stderr
     done = subprocess.run([str(python), "-I", "-m", "clreplay.benchmark", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--table" in done.stdout, done.stderr
+
+
+@pytest.fixture
+def clreplay(site, tmp_path):
+    """The installed command, in a process of its own outside the checkout: what it prints."""
+    # PYTHONPATH goes before an editable install of the checkout.
+    environment = {**os.environ, "PYTHONPATH": str(site), "CLREPLAY_CACHE": str(tmp_path / "cache")}
+
+    def command(*words: str) -> str:
+        ran = subprocess.run(
+            [str(site / "bin" / "clreplay"), *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+        return ran.stdout
+
+    return command
+
+
+def test_the_command_is_installed_with_its_recipes(clreplay, site):
+    assert "clreplay run digits-5step" in clreplay("--help")
+    assert str(site / "clreplay" / "strategies" / "ddm.yaml") in clreplay("show", "ddm")
+
+
+@pytest.mark.slow
+def test_the_installed_command_works_outside_the_checkout(clreplay, tmp_path):
+    quick = ["--preset", "smoke", "--device", "cpu"]
+    assert "decomposed distribution matching" in clreplay("memories")
+    words = ["digits", "--memory", "dm", "--images-per-class", "3", "--set", "iterations=2", "width=4", *quick]
+    assert "30 images of 10 classes" in clreplay("condense", *words)
+    assert "30: 3 of each of 10 classes" in clreplay("show", "memory.safetensors", "--picture", "memory.png")
+    assert (tmp_path / "memory.png").is_file()
+    score = clreplay("evaluate", "memory.safetensors", "--dataset", "digits", "--networks", "2", *quick)
+    assert re.search(r"Accuracy [0-9.]+ % \(std [0-9.]+ over 2 networks\)", score)
+    run = ["--memory", "random", "--host", "none", "--set", "train.updates=1", "--out", "run", *quick]
+    assert "Pictures: run/accuracy.png" in clreplay("run", "digits-5step", *run)
+    assert "not measured" in clreplay("tables", "--table", "1", "--dataset", "cifar10", "--ipc", "10", "--status")

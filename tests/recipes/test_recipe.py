@@ -138,7 +138,10 @@ def test_a_recipe_of_one_s_own_is_read_from_its_path(tmp_path):
         ("method: matching\npresets: {cpu: 3}", "presets: cpu must be a mapping.*3"),
         ("method: matching\npresets: {laptop: {}, 3: {}}", "presets must be among paper, cpu, smoke, got 3, laptop"),
         ("method: matching\npresets: {smoke: {iterations: 0}}", "iterations must be at least 1, got 0"),
-        ("method: matching\npreset: {}", "unknown key 'preset'. Allowed: base, cases, code, label, method, presets"),
+        (
+            "method: matching\npreset: {}",
+            "unknown key 'preset'. Allowed: base, cases, code, cost, label, method, presets",
+        ),
         ("method: machting", "method must be one of .*matching.*, got 'machting'"),
         ("method: [matching]", r"method must be one of .*\['matching'\]"),
         ("settings: {}", "method must be one of .*None"),

@@ -84,3 +84,52 @@ def test_what_a_killed_process_left_is_removed_an_hour_later_and_what_another_wr
         os.utime(left, (time.time() - 2 * files.LEFT_BEHIND,) * 2)
     files.write_text(path, "through")
     assert sorted(os.listdir(tmp_path)) == sorted([path.name, new.name, other.name])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other permissions")
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_a_file_that_its_writer_hides_gets_the_permissions_of_the_umask(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        with files.replacing(tmp_path / "memory") as partial:
+            partial.touch(mode=0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "memory").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "set"
+    for text in ("first", "second"):
+        with files.replacing_folder(path) as partial:
+            (partial / "inside").mkdir()
+            (partial / "inside" / text).touch()
+    with pytest.raises(KeyboardInterrupt), files.replacing_folder(path) as partial:
+        (partial / "third").touch()
+        raise KeyboardInterrupt
+    assert os.listdir(path / "inside") == ["second"] and os.listdir(path.parent) == ["set"]
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(tmp_path, monkeypatch):
+    path, rename = tmp_path / "set", Path.rename
+    path.mkdir()
+    (path / "old").touch()
+
+    def fail(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"), files.replacing_folder(path) as partial:
+        (partial / "new").touch()
+    assert os.listdir(path) == ["old"] and os.listdir(tmp_path) == ["set"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed_an_hour_later(tmp_path):
+    left = tmp_path / "set.00.partial"
+    (left / "inside").mkdir(parents=True)
+    os.utime(left, (time.time() - 2 * files.LEFT_BEHIND,) * 2)
+    with files.replacing_folder(tmp_path / "set"):
+        pass
+    assert os.listdir(tmp_path) == ["set"]

@@ -97,7 +97,7 @@ class TreeSplit:
     """The images of one split in a tree, in row order."""
 
     def __init__(self, tree: Tree, folder: str, paths: Sequence[str]) -> None:
-        self.where = f"{tree.where}/{folder}"
+        self.where = f"{tree.where}/{folder}".rstrip("/")
         self._tree, self._paths = tree, paths
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ def read_tree(spec: ImageSpec, tree: Tree) -> Dataset:
         ordered = sorted((numbers[name], path) for path, name in layout.pairs[split])
         labels[split] = np.array([label for label, _ in ordered], dtype=np.int64)
         encoded[split] = TreeSplit(tree, folder, [path for _, path in ordered])
-        places = [f"{folder}/{name}" for name in layout.classes]
+        places = [f"{folder}/{name}".lstrip("/") for name in layout.classes]
         check_counts(spec.title, split, labels[split], spec.counts[split], encoded[split].where, places)
     _check_whole(spec, tree.where, labels, layout.classes)
     names = spec.titles(tree, layout.classes) if spec.titles else layout.classes

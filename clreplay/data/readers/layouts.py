@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.readers.spec import Layout, Pairs
 from clreplay.data.readers.trees import Tree, is_image
+from clreplay.runtime.seeding import generator
 
 if TYPE_CHECKING:
     from clreplay.data.readers.spec import ImageSpec
@@ -24,6 +27,35 @@ def class_folders(tree: Tree, spec: ImageSpec) -> Layout:
     classes = spec.classes or tuple(class_names_in(tree, folders["train"]))
     pairs = {split: folder_pairs(tree, folder, classes, spec) for split, folder in folders.items()}
     return Layout(classes, pairs, folders)
+
+
+def divided(share: float) -> Callable[[Tree, ImageSpec], Layout]:
+    """A layout without splits: a folder a class, and a share of the images of every class is for testing.
+
+    Which ones depends on the class's name, its files' names and the share only.
+
+    Args:
+        share: within (0, 1); of every class at least one image is for testing, and one for training.
+    """
+
+    def layout(tree: Tree, spec: ImageSpec) -> Layout:
+        classes = tuple(class_names_in(tree, ""))
+        if "train" in classes and set(spec.test_folders) & set(classes):
+            raise InvalidDataError(f"{tree.where} has train/ and a test folder of its own; leave the share out")
+        pairs: dict[str, Pairs] = {"train": [], "test": []}
+        for name in classes:
+            paths = [path for path in tree.files(name) if is_image(path)]
+            if len(paths) < 2:
+                raise InvalidDataError(
+                    f"{tree.where}/{name} must have an image to train and one to test on, got {len(paths)}"
+                )
+            count = min(max(1, round(share * len(paths))), len(paths) - 1)
+            chosen = set(torch.randperm(len(paths), generator=generator("test", name))[:count].tolist())
+            for place, path in enumerate(paths):
+                pairs["test" if place in chosen else "train"].append((path, name))
+        return Layout(classes, pairs, dict.fromkeys(pairs, ""))
+
+    return layout
 
 
 def split_folders(tree: Tree, spec: ImageSpec) -> dict[str, str]:
@@ -52,7 +84,8 @@ def class_names_in(tree: Tree, folder: str) -> list[str]:
         files = tree.files(folder)
         found = f"files such as {Path(files[0]).name}" if files else "nothing"
         cure = "; unpack it into a folder of that name" if files and files[0].endswith((".tar", ".zip")) else ""
-        raise InvalidDataError(f"{tree.where}/{folder} must have a folder a class, got {found}{cure}")
+        where = f"{tree.where}/{folder}".rstrip("/")
+        raise InvalidDataError(f"{where} must have a folder a class, got {found}{cure}")
     return names
 
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from data_helpers import assert_refused, load_folder, picture, write
 
-from clreplay.data import DataNotFoundError, load_dataset
+from clreplay.data import DataNotFoundError, InvalidDataError, load_dataset
 from clreplay.incremental.cli import continual_main
 
 
@@ -63,3 +63,70 @@ def test_without_a_data_set_of_its_own_a_script_asks_for_one(capsys):
     with pytest.raises(SystemExit):
         continual_main(None, "", ["--memory", "random"])
     assert "the following arguments are required: --dataset" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- without a split
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """A folder a class: 10 cats, 5 dogs, 2 emus."""
+    for name, count in (("cat", 10), ("dog", 5), ("emu", 2)):
+        for number in range(count):
+            write(tmp_path / "flat" / name / f"{number}.png", picture(number, (12, 12)))
+    return tmp_path / "flat"
+
+
+@pytest.mark.parametrize("mark", ["#", "?"])
+def test_a_share_of_every_class_is_to_test_on_and_said(mark, flat):
+    dataset = load_dataset(f"folder:{flat}@8{mark}test=0.2")
+    assert dataset.name == "folder-flat-8-test0.2" and dataset.class_names == ("cat", "dog", "emu")
+    assert dataset.train.labels.tolist() == [0] * 8 + [1] * 4 + [2]
+    assert dataset.test.labels.tolist() == [0] * 2 + [1] + [2]
+    assert dataset.source.endswith("It has no split: 4 of its 17 images, 20 % of every class, are to test on.")
+    assert len(dataset.train.images.flatten(1).unique(dim=0)) > 1
+
+
+def test_the_same_images_are_chosen_every_time_and_none_is_lost(flat):
+    def rows(images):
+        return {tuple(row) for row in images.images.flatten(1).tolist()}
+
+    dataset, again = (load_dataset(f"folder:{flat}#test=0.4") for _ in range(2))
+    assert dataset.fingerprint == again.fingerprint
+    cats, others = (rows(part.of_classes([0])) for part in (dataset.train, dataset.test))
+    assert not cats & others and len(cats | others) == 10
+    before = rows(dataset.test.of_classes([0]))
+    write(flat / "ant" / "0.png", picture(90, (12, 12)))
+    write(flat / "ant" / "1.png", picture(91, (12, 12)))
+    assert rows(load_dataset(f"folder:{flat}#test=0.4").test.of_classes([1])) == before, (
+        "whatever other classes there are"
+    )
+
+
+def test_a_share_can_be_held_out_beside_it(flat):
+    write(flat / "emu" / "2.png", picture(92, (12, 12)))
+    dataset = load_dataset(f"folder:{flat}#test=0.2#held-out=0.25")
+    assert (len(dataset.train), len(dataset.test), len(dataset.held_out)) == (10, 4, 4)
+
+
+def test_a_folder_without_a_split_names_the_cure(flat):
+    with pytest.raises(
+        InvalidDataError, match=r"flat is no data set: .*; folder:.*flat#test=0.2 takes a fifth of every"
+    ):
+        load_dataset(f"folder:{flat}")
+
+
+@pytest.mark.parametrize("share", ["0", "1", "-0.2", "half", "", "nan"])
+def test_a_share_that_is_none_is_told(share, flat):
+    with pytest.raises(ValueError, match="the share to test on must be between 0 and 1, such as #test=0.2"):
+        load_dataset(f"folder:{flat}#test={share}")
+
+
+def test_what_cannot_be_divided_is_told(flat, pets):
+    write(flat / "fox" / "0.png", picture(93, (12, 12)))
+    with pytest.raises(InvalidDataError, match="flat/fox must have an image to train and one to test on, got 1"):
+        load_dataset(f"folder:{flat}#test=0.2")
+    with pytest.raises(InvalidDataError, match="pets has train/ and a test folder of its own; leave the share out"):
+        load_dataset(f"folder:{pets}#test=0.2")
+    with pytest.raises(InvalidDataError, match="cat must have a folder a class, got files such as 0.png"):
+        load_dataset(f"folder:{flat / 'cat'}#test=0.2")
