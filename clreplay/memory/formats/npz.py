@@ -6,6 +6,7 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def write(pictures: Pictures, path: Path) -> None:
     labels, names = pictures.table()
     about = pictures.about()
     about["record"], columns = to_columns(pictures.record)
-    arrays = {"images": pictures.images.numpy(), "labels": pictures.labels.numpy()}
+    arrays: dict[str, Any] = {"images": pictures.images.numpy(), "labels": pictures.labels.numpy()}
     arrays["class_labels"], arrays["class_names"] = np.array(labels, dtype=np.int64), np.array(names, dtype=np.str_)
     if pictures.normalization is not None:
         arrays["mean"], arrays["std"] = np.array(pictures.normalization.mean), np.array(pictures.normalization.std)
