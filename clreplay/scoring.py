@@ -220,7 +220,10 @@ class PlannedEvaluation:
                 said = None if progress is None else lambda done, total: progress(done, total, "epochs")
                 train_together(together, images, labels, self.learner, keys, progress=said)
                 start = time.perf_counter()
-                found = accuracies_together(together, ImageSet(*self.test), self.normalization, self.device)
+                if self.normalization is None:
+                    found = [self._tested(network) for network in together]
+                else:
+                    found = accuracies_together(together, ImageSet(*self.test), self.normalization, self.device)
                 testing = time.perf_counter() - start
                 for number, value in enumerate(found):
                     if finished is not None:
@@ -254,7 +257,8 @@ class PlannedEvaluation:
         if self.normalization is not None:
             return accuracy(network, ImageSet(*self.test), self.normalization, self.device)
         network.eval()
-        return 100.0 * float(share_right(network, *(part.to(self.device) for part in self.test)))
+        images, labels = (part.to(self.device) for part in self.test)
+        return 100.0 * float(share_right(network, images, labels))
 
 
 def _over_all(progress: Progress, before: int, networks: int, done: int, total: int) -> None:
@@ -293,7 +297,8 @@ def plan_evaluation(
     remarks = _check_fit(stored, tested)
     learner = _learner(network, training, protocol, preset, tested.name or stored.dataset, stored.images_per_class)
     outputs = max(tested.classes, int(labels.max()) + 1)
-    make, called, alike = _networks(network, learner, outputs, tuple(images.shape[1:]), where)
+    channels, size, width = images.shape[1:]
+    make, called, alike = _networks(network, learner, outputs, (channels, size, width), where)
     return PlannedEvaluation(
         images,
         labels,
@@ -528,7 +533,7 @@ def _learner(
 ) -> TrainingSettings:
     """How networks are trained, with the network where it is one of the table."""
     ours = isinstance(network, str) and not network.startswith(TORCHVISION) and not _own_file(network)
-    chosen = network_settings(network) if ours else {}
+    chosen = network_settings(str(network)) if ours else {}
     if isinstance(training, TrainingSettings):
         return replace(training, **chosen) if network != "convnet" else training
     given = dict(training or {})
@@ -645,6 +650,8 @@ def _own_function(path: Path, name: str) -> Callable[[], nn.Module]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; --network takes FILE.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"_own_network_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

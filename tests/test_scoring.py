@@ -142,6 +142,14 @@ def test_tensors_files_and_data_sets_give_the_same(memory, toys, tmp_path):
     assert score((codes, memory.labels), toys).accuracies == pytest.approx(expected)
 
 
+def test_networks_that_train_together_are_tested_on_floats_and_pixels_alike(memory, toys, monkeypatch):
+    monkeypatch.setattr("clreplay.scoring.should_stack", lambda *_: True)
+    monkeypatch.setattr("clreplay.networks.ConvNet.fuse", lambda self: self)  # as on a GPU
+    normalised = (toys.normalization.apply(toys.test.images), toys.test.labels)
+    found = [score(memory, test).accuracies for test in (toys, normalised)]
+    assert found[0] == pytest.approx(found[1]) and len(found[0]) == 2
+
+
 def test_part_of_the_classes_is_tested_on_the_images_of_those(memory, toys):
     rows = memory.labels < 2
     found = plan_evaluation((memory.images[rows], memory.labels[rows]), toys, training=QUICK, device="cpu")

@@ -210,7 +210,9 @@ def _run(path: Path) -> tuple[str, Rows]:
     rows += _origin(settings)
     results = run.rows() if file == run.settings_file else None
     wanted = settings["class_orders"] * settings["networks"] * settings["steps"]
-    for name in memories if results is not None else ():
+    for name in memories:
+        if results is None:
+            break
         mine = results[results.memory == name]
         last = mine[mine.step == settings["steps"] - 1].accuracy
         done = "finished" if len(mine) == wanted else f"{len(mine)} of {counted(wanted, 'network')} trained"

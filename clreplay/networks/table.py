@@ -78,6 +78,11 @@ def network_names() -> list[str]:
     return [entry.name for entry in NETWORKS.values()]
 
 
+def is_network(name: object) -> bool:
+    """Whether there is a network of that name."""
+    return isinstance(name, str) and _key(name) in NETWORKS
+
+
 def find_network(name: str) -> Entry:
     """The entry of a name; case, hyphens and underscores do not matter.
 

@@ -35,6 +35,7 @@ from clreplay.condensation.configured import ConfiguredMethod
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.matching.terms import with_registered
 from clreplay.condensation.registry import Method
+from clreplay.networks.table import find_network, is_network
 from clreplay.recipes.cases import Case
 from clreplay.recipes.content import PRESETS, TRAINING_FILE, flat, on_top, read, with_bases
 from clreplay.recipes.own_code import own_methods
@@ -289,13 +290,20 @@ def _merged(
     where: str,
     cases: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Values by key: the settings, then cases, the preset, and overrides last."""
+    """Values by key: the settings, then cases, the preset, and overrides last.
+
+    A preset's width is for networks that have one.
+    """
     if preset not in PRESETS:
         raise RecipeError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     values = dict(content["settings"])
-    for part in (*cases, content["presets"].get(preset, {}), overrides):
+    for part in cases:
         values.update(part)
-    return values
+    small = dict(content["presets"].get(preset, {}))
+    network = {**values, **small, **overrides}.get("network")
+    if "width" in small and is_network(network) and "width" not in find_network(network).options():
+        del small["width"]
+    return {**values, **small, **overrides}
 
 
 def _typed(method: Method, values: Mapping[str, Any], where: str) -> tuple[Callable[[], Any], dict[str, Any]]:

@@ -15,8 +15,8 @@ from clreplay.incremental.cli import continual_parser
 from clreplay.incremental.doors import DOORS
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_COMMAND = ("bench_condense", "reference_loop")
-"""Scripts that measure the library beside a plain loop, which is no part of it."""
+NO_COMMAND = ("bench_condense", "reference_loop", "streams")
+"""Scripts that measure the library itself, not a memory."""
 
 
 @pytest.fixture

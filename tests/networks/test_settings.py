@@ -94,12 +94,18 @@ def test_settings_say_in_words_what_they_build():
     assert NetworkSettings(network="resnet18bn").summary() == "ResNet18BN"
 
 
-def test_recipes_take_a_network_and_say_what_a_small_preset_asks_of_it():
+def test_recipes_take_a_network_and_leave_out_a_small_preset_s_width_where_it_has_none():
     assert training_settings("paper", {"network": "ResNet18"}).network == "resnet18"
     assert load_recipe("ddm").settings("paper", {"network": "vgg-11"}).network == "vgg11"
-    with pytest.raises(RecipeError, match="training.yaml: width must stay at 128 with network ResNet18.* got 32"):
-        training_settings("cpu", {"network": "resnet18"})
-    assert training_settings("cpu", {"network": "resnet18", "width": 128}).updates == training_settings("cpu").updates
+    small = training_settings("cpu", {"network": "resnet18"})
+    assert (small.width, small.updates) == (128, training_settings("cpu").updates)
+    assert training_settings("cpu", {"network": "convnetbn"}).width == training_settings("cpu").width == 32
+    assert (
+        load_recipe("dm").settings("cpu", {"network": "vgg11"}).iterations
+        == load_recipe("dm").settings("cpu").iterations
+    )
+    with pytest.raises(RecipeError, match="training.yaml: width must stay at 128 with network ResNet18.* got 64"):
+        training_settings("cpu", {"network": "resnet18", "width": 64})
     with pytest.raises(RecipeError, match="dm.yaml: unknown network 'vg11'; did you mean 'VGG11'"):
         load_recipe("dm").settings("paper", {"network": "vg11"})
 
