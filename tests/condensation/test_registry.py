@@ -155,7 +155,7 @@ def test_an_experience_is_refused_before_any_work_and_leaves_the_memory_as_it_wa
 def test_condense_tells_it_by_the_memory_s_name(pixels):
     for name, message in (("dsa", "outer_loops and inner_epochs must be given for 3"), ("idm", "9 x 9, got 2")):
         with pytest.raises(ValueError, match=f"^memory {name}, 3 images a class: .*{message}"):
-            condense(*pixels(2, 5, size=9), name, 3, normalization="cifar10")
+            condense(*pixels(2, 5, size=9), name, 3, normalization="cifar10", preset="paper")
 
 
 def test_the_plugin_tells_it_by_the_memory_s_name_and_its_experience(picky):
@@ -163,7 +163,7 @@ def test_the_plugin_tells_it_by_the_memory_s_name_and_its_experience(picky):
 
     path, _ = picky
     first, second = plain_benchmark().train_stream
-    plugin = CondensedReplayPlugin("dc", images_per_class=3)
+    plugin = CondensedReplayPlugin("dc", images_per_class=3, preset="paper")
     with pytest.raises(ValueError, match="^memory dc at experience 0, 3 images a class: outer_loops and inner_epochs"):
         strategy(plugin).train(first)
     assert not plugin.memory.slots and plugin.memory.normalization is None and not plugin.seen

@@ -255,6 +255,7 @@ def test_a_truncated_checkpoint_is_told_and_nothing_is_lost(settings, tmp_path, 
 
 def test_a_full_disk_leaves_the_results_as_they_were(settings, tmp_path, monkeypatch):
     folder = run_folder.RunFolder(tmp_path)
+    folder.settings_file.touch()
     row = dict.fromkeys(run_folder.COLUMNS, 1)
     folder.append([row])
     before = folder.results_file.read_bytes()
@@ -266,7 +267,7 @@ def test_a_full_disk_leaves_the_results_as_they_were(settings, tmp_path, monkeyp
     with pytest.raises(OSError, match="no space left"):
         folder.append([row, row])
     assert folder.results_file.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["results.csv", "settings.yaml"]
 
 
 def test_total_budget_is_shared_and_never_exceeded(settings, tmp_path):
