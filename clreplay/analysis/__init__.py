@@ -1,18 +1,41 @@
 """Pictures and tables of finished runs, and of what memories hold: style, diversity, texture."""
 
-from clreplay.analysis.drift import accuracy_under_drift
-from clreplay.analysis.embedding import diversity, in_two_dimensions, style_distance
-from clreplay.analysis.figures import accuracy_figure, drop_figure, loss_figure, memory_figure
-from clreplay.analysis.plots import plot_bars, plot_drift, plot_map
-from clreplay.analysis.style import style_gap
-from clreplay.analysis.summary import accuracy_by_step, accuracy_drop
-from clreplay.analysis.texture import texture
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clreplay.analysis.drift import accuracy_under_drift
+    from clreplay.analysis.embedding import diversity, in_two_dimensions, style_distance
+    from clreplay.analysis.figures import accuracy_figure, drop_figure, loss_figure, memory_figure
+    from clreplay.analysis.plots import plot_bars, plot_drift, plot_map
+    from clreplay.analysis.style import style_gap
+    from clreplay.analysis.summary import accuracy_by_step, accuracy_drop
+    from clreplay.analysis.texture import co_occurrence
+
+_HOMES = {
+    "accuracy_by_step": "summary",
+    "accuracy_drop": "summary",
+    "accuracy_figure": "figures",
+    "accuracy_under_drift": "drift",
+    "co_occurrence": "texture",
+    "diversity": "embedding",
+    "drop_figure": "figures",
+    "in_two_dimensions": "embedding",
+    "loss_figure": "figures",
+    "memory_figure": "figures",
+    "plot_bars": "plots",
+    "plot_drift": "plots",
+    "plot_map": "plots",
+    "style_distance": "embedding",
+    "style_gap": "style",
+}
 __all__ = [
     "accuracy_by_step",
     "accuracy_drop",
     "accuracy_figure",
     "accuracy_under_drift",
+    "co_occurrence",
     "diversity",
     "drop_figure",
     "in_two_dimensions",
@@ -23,5 +46,15 @@ __all__ = [
     "plot_map",
     "style_distance",
     "style_gap",
-    "texture",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import names when they are first used: pictures of a run need neither PyTorch nor scikit-learn."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clreplay.analysis' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"clreplay.analysis.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -15,7 +15,7 @@ from clreplay.analysis.drift import accuracy_under_drift
 from clreplay.analysis.embedding import REAL, diversity, in_two_dimensions, style_distance
 from clreplay.analysis.figures import memory_figure
 from clreplay.analysis.plots import plot_bars, plot_drift, plot_map
-from clreplay.analysis.texture import nearer_to_real, texture
+from clreplay.analysis.texture import co_occurrence, nearer_to_real
 from clreplay.data import Dataset
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks.base import Network
@@ -159,7 +159,7 @@ def _embedding(study: Study) -> Found:
 
 
 def _texture(study: Study) -> Found:
-    rows = texture(study.sets(study.counted // 5), study.data.normalization)
+    rows = co_occurrence(study.sets(study.counted // 5), study.data.normalization)
     away = nearer_to_real(rows)
     columns = {"dissimilarity": "dissimilarity, grey levels", "entropy": "entropy, nats"}
     sentence = (

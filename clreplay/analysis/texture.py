@@ -21,7 +21,7 @@ DISTANCES = (1, 2)
 ANGLES = (0.0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)
 
 
-def texture(sets: Sets, normalization: Normalization, levels: int = 256) -> pd.DataFrame:
+def co_occurrence(sets: Sets, normalization: Normalization, levels: int = 256) -> pd.DataFrame:
     """Dissimilarity and entropy of the co-occurrence of grey levels, mean over images, distances and directions.
 
     Images become pictures first: to the pixel range, clipped, grey by the weights of ITU-R 601. The paper does not
@@ -88,7 +88,7 @@ def nearer_to_real(rows: pd.DataFrame, columns: Mapping[str, str] | None = None)
     """How far the texture of every set is from that of the set ``real``, in percent of it; mean over classes.
 
     Args:
-        rows: of :func:`texture`; a set is called ``real``.
+        rows: of :func:`co_occurrence`; a set is called ``real``.
         columns: names in the result by column; dissimilarity and entropy by default.
 
     Raises:

@@ -301,7 +301,7 @@ def _merged(
         values.update(part)
     small = dict(content["presets"].get(preset, {}))
     network = {**values, **small, **overrides}.get("network")
-    if "width" in small and is_network(network) and "width" not in find_network(network).options():
+    if "width" in small and is_network(network) and "width" not in find_network(str(network)).options():
         del small["width"]
     return {**values, **small, **overrides}
 

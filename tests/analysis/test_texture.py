@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clreplay.analysis.texture import grey_levels, nearer_to_real, texture
+from clreplay.analysis.texture import co_occurrence, grey_levels, nearer_to_real
 from clreplay.data import Normalization
 
 NORMALIZATION = Normalization((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
@@ -33,7 +33,7 @@ def counted(picture, dy, dx, levels):
 @pytest.mark.parametrize("levels", [256, 32, 2])
 def test_dissimilarity_and_entropy_equal_those_of_a_counted_matrix(codes, levels):
     images = NORMALIZATION.apply(codes)
-    (row,) = texture({"real": {5: images}}, NORMALIZATION, levels).itertuples()
+    (row,) = co_occurrence({"real": {5: images}}, NORMALIZATION, levels).itertuples()
     dissimilarities, entropies = [], []
     for picture in grey_levels(images, NORMALIZATION, levels)[0]:
         # A distance of d pixels along a diagonal is the pixel nearest to it, d / sqrt(2) away in rows and columns.
@@ -61,17 +61,19 @@ def test_grey_is_a_weighted_sum_of_the_pixel_codes_and_what_is_outside_is_clippe
 
 def test_a_flat_picture_has_neither_and_noise_has_more_of_both(codes):
     flat = torch.full((2, 3, 8, 8), 77, dtype=torch.uint8)
-    rows = texture({"flat": {0: NORMALIZATION.apply(flat)}, "noise": {0: NORMALIZATION.apply(codes)}}, NORMALIZATION)
+    rows = co_occurrence(
+        {"flat": {0: NORMALIZATION.apply(flat)}, "noise": {0: NORMALIZATION.apply(codes)}}, NORMALIZATION
+    )
     assert rows.dissimilarity[0] == rows.entropy[0] == 0 and (rows.iloc[1][["dissimilarity", "entropy"]] > 0).all()
 
 
 def test_the_distance_from_real_images_is_in_percent(codes):
     images = NORMALIZATION.apply(codes)
-    rows = texture({"real": {0: images}, "same": {0: images}}, NORMALIZATION)
+    rows = co_occurrence({"real": {0: images}, "same": {0: images}}, NORMALIZATION)
     assert nearer_to_real(rows).loc["same"].tolist() == [0, 0]
     rows.loc[1, ["dissimilarity", "entropy"]] *= 1.5
     assert nearer_to_real(rows).loc["same"].tolist() == pytest.approx([50, 50])
     with pytest.raises(ValueError, match="called real"):
         nearer_to_real(rows[1:])
     with pytest.raises(ValueError, match="levels must be within 2 and 256, got 300"):
-        texture({"real": {0: images}}, NORMALIZATION, 300)
+        co_occurrence({"real": {0: images}}, NORMALIZATION, 300)

@@ -24,7 +24,7 @@ def test_scripts_end_through_the_shared_exit(path):
     if path.name in SHOWS:
         pytest.skip("it keeps nothing on the way")
     used = names_used(path)
-    assert {"exit_code", "continual_main", "main"} & used
+    assert {"exit_code", "continual_main", "door_main", "main"} & used
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -36,6 +36,7 @@ def held():
     return sum(one.numel() for one in gc.get_objects() if isinstance(one, torch.Tensor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["new", "returning"])
 def test_two_hundred_experiences_hold_no_more_than_their_budget(kind):
     buffer = ReplayBuffer("random", mem_size=400, normalization=Normalization((0.5,), (0.25,)), device="cpu")

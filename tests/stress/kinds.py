@@ -54,7 +54,7 @@ class _WeightFile:
         from clreplay.condensation.engine.weight_file import WeightFile
 
         found = object.__new__(WeightFile)
-        found.path = path
+        found.path, found.traced = path, True
         return found
 
 

@@ -44,7 +44,8 @@ def write(pictures: Pictures, path: Path) -> None:
     arrays["about"] = np.array(json.dumps(about))
     arrays.update({name: column.numpy() for name, column in columns.items()})
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes names for flags
+        save: Any = np.savez_compressed  # some of its stubs take names for flags
+        save(file, **arrays)
 
 
 def read(path: Path) -> tuple[Pictures, float | None]:
