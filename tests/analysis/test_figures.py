@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from clreplay import analysis
 from clreplay.analysis.figures import (
     OKABE_ITO,
     accuracy_figure,
@@ -283,6 +284,13 @@ def test_another_kind_of_file_is_refused(tmp_path):
 def test_empty_results_are_refused_with_a_cure():
     with pytest.raises(ValueError, match="at least one row, got none; let the run finish its first step"):
         accuracy_figure(made_up()[:0])
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in analysis.__all__:
+        assert callable(getattr(analysis, name)) and getattr(analysis, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'styl_gap'"):
+        analysis.styl_gap  # noqa: B018
 
 
 def test_matplotlib_waits_for_the_first_picture_and_pyplot_for_ever(tmp_path):
