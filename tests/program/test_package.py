@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,18 +15,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The project's wheel, built from a copy so that the checkout stays as it is."""
-    import shutil
-
-    place = tmp_path_factory.mktemp("build")
+def copy_of_the_source(place: Path) -> Path:
+    """What a build needs, so that the checkout stays as it is."""
     source = place / "source"
     source.mkdir()
     for name in ("clreplay", "strategies"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The project's wheel, built from a copy."""
+    place = tmp_path_factory.mktemp("build")
+    source = copy_of_the_source(place)
     subprocess.run(
         [
             sys.executable,
@@ -136,15 +141,8 @@ def test_the_installed_command_works_outside_the_checkout(clreplay, tmp_path):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory) -> Path:
     """The project's source archive, built from a copy."""
-    import shutil
-
     place = tmp_path_factory.mktemp("sdist")
-    source = place / "source"
-    source.mkdir()
-    for name in ("clreplay", "strategies"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
+    source = copy_of_the_source(place)
     code = f"from setuptools import build_meta; build_meta.build_sdist({str(place)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=source, capture_output=True)
     return next(place.glob("*.tar.gz"))
