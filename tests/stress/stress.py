@@ -71,7 +71,7 @@ def page(lines: list[str], command: str) -> str:
             "# What it survives",
             "",
             f"Measured by `{command}` at commit {commit()} on {device_name(torch.device('cpu'))}, "
-            f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {versions}.",
+            f"{platform.system()}, Python {platform.python_version()}, {versions}.",
             "",
             *lines,
             "",
