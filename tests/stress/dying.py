@@ -17,6 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+# A fork has no threads but its own: what waits for those of its parent's pool would wait for ever.
+torch.set_num_threads(1)
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.link")
 
 

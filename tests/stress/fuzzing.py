@@ -22,6 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+# A fork has no threads but its own: what waits for those of its parent's pool would wait for ever.
+torch.set_num_threads(1)
 SECONDS = 20
 """A load that takes longer hangs: whole files take milliseconds."""
 ROOM = 192 << 20
