@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import signal
 
 import hypothesis
 import numpy as np
@@ -21,6 +22,14 @@ def fixed_seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def as_from_a_terminal():
+    """Processes that a test starts do not ignore SIGHUP because the tests were started with ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LONG = ["--table", "1", "--dataset", "digits", "--ipc", "5", "--method", "dm", "--preset", "smoke", "--sets", "2",
         "--networks", "1", "--device", "cpu", "--set", "width=8", "iterations=20000"]  # fmt: skip
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc"),
+    pytest.mark.usefixtures("as_from_a_terminal"),
+]
 
 
 def begin(out, *flags, seconds="60"):

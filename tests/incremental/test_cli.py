@@ -84,6 +84,7 @@ def wait_for_the_work(process, out):
     time.sleep(1.0)
 
 
+@pytest.mark.usefixtures("as_from_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_saves_and_stops_as_ctrl_c_does(number, tmp_path):
     process = started(tmp_path / "run")

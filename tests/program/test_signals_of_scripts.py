@@ -27,6 +27,7 @@ def test_scripts_end_through_the_shared_exit(path):
     assert {"exit_code", "continual_main", "door_main", "main"} & used
 
 
+@pytest.mark.usefixtures("as_from_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_rates_are_saved_when_asked_to_end(number, tmp_path):
     words = "--dataset digits --preset smoke --memory ddm --store uint8 --mem-bytes 40000 --updates 5 --device cpu"
@@ -38,7 +39,7 @@ def test_the_rates_are_saved_when_asked_to_end(number, tmp_path):
         time.sleep(0.1)
     time.sleep(2)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert said.strip().splitlines()[-1].endswith("The same command goes on from here.")
     assert list((tmp_path / "out").rglob("*.progress"))
