@@ -19,8 +19,9 @@ from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization,
 from clreplay.memory.class_names import as_plain, check_class_names
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.cases import checked_name
-from clreplay.recipes.presets import Unasked, default_preset
-from clreplay.recipes.recipe import Recipe, load_recipe
+from clreplay.recipes.given import given_method, loaded_method
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress, check_progress, shown
 
@@ -108,9 +109,12 @@ def condense(
         checked_name(dataset)
     where = default_device(device)
     chosen = default_preset(where) if preset is None else preset
-    if isinstance(method, (str, Path)):
-        method = load_recipe(method)
-    configured = _configured(method, chosen, settings, dataset, memory.images_per_class)
+    method = loaded_method(method, settings, condense)
+    if isinstance(method, ConfiguredMethod) or not (isinstance(method, Recipe) or callable(method)):
+        raise ValueError(
+            f"method must be a memory's name, a recipe or its path, or a callable, got {type(method).__name__}"
+        )
+    configured, unasked = given_method(method, preset, chosen, settings, (dataset, memory.images_per_class))
     if where.type == "meta":
         raise ValueError(f"device must hold numbers, got {device!r}; take one like cpu, cuda or cuda:1")
     # What learns needs gradients, also where the caller has switched them off.
@@ -122,7 +126,7 @@ def condense(
         memory.total_classes = len(real.classes)
         if names is not None:
             memory.info["class_names"] = as_plain(check_class_names(names, real.classes))
-        if (unasked := Unasked.of(preset, chosen, method, settings, dataset, memory.images_per_class)) is not None:
+        if unasked is not None:
             unasked.say(configured, real, memory.images_per_class, where)
         with shown(progress, f"{configured.name}, condensing") as told:
             condense_experience(memory, real, configured, seed=int(seed), device=where, progress=told)
@@ -140,19 +144,6 @@ def _check_arguments(seed: int, progress: Progress | bool | None) -> None:
             f"networks here are of torch.float32, but the default is {torch.get_default_dtype()}; "
             "call torch.set_default_dtype(torch.float32) before condense"
         )
-
-
-def _configured(
-    method: Any, preset: str, settings: Mapping[str, Any], dataset: str | None, images_per_class: int | None
-) -> ConfiguredMethod:
-    if isinstance(method, Recipe):
-        method.check_keywords(settings, condense)
-        return method.configured(preset, settings, dataset, images_per_class)
-    if callable(method):
-        return ConfiguredMethod.of_callable(method, settings)
-    raise ValueError(
-        f"method must be a memory's name, a recipe or its path, or a callable, got {type(method).__name__}"
-    )
 
 
 def as_tensor(images: Any) -> Tensor:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EPSILON = 1e-8
+GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How far the style drifts, from not at all to all the way."""
 
 
 class StyleDrift:
@@ -111,7 +113,7 @@ def accuracy_under_drift(
     test: ImageSet,
     normalization: Normalization,
     settings: TrainingSettings,
-    gammas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    gammas: Sequence[float] = GAMMAS,
     *,
     networks: int = 3,
     layer: int = 1,

@@ -110,14 +110,18 @@ def diversity(network: Network, sets: Sets, real: Mapping[int, Tensor]) -> pd.Da
     """
     import pandas as pd
 
-    theirs = {label: embeddings(network, some) for label, some in real.items()}
+    theirs: dict[int, tuple[Tensor, float]] = {}
+    for label in dict.fromkeys(label for images in sets.values() for label in images):
+        if len(real.get(label, ())) < 2:
+            raise ValueError(f"real must have at least 2 images of class {label}")
+        vectors = embeddings(network, real[label])
+        theirs[label] = vectors, _mean_distance(vectors)
     rows = []
     for name, images in sets.items():
         for label, some in images.items():
-            if len(theirs.get(label, ())) < 2:
-                raise ValueError(f"real must have at least 2 images of class {label}")
-            usual, own = _mean_distance(theirs[label]), embeddings(network, some)
-            distances = torch.cdist(theirs[label].double(), own.double())
+            vectors, usual = theirs[label]
+            own = embeddings(network, some)
+            distances = torch.cdist(vectors.double(), own.double())
             nearest = distances.min(1)
             rows.append(
                 {
@@ -152,10 +156,13 @@ def style_distance(network: Network, sets: Sets, real: Mapping[int, Tensor]) -> 
     import pandas as pd
 
     rows = []
-    theirs = {label: style_vectors(network, some).double() for label, some in real.items()}
+    theirs = {}
+    for label, some in real.items():
+        vectors = style_vectors(network, some).double()
+        theirs[label] = vectors.mean(0), vectors.std(0).clamp_min(1e-8)
     for name, images in sets.items():
         for label, some in images.items():
-            mean, std = theirs[label].mean(0), theirs[label].std(0).clamp_min(1e-8)
+            mean, std = theirs[label]
             apart = (style_vectors(network, some).double().mean(0) - mean) / std
             shift, outside = apart.square().mean().sqrt().item(), (apart.abs() > 2).double().mean().item()
             rows.append({"set": name, "label": label, "shift": shift, "outside": outside})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from clreplay.analysis.canvas import saved
-from clreplay.analysis.drift import accuracy_under_drift
+from clreplay.analysis.drift import GAMMAS, accuracy_under_drift
 from clreplay.analysis.embedding import REAL, diversity, in_two_dimensions, style_distance
 from clreplay.analysis.figures import memory_figure
+from clreplay.analysis.paper_figures import SAME, known
 from clreplay.analysis.plots import plot_bars, plot_drift, plot_map
 from clreplay.analysis.texture import co_occurrence, nearer_to_real
 from clreplay.data import Dataset
@@ -63,25 +65,22 @@ class Study:
     device: torch.device = torch.device("cpu")
     networks: int = 3
 
-    def real(self, count: int) -> dict[int, Tensor]:
-        """So many random real images of every class, normalised; fewer where a class is small."""
-        return {
-            label: self._real(label, self._order(label)[: min(count, self._others(label))]) for label in self.classes
-        }
+    def real(self, count: int, classes: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """So many random real images of every class, or of some, normalised; fewer where a class is small."""
+        wanted = self.classes if classes is None else classes
+        return {label: self._real(label, self._order(label)[: min(count, self._others(label))]) for label in wanted}
 
-    def sets(self, real: int | None = None) -> dict[str, dict[int, Tensor]]:
+    def sets(self, real: int | None = None, classes: Sequence[int] | None = None) -> dict[str, dict[int, Tensor]]:
         """Images of every memory, decoded; with so many real ones of every class before them."""
-        first = {} if real is None else {REAL: self.real(real)}
-        memories = self.memories.items()
-        return {
-            **first,
-            **{name: {label: memory.class_images(label) for label in self.classes} for name, memory in memories},
-        }
+        wanted = self.classes if classes is None else classes
+        found = {} if real is None else {REAL: self.real(real, wanted)}
+        for name, memory in self.memories.items():
+            found[name] = {label: memory.class_images(label) for label in wanted}
+        return found
 
     def mapped(self) -> dict[str, dict[int, Tensor]]:
         """What is on a map: some classes, real images among them."""
-        sets = self.sets(self.shown).items()
-        return {name: {label: images[label] for label in self.on_maps} for name, images in sets}
+        return self.sets(self.shown, self.on_maps)
 
     def sets_with_sample(self) -> dict[str, dict[int, Tensor]]:
         """Images of every memory, and as many real ones as the largest has, none of which :meth:`real` gives."""
@@ -191,17 +190,19 @@ def _grid(study: Study) -> Found:
 def _drift(study: Study, trained_on: str) -> Found:
     import pandas as pd
 
-    images = study.sets()[trained_on]
-    rows = []
-    for name, towards in study.sets().items():
-        if name != trained_on:
-            found = accuracy_under_drift(
-                images, towards, study.data.test, study.data.normalization, study.settings,
-                networks=study.networks, seed=study.seed, device=study.device,
-            )  # fmt: skip
-            rows.append(found.assign(trained_on=trained_on, towards=name))
-    if not rows:
+    sets = study.sets()
+    images = sets.pop(trained_on)
+    if not sets:
         raise ValueError(f"figure 1c needs {trained_on} and a memory whose style it drifts to; give another --memory")
+    drifting = partial(
+        accuracy_under_drift, test=study.data.test, normalization=study.data.normalization, settings=study.settings,
+        networks=study.networks, seed=study.seed, device=study.device,
+    )  # fmt: skip
+    start = drifting(images, images, gammas=GAMMAS[:1])  # without drift it does not matter towards what
+    rows = []
+    for name, towards in sets.items():
+        found = pd.concat([start, drifting(images, towards, gammas=GAMMAS[1:])])
+        rows.append(found.assign(trained_on=trained_on, towards=name))
     table = pd.concat(rows, ignore_index=True)
     means = table.groupby(["towards", "gamma"], sort=False).accuracy.mean()
     lost = {name: means[name, 1.0] - means[name, 0.0] for name in table.towards.unique()}
@@ -219,15 +220,9 @@ def _listed(values: pd.Series, form: str) -> str:
     return ", ".join(f"{form.format(value)} ({name})" for name, value in values.items())
 
 
-FIGURES: dict[str, tuple[str, Callable[[Study], Found]]] = {
-    "1a": ("style of real and condensed images, by t-SNE", _style),
-    "1b": ("embedding of real and condensed images, by t-SNE", _embedding),
-    "4": ("the images themselves", _grid),
-    "5d": ("texture by grey-level co-occurrence", _texture),
-}
 DRIFT = "1c"
-SAME = {"9": "1a", "4a": "1b", "4b": "1b", "4c": "4", "4d": "4", "4e": "4", "7": "4", "8": "4", "1d": DRIFT}
-"""Figures of the paper that show the same for other memories or data."""
+MEASURES: dict[str, Callable[[Study], Found]] = {"1a": _style, "1b": _embedding, "4": _grid, "5d": _texture}
+"""What draws the figures of :data:`.paper_figures.SHOWS`, but for the drift, which is of one memory."""
 
 
 def draw(study: Study, figure: str, out: Path, trained_on: str = "herding") -> str:
@@ -235,7 +230,7 @@ def draw(study: Study, figure: str, out: Path, trained_on: str = "herding") -> s
 
     Args:
         study: what is looked at.
-        figure: a key of :data:`FIGURES` or :data:`SAME`, or :data:`DRIFT`.
+        figure: one of :func:`clreplay.analysis.paper_figures.known`.
         out: the folder.
         trained_on: of figures 1c and 1d, the memory whose style drifts.
 
@@ -251,8 +246,8 @@ def draw(study: Study, figure: str, out: Path, trained_on: str = "herding") -> s
         if trained_on not in study.memories:
             raise ValueError(f"figure {figure} is trained on a memory {trained_on!r}; give it, or name another one")
         picture, tables, sentence = _drift(study, trained_on)
-    elif asked in FIGURES:
-        picture, tables, sentence = FIGURES[asked][1](study)
+    elif asked in MEASURES:
+        picture, tables, sentence = MEASURES[asked](study)
     else:
         raise ValueError(f"figure must be one of {', '.join(known())}, got {figure!r}")
     for suffix in (".png", ".svg"):
@@ -260,8 +255,3 @@ def draw(study: Study, figure: str, out: Path, trained_on: str = "herding") -> s
     for end, table in tables.items():
         write_text(out / f"figure{figure}{end}.csv", table.round(5).to_csv(index=False))
     return f"figure {figure}  {sentence}"
-
-
-def known() -> list[str]:
-    """All figures that can be drawn."""
-    return sorted({*FIGURES, *SAME, DRIFT})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def given_out(planned: Iterable[Any], store: Store, folder: Path, data_root: str
             data = load_cached(spec.dataset, data_root).set
             memory = from_bytes(store.images(spec.key), data, KEPT)
             memory.info.update(method=cell.cell.recipe, dataset=spec.dataset, set=spec.key[:12])
-            dataset = spec.dataset.replace("#", "-").replace("=", "-").replace("/", "-").replace(":", "-")
+            dataset = re.sub("[#=/:]", "-", spec.dataset)
             path = folder / f"{dataset}-ipc{spec.images_per_class}-{cell.cell.recipe}-set{number}.safetensors"
             memory.save(path)
             yield path

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
-from clreplay.runtime.command_line import Terminated
+from clreplay.runtime.command_line import Terminated, handled
 
 SECONDS_TO_SAVE = 30.0
 """For a worker to end what it is at; after that it is ended."""
@@ -96,13 +96,8 @@ def workers_save_first() -> Iterator[None]:
             signal.signal(one, before[one])
         before[number](number, frame)
 
-    for number in ours:
-        signal.signal(number, stop)
-    try:
+    with handled(ours, stop):
         yield
-    finally:
-        for number in ours:
-            signal.signal(number, before[number])
 
 
 def end_workers() -> None:

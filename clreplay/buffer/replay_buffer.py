@@ -16,9 +16,9 @@ from clreplay.data import Normalization
 from clreplay.memory.balanced import balanced_rows
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.recipes.given import checked_seed, given_memory, given_method, warn_of_long_work
-from clreplay.recipes.presets import Unasked, default_preset
-from clreplay.recipes.recipe import Recipe, load_recipe
+from clreplay.recipes.given import checked_seed, given_memory, given_method, loaded_method, warn_of_long_work
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress, check_progress, shown
 from clreplay.runtime.seeding import generator
@@ -96,14 +96,10 @@ class ReplayBuffer:
         self.memory = given_memory(memory, budget, store, quality, pixels)
         check_progress(progress)
         self.seed, self.device, self.progress = checked_seed("seed", seed), default_device(device), progress
-        if isinstance(method, (str, Path)):
-            method = load_recipe(method)
-        if isinstance(method, Recipe):
-            method.check_keywords(settings, ReplayBuffer.__init__)
+        method = loaded_method(method, settings, ReplayBuffer.__init__)
         chosen = default_preset(self.device) if preset is None else preset
         where = (dataset, self.memory.images_per_class)
-        self.configured = given_method(method, chosen, settings, where)
-        self._unasked = Unasked.of(preset, chosen, method, settings, *where)
+        self.configured, self._unasked = given_method(method, preset, chosen, settings, where)
         self.normalization, self.strategy = normalization, parse_strategy(augment)
         self.cache = None if cache is None else ClassCache(cache)
         self.returning = check_returning(returning)

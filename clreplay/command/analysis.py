@@ -6,18 +6,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clreplay.analysis.study import Study, draw, known, trained_network
-from clreplay.data import Dataset, load_dataset
-from clreplay.incremental.run_folder import read_memories
-from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.recipes.overrides import parse_set, split_overrides
-from clreplay.recipes.presets import default_preset
-from clreplay.recipes.recipe import training_settings
+from clreplay.analysis.paper_figures import known
 from clreplay.runtime.command_line import exit_code, started_as
-from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Reporter
-from clreplay.training.evaluate import accuracy
+
+if TYPE_CHECKING:
+    from clreplay.data import Dataset
+    from clreplay.memory.replay_memory import ReplayMemory
 
 DESCRIPTION = """The paper's figures of style, diversity and texture, for any memories, with the numbers behind them.
 
@@ -70,6 +66,15 @@ def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from clreplay.analysis.study import Study, draw, trained_network
+    from clreplay.data import load_dataset
+    from clreplay.recipes.overrides import parse_set, split_overrides
+    from clreplay.recipes.presets import default_preset
+    from clreplay.recipes.recipe import training_settings
+    from clreplay.runtime.device import default_device
+    from clreplay.runtime.progress import Reporter
+    from clreplay.training.evaluate import accuracy
+
     if strange := [figure for figure in options.figure if figure not in known()]:
         raise ValueError(f"--figure must be among {', '.join(known())}, got {', '.join(strange)}")
     memories: dict[str, ReplayMemory] = {}
@@ -118,6 +123,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _memories(text: str) -> dict[str, ReplayMemory]:
+    from clreplay.incremental.run_folder import read_memories
+    from clreplay.memory.replay_memory import ReplayMemory
+
     name, equals, path = text.partition("=")
     if not equals:
         name, path = "", text
@@ -135,8 +143,9 @@ def _memories(text: str) -> dict[str, ReplayMemory]:
 
 
 def _check_fits(name: str, memory: ReplayMemory, data: Dataset) -> None:
-    shape = tuple(memory.images.shape[1:])
-    if shape != tuple(data.train.images.shape[1:]):
-        raise ValueError(f"memory {name} has images of {shape}, {data.name} of {tuple(data.train.images.shape[1:])}")
+    wanted = tuple(data.train.images.shape[1:])
+    for slot in memory.slots.values():
+        if tuple(slot.shape) != wanted:
+            raise ValueError(f"memory {name} has images of {tuple(slot.shape)}, {data.name} of {wanted}")
     if strange := [label for label in memory.classes if not 0 <= label < data.num_classes]:
         raise ValueError(f"memory {name} has classes {strange}, which {data.name} has not")

@@ -33,9 +33,16 @@ from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
 from clreplay.plugin.state import go_on_from, state_of
 from clreplay.recipes.cases import checked_name
-from clreplay.recipes.given import checked_reinitialize, checked_seed, given_memory, given_method, warn_of_long_work
-from clreplay.recipes.presets import Unasked, default_preset
-from clreplay.recipes.recipe import Recipe, load_recipe, training_settings
+from clreplay.recipes.given import (
+    checked_reinitialize,
+    checked_seed,
+    given_memory,
+    given_method,
+    loaded_method,
+    warn_of_long_work,
+)
+from clreplay.recipes.presets import default_preset
+from clreplay.recipes.recipe import Recipe, training_settings
 from clreplay.runtime.device import default_device
 from clreplay.runtime.progress import Progress, check_progress, shown
 from clreplay.runtime.seeding import key_seed
@@ -165,10 +172,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if isinstance(condenser, (str, Path)):
-            condenser = load_recipe(condenser)
-        if isinstance(condenser, Recipe):
-            condenser.check_keywords(settings, CondensedReplayPlugin.__init__)
+        condenser = loaded_method(condenser, settings, CondensedReplayPlugin.__init__)
         budget = {"images_per_class": images_per_class, "mem_size": mem_size}
         budget.update(bytes_per_class=bytes_per_class, mem_bytes=mem_bytes)
         self.rehearsal, self.returning = rehearsal_of(mode, memory_share), check_returning(returning)
@@ -182,8 +186,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         where = (None if dataset is None else checked_name(dataset), memory.images_per_class)
         self.augment = training_settings(chosen, None, *where).augment if augment == "auto" else augment
         parse_strategy(self.augment)
-        self.configured = given_method(condenser, chosen, settings, where)
-        self._unasked = Unasked.of(preset, chosen, condenser, settings, *where)
+        self.configured, self._unasked = given_method(condenser, preset, chosen, settings, where)
         self.seed = checked_seed("seed", seed)
         self.training_seed = checked_seed("training_seed", seed if training_seed is None else training_seed)
         checked_reinitialize(reinitialize)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from clreplay.condensation import ConfiguredMethod
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.recipes.presets import Unasked
 from clreplay.recipes.recipe import Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
@@ -38,27 +39,51 @@ def given_memory(
     return memory if isinstance(memory, ReplayMemory) else ReplayMemory.load(memory)
 
 
-def given_method(
-    condenser: Any, preset: str, settings: dict[str, Any], where: tuple[str | None, int | None]
-) -> ConfiguredMethod:
-    """A configured method, a callable, a recipe, its name or its path.
+def loaded_method(method: Any, settings: Mapping[str, Any], function: Callable[..., Any]) -> Any:
+    """A method as it was given, but the recipe in place of its name or path.
 
     Args:
-        condenser: one of these.
-        preset, settings: of a recipe; a callable takes the settings as they are.
+        method: whatever a person gave.
+        settings: keywords that came with it; of a recipe's, misspelt arguments are told from settings.
+        function: whose arguments those are.
+
+    Raises:
+        RecipeError: there is no such recipe, or a keyword is no setting and nearly an argument.
+    """
+    if isinstance(method, (str, Path)):
+        method = load_recipe(method)
+    if isinstance(method, Recipe):
+        method.check_keywords(settings, function)
+    return method
+
+
+def given_method(
+    method: Any, asked: str | None, chosen: str, settings: dict[str, Any], where: tuple[str | None, int | None]
+) -> tuple[ConfiguredMethod, Unasked | None]:
+    """A configured method, and the preset if nobody asked for it, of what :func:`loaded_method` gave.
+
+    Args:
+        method: a configured method, a recipe, or a callable.
+        asked, chosen: presets of a recipe.
+        settings: of a recipe; a callable takes them as they are.
         where: the data set and the number of images a class, as far as they are known.
 
     Raises:
-        ValueError: there is no such recipe or setting, or a configured method comes with settings.
+        ValueError: it is something else, there is no such setting, or a configured method comes with settings.
     """
-    if isinstance(condenser, ConfiguredMethod):
+    if isinstance(method, ConfiguredMethod):
         if settings:
             raise ValueError(f"a configured method brings its settings; leave {', '.join(settings)} out")
-        return condenser
-    if callable(condenser):
-        return ConfiguredMethod.of_callable(condenser, settings)
-    recipe = condenser if isinstance(condenser, Recipe) else load_recipe(condenser)
-    return recipe.configured(preset, settings, *where)
+        return method, None
+    if isinstance(method, Recipe):
+        unasked = Unasked.of(asked, chosen, method, settings, *where)
+        return method.configured(chosen, settings, *where), unasked
+    if callable(method):
+        return ConfiguredMethod.of_callable(method, settings), None
+    raise ValueError(
+        "the method must be a memory's name, a recipe or its path, a configured method or a callable, "
+        f"got {type(method).__name__}"
+    )
 
 
 def checked_seed(name: str, seed: Any) -> int:

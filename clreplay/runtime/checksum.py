@@ -19,8 +19,9 @@ from clreplay.runtime.files import replacing
 
 CHECKSUM = "checksum"
 """Name of the checksum among the texts of a safetensors file."""
-_MAGIC = b"clreplay-sum-1\n"
-_SIZE = 16
+MAGIC = b"clreplay-sum-1\n"
+SIZE = 16
+"""A checksum in a file that is no safetensors file: these bytes, and so many of the hash."""
 _TEXTS = "__metadata__"
 
 
@@ -30,7 +31,7 @@ class DamagedFile(ValueError):
 
 def checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
     """Hash of tensors with their names, kinds and shapes, and of texts with their names; 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=_SIZE)
+    digest = hashlib.blake2b(digest_size=SIZE)
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
         digest.update(repr((name, str(values.dtype), tuple(values.shape))).encode())
@@ -113,7 +114,7 @@ def write_sealed(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there stays.
     """
-    write_bytes(path, _MAGIC + hashlib.blake2b(content, digest_size=_SIZE).digest() + content)
+    write_bytes(path, MAGIC + hashlib.blake2b(content, digest_size=SIZE).digest() + content)
 
 
 def read_sealed(path: Path) -> bytes:
@@ -124,10 +125,10 @@ def read_sealed(path: Path) -> bytes:
         OSError: it cannot be read.
     """
     found = path.read_bytes()
-    if not found.startswith(_MAGIC):
+    if not found.startswith(MAGIC):
         return found
-    start = len(_MAGIC) + _SIZE
-    if hashlib.blake2b(found[start:], digest_size=_SIZE).digest() != found[len(_MAGIC) : start]:
+    start = len(MAGIC) + SIZE
+    if hashlib.blake2b(found[start:], digest_size=SIZE).digest() != found[len(MAGIC) : start]:
         raise DamagedFile("its content does not match its checksum")
     return found[start:]
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -57,13 +57,19 @@ def signals_as_ctrl_c(over: bool = False) -> Iterator[None]:
             signal.signal(one, signal.SIG_IGN)  # a second one must not end the saving
         raise Terminated(number)
 
-    for number in ours:
-        signal.signal(number, stop)
+    with handled(ours, stop):
+        yield
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block some signals have this handler, and after it those that they had."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, before[number])
+        for number, other in before.items():
+            signal.signal(number, other)
 
 
 def exit_code(work: Callable[[], int], goes_on: bool = True) -> int:

@@ -258,3 +258,9 @@ def test_a_memory_s_file_is_gone_on_with(pixels, tmp_path):
     fresh.observe(images, labels)
     with pytest.raises(ValueError, match="48 images were observed and not consolidated"):
         fresh.save(tmp_path / "memory.safetensors")
+
+
+@pytest.mark.parametrize("method", [3, None])
+def test_what_is_no_method_is_named(method):
+    with pytest.raises(ValueError, match=f"the method must be a memory's name, .* got {type(method).__name__}"):
+        ReplayBuffer(method)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clreplay import condense
-from clreplay.analysis.study import known
+from clreplay.analysis.paper_figures import known
 from clreplay.data.sets.digits import load_digits
 from clreplay.incremental.doors import door_main
 

@@ -129,11 +129,9 @@ class Engine:
         """What a network is shown of stored images, (n, c, h, w) or by class (classes, n, c, h, w); with tiles more."""
         if self.tiles.images_each == 1:
             return stored
-        return (
-            self.tiles(stored)
-            if stored.dim() == 4
-            else self.tiles(stored.flatten(0, 1)).unflatten(0, (len(stored), -1))
-        )
+        if stored.dim() == 4:
+            return self.tiles(stored)
+        return self.tiles(stored.flatten(0, 1)).unflatten(0, (len(stored), -1))
 
     def prepare(self, progress: Progress | None = None) -> None:
         """Work that comes before the first step and saves itself."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clreplay.condensation.engine.progress_file import seconds_between_saves
 from clreplay.condensation.engine.weight_file import Saved, WeightFile
 from clreplay.condensation.real_images import RealImages
 from clreplay.data import Normalization
@@ -32,7 +33,6 @@ from clreplay.training.cutmix import CutMixSettings, batches, mixed_loss
 from clreplay.training.loop import fit, sgd_with
 
 ENCODERS = ("random", "trajectory", "interpolated")
-SECONDS_BETWEEN_SAVES = 60.0
 UNIT = "epochs of the encoders"
 
 
@@ -229,14 +229,14 @@ class TrainedNetworks:
             network.parameters(), momentum, lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay
         )
         start = time.perf_counter() - seconds
-        last_save = time.monotonic()
+        last_save, between = time.monotonic(), seconds_between_saves()
         while epoch < how.epochs:
             loss = self._one_epoch(network, optimizer, how, (*key, "epoch", epoch))
             epoch += 1
             if every or epoch == how.epochs:
                 kept.append(self._twin.buffer.clone())
             report(epoch)
-            if epoch < how.epochs and time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
+            if epoch < how.epochs and time.monotonic() - last_save > between:
                 seconds = time.perf_counter() - start
                 file.save(Saved(torch.stack(kept), epoch, seconds, self._twin.buffer, momentum))
                 last_save = time.monotonic()

@@ -32,6 +32,7 @@ from clreplay.data.dataset import evenly
 from clreplay.data.errors import InvalidDataError
 from clreplay.data.readers.decoding_jobs import decode_all
 from clreplay.data.readers.image_files import Batch, Target
+from clreplay.runtime.checksum import MAGIC, SIZE
 from clreplay.runtime.files import temporary_folder, user_cache
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ _logger = logging.getLogger(__name__)
 VERSION = 1
 """Raised whenever a change of the code changes decoded pixels."""
 _BAD_HEADER = (ValueError, EOFError, SyntaxError, TypeError, LookupError, ArithmeticError, MemoryError, TokenError)
-_SEAL, _SEAL_SIZE = b"clreplay-sum-1\n", 16
 _ELSEWHERE = "set CLREPLAY_CACHE to a folder elsewhere"
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _RESERVED_AT_ONCE = 1 << 24  # bytes
@@ -125,7 +125,7 @@ def map_images(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _seal(images: Tensor) -> bytes:
-    return _SEAL + hashlib.blake2b(evenly(images).contiguous().numpy().data, digest_size=_SEAL_SIZE).digest()
+    return MAGIC + hashlib.blake2b(evenly(images).contiguous().numpy().data, digest_size=SIZE).digest()
 
 
 def _map(file: BinaryIO) -> mmap.mmap:
@@ -148,8 +148,8 @@ def _check_header(file: BinaryIO, shape: tuple[int, ...]) -> tuple[int, bytes]:
     if size == end:
         return start, b""
     file.seek(end)
-    seal = file.read(len(_SEAL) + _SEAL_SIZE)
-    if size != end + len(_SEAL) + _SEAL_SIZE or not seal.startswith(_SEAL):
+    seal = file.read(len(MAGIC) + SIZE)
+    if size != end + len(MAGIC) + SIZE or not seal.startswith(MAGIC):
         raise ValueError(f"it has {size} bytes instead of {end}, and a checksum")
     return start, seal
 

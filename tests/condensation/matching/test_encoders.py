@@ -15,6 +15,7 @@ from mixed import mixed
 
 from clreplay.api import condense
 from clreplay.condensation import RealImages
+from clreplay.condensation.engine import progress_file
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.engine.tiled_start import tiled_images
 from clreplay.condensation.matching import encoders
@@ -287,7 +288,7 @@ def test_other_images_and_seeds_are_not_taken_for_it(pixels, real, cache):
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_an_interrupted_training_goes_on_to_the_same_bytes(real, monkeypatch, cache, stop):
-    monkeypatch.setattr(encoders, "SECONDS_BETWEEN_SAVES", -1.0)
+    monkeypatch.setattr(progress_file, "SECONDS_BETWEEN_SAVES", -1.0)
     expected = engine(real, seed=3)
     expected.prepare()
     for file in cache.iterdir():
