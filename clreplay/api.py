@@ -46,6 +46,7 @@ def condense(
     store: str = "uint8",
     quality: int | str | None = None,
     pixels: int | None = None,
+    mem_size: int | None = None,
     bytes_per_class: int | None = None,
     mem_bytes: int | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -59,7 +60,8 @@ def condense(
         labels: (n,) integers.
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a recipe, or a
             callable of one's own, see :class:`clreplay.condensation.registry.Condenser`.
-        images_per_class: images of every class that are stored; 10 where no budget is given.
+        images_per_class: images of every class that are stored; 10 where no budget is given. Classes that have fewer
+            are kept whole, as they are, and the log says so.
         preset: ``paper`` (20,000 iterations: meant for a GPU), ``cpu`` or ``smoke``; None takes ``paper`` on a GPU and
             ``cpu`` otherwise, and says so in the log with what the paper's would take. Settings that are given go
             before those of a preset.
@@ -76,6 +78,7 @@ def condense(
         quality: of a store that is an image codec; None takes its default, ``auto`` as high as a
             budget in bytes allows, see :class:`clreplay.ReplayMemory`.
         pixels: height and width of what is kept of every image, enlarged again to be trained on; None keeps all.
+        mem_size: a budget in images of all classes together instead.
         bytes_per_class, mem_bytes: a budget in bytes instead, of every class or of all together; everything that is
             stored is counted, and how many images come of it depends on the store.
         class_names: in the order of the labels 0, 1, ..., or by label; the memory's file and its exports have them.
@@ -86,8 +89,8 @@ def condense(
         ``.labels``, and ``.record``, the loss terms by iteration.
 
     Raises:
-        ValueError: images or labels are unusable or not normalised as is said, a class is smaller than requested, a
-            setting is unknown.
+        ValueError: images or labels are unusable or not normalised as is said, no class has as many images as are
+            asked of each, a setting is unknown.
 
     Example:
         >>> memory = condense(images, labels, method="ddm", images_per_class=10, preset="smoke")
@@ -95,10 +98,11 @@ def condense(
     """
     _check_arguments(seed, progress)
     names = None if class_names is None else check_class_names(class_names)
-    if images_per_class is None and bytes_per_class is None and mem_bytes is None:
+    if images_per_class is None and mem_size is None and bytes_per_class is None and mem_bytes is None:
         images_per_class = 10
     memory = ReplayMemory(
         images_per_class,
+        mem_size,
         store=store,
         quality=quality,
         bytes_per_class=bytes_per_class,
@@ -129,7 +133,16 @@ def condense(
         if unasked is not None:
             unasked.say(configured, real, memory.images_per_class, where)
         with shown(progress, f"{configured.name}, condensing") as told:
-            condense_experience(memory, real, configured, seed=int(seed), device=where, progress=told)
+            condense_experience(
+                memory,
+                real,
+                configured,
+                seed=int(seed),
+                device=where,
+                progress=told,
+                # That no class has so many is a slip; that one has fewer is how data are.
+                keep_whole=images_per_class is None or any(real.count(one) >= images_per_class for one in real.classes),
+            )
     memory.info.update(method=configured.name, **({"dataset": dataset} if dataset else {}))
     return memory
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -75,10 +76,38 @@ def test_selections_are_exact_copies_of_real_images(method, pixels):
 
 def test_labels_need_not_start_at_zero_nor_be_int64_nor_a_tensor(pixels):
     images, labels = pixels()
-    memory = condense(images.numpy(), (labels * 7 - 3).tolist(), "random", 2)
-    assert memory.labels.tolist() == [-3, -3, 4, 4, 11, 11]
+    memory = condense(images.numpy(), (labels * 7 + 4).tolist(), "random", 2)
+    assert memory.labels.tolist() == [4, 4, 11, 11, 18, 18]
+    column = pd.Series(labels.numpy(), index=range(100, 100 + len(labels)))  # not the positions
+    assert condense(images, column, "random", 2).labels.tolist() == [0, 0, 1, 1, 2, 2]
     small = condense(images, labels.to(torch.uint8), "random", 2)
     assert small.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["cat", "dog"] * 18, "got str 'cat'; number the classes, such as with numpy.unique"),
+        (None, "got NoneType None; number the classes"),
+        ([[0], [0, 1]], "got rows of different lengths"),
+        ([-1] * 36, "labels must be at least 0, got -1, .*leave out images without a label"),
+    ],
+)
+def test_what_is_no_label_is_said_with_the_cure(labels, message, pixels):
+    with pytest.raises(ValueError, match=message):
+        condense(pixels()[0], labels, "random", 2)
+
+
+def test_a_budget_of_all_images_is_shared_and_a_small_class_kept_whole(pixels, caplog):
+    images, labels = pixels()
+    uneven = (labels != 1) | (torch.cumsum(labels == 1, 0) <= 3)  # 12, 3 and 12 of a class
+    memory = condense(images[uneven], labels[uneven], "random", mem_size=17)
+    assert memory.mem_size == 17 and torch.bincount(memory.labels).tolist() == [6, 3, 5]
+    assert "class 1: fewer images than the share: kept whole" in caplog.text
+    asked = tiny(images[uneven], labels[uneven], "dm", 5)
+    assert torch.bincount(asked.labels).tolist() == [5, 3, 5]
+    kept = RealImages(images[uneven], labels[uneven], asked.normalization).normalised(1)
+    assert torch.equal(asked.class_images(1), kept)  # real ones, to the bit
 
 
 def test_the_same_seed_gives_the_same_bytes(pixels):
@@ -303,8 +332,8 @@ def nan_at(images, row):
         (lambda x, y: (x, y.float()), "labels must be 36 integers.*torch.float32"),
         (lambda x, y: (x, y > 0), "labels must be 36 integers.*torch.bool"),
         (lambda x, y: (x, y[:-1]), r"labels must be 36 integers.*\(35,\); pass a label for every image"),
-        (lambda x, y: (x, ["cat", "dog", "cow"] * 12), "labels must be 36 integers.*got list .*number the classes"),
-        (lambda x, y: (x, np.array(["cat"] * 36)), "labels must be 36 integers.*got ndarray .*number the classes"),
+        (lambda x, y: (x, ["cat", "dog", "cow"] * 12), "labels must be 36 integers.*got str .*number the classes"),
+        (lambda x, y: (x, np.array(["cat"] * 36)), "labels must be 36 integers.*got str .*number the classes"),
         (lambda x, y: (x, None), "labels must be 36 integers.*got NoneType"),
         (lambda x, y: (list(x), y), r"images must be one tensor \(n, c, h, w\), got a list; torch.stack them"),
         (lambda x, y: ([object()], y), r"images must be a tensor or an array \(n, c, h, w\), got list"),
@@ -348,8 +377,13 @@ def test_unusable_settings_are_refused(options, message, pixels):
 def test_an_absent_gpu_is_an_error_and_none_falls_back_to_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert default_device() == torch.device("cpu")
-    with pytest.raises(ValueError, match="device 'cuda' was asked for, but PyTorch sees no GPU; use --device cpu"):
+    with pytest.raises(ValueError, match="device 'cuda' was asked for, but PyTorch sees no GPU; take cpu"):
         default_device("cuda")
+
+
+def test_a_device_that_this_pytorch_cannot_use_is_said_before_any_work():
+    with pytest.raises(ValueError, match="device 'mps' was asked for, but this PyTorch cannot use it"):
+        default_device("mps")
 
 
 def test_pixel_codes_need_a_normalization(pixels):

@@ -94,7 +94,7 @@ def plan_intake(
     """
     again = tuple(label for label in real.classes if label in memory.slots)
     if again and returning == "keep":
-        _say(again, "came back: what is stored of them stays and the new images are left out, as returning='keep' asks")
+        _say(again, "came back; what is stored stays and the new images are left out, as returning='keep' asks")
         real, again = real.subset([label for label in real.classes if label not in again]), ()
     if again and returning == "condense":
         _check_task_labels(memory, again, task_labels or {})
@@ -128,7 +128,7 @@ def plan_intake(
         share, counts[label] = counts[label] or real.count(label), there[label] if selects else 0
         if not counts[label]:
             whole[label] = real.raw(label)[:share]
-    _say(tuple(short), "have fewer images than their share and are kept whole")
+    _say(tuple(short), "fewer images than the share: kept whole")
     real.check_counts(counts)
     counts = {label: count for label, count in counts.items() if count}
     real = real.subset(list(counts))
@@ -192,4 +192,4 @@ def _interleaved(old: Tensor, new: Tensor) -> Tensor:
 def _say(labels: tuple[int, ...], what: str) -> None:
     if labels:
         shown = ", ".join(map(str, labels[:10])) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
-        logger.warning("classes %s %s", shown, what)
+        logger.warning("%s %s: %s", "class" if len(labels) == 1 else "classes", shown, what)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,17 +125,33 @@ def check_labels(labels: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: naming what was got and the cure.
     """
-    try:
-        labels = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"labels must be {count} integers, one an image, got {type(labels).__name__} ({error}); number "
-            "the classes, such as with numpy.unique(names, return_inverse=True)[1]"
-        ) from error
+    if not isinstance(labels, Tensor):
+        try:
+            labels = np.asarray(labels)  # a list, or a table's column, whatever its index
+        except ValueError as error:
+            raise ValueError(f"labels must be {count} integers, one an image, got rows of different lengths") from error
+        if labels.dtype.kind not in "biufc":
+            raise ValueError(
+                f"labels must be {count} integers, one an image, got {_example(labels)}; number the classes, such as "
+                "with numpy.unique(names, return_inverse=True)[1]"
+            )
+        labels = torch.tensor(labels)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim != 1:
         cure = "pass class numbers, not one-hot rows"
     elif len(labels) != count:
         cure = "pass a label for every image"
     else:
-        return labels.to("cpu", torch.int64)
+        labels = labels.to("cpu", torch.int64)
+        if count and int(labels.min()) < 0:
+            raise ValueError(
+                f"labels must be at least 0, got {int(labels.min())}, of which no loss can be taken; number the "
+                "classes from 0, and leave out images without a label"
+            )
+        return labels
     raise ValueError(f"labels must be {count} integers, one an image, got {labels.dtype} {tuple(labels.shape)}; {cure}")
+
+
+def _example(labels: np.ndarray) -> str:
+    """The first of them, shortly."""
+    one = labels.reshape(-1)[:1].tolist()[0] if labels.size else None
+    return f"{type(one).__name__} {reprlib.repr(one)}"

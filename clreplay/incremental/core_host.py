@@ -30,6 +30,7 @@ def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tupl
                     plan.methods[recipe_run.recipe.name],
                     seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
                     device=plan.device,
+                    keep_whole=True,
                     progress=progress,
                     keep=recipe_run.work_in_progress(step),
                     cache=plan.cache(),

@@ -164,6 +164,7 @@ class MemoryFile:
                 method,
                 seed=plan.seed_of(self.recipe, 0),
                 device=plan.device,
+                keep_whole=True,
                 progress=progress,
                 keep=self._progress,
                 cache=plan.cache(),

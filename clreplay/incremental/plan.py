@@ -71,8 +71,10 @@ class ExperimentPlan:
         return sum(self.sizes[: step + 1])
 
     def images_at(self, step: int) -> int:
-        """Images stored after a step (0-based)."""
-        return sum(self.quotas(self.seen_at(step)))
+        """Images stored after a step (0-based) of the first class order; a class keeps no more than it has."""
+        there = torch.bincount(self.data.train.labels, minlength=self.data.num_classes).tolist()
+        arrived = [label for classes in self.classes(0)[: step + 1] for label in classes]
+        return sum(min(quota, there[label]) for label, quota in zip(arrived, self.quotas(len(arrived))))
 
     def quotas(self, classes: int) -> list[int]:
         """Stored images of every class when so many are in memory; of a budget in bytes, about so many."""
@@ -139,7 +141,8 @@ class ExperimentPlan:
 
         def first_step() -> tuple[RealImages, dict[int, int]]:
             real = self.real_images(self.classes(0)[0])
-            return real, dict(zip(real.classes, self.quotas(len(real.classes))))
+            quotas = zip(real.classes, self.quotas(len(real.classes)))
+            return real, {label: min(quota, real.count(label)) for label, quota in quotas}
 
         methods = {
             name: method.resume(before.get(name, {}), self.device).with_execution(first_step, self.device)
@@ -265,24 +268,21 @@ def _budgets(settings: ContinualSettings) -> dict[str, int]:
 
 
 def _check_budget(plan: ExperimentPlan) -> None:
-    """The largest quota of any class, in any order, must be there in real images; a byte must do for something."""
-    if plan.settings.budget.in_bytes:
+    """Of a number of images a class, some class must have as many; a budget in bytes must do for something.
+
+    Classes that have fewer are kept whole, and so is everything while a total budget is larger than what has come.
+    """
+    s, sizes = plan.settings, torch.bincount(plan.data.train.labels, minlength=plan.data.num_classes)
+    if s.budget.in_bytes:
         plan.settings.memory(plan.data.normalization).check_share(
             plan.data.num_classes, plan.quotas(plan.data.num_classes)
         )
-        return
-    sizes = torch.bincount(plan.data.train.labels, minlength=plan.data.num_classes)
-    s = plan.settings
-    for step in range(1, s.steps + 1):
-        seen = plan.seen_at(step - 1)
-        quotas = plan.quotas(seen)
+    elif s.images_per_class is not None:
         each = max(method.real_images_each() for method in plan.methods.values())
-        if max(quotas) * each > int(sizes.min()):
-            name, value = ("images_per_class", s.images_per_class) if s.images_per_class else ("mem_size", s.mem_size)
-            limit = int(sizes.min()) // each * (1 if s.images_per_class else plan.seen_at(0))
+        if s.images_per_class * each > int(sizes.max()):
             raise ValueError(
-                f"{name} is {value}, so a class needs {max(quotas) * each} images at step {step}, but class "
-                f"{int(sizes.argmin())} of {plan.data.name} has {int(sizes.min())}; take at most {limit}"
+                f"images_per_class is {s.images_per_class}, so a class needs {s.images_per_class * each} images, but no "
+                f"class of {plan.data.name} has more than {int(sizes.max())}; take at most {int(sizes.max()) // each}"
             )
 
 

@@ -103,7 +103,8 @@ def tensors_in(data: bytes, known: tuple[str, ...]) -> tuple[dict[str, Tensor], 
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         texts = header.get(_TEXTS, {})
     except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        raise DamagedFile(f"it is truncated or not a safetensors file ({error})") from error
+        kind = "a zip archive, such as torch.save writes, and no" if data.startswith(b"PK") else "truncated or not a"
+        raise DamagedFile(f"it is {kind} safetensors file ({error})") from error
     check(tensors, texts, known)
     return tensors, texts
 

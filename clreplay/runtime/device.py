@@ -24,7 +24,13 @@ def default_device(device: torch.device | str | None = None) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be like cpu, cuda or cuda:1, got {device!r}") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but PyTorch sees no GPU; use --device cpu")
+        raise ValueError(f"device {device!r} was asked for, but PyTorch sees no GPU; take cpu")
+    if chosen.type not in ("cpu", "cuda", "meta"):
+        try:
+            torch.zeros(1, device=chosen)
+        except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:
+            first = str(error).partition("\n")[0]
+            raise ValueError(f"device {device!r} was asked for, but this PyTorch cannot use it ({first})") from error
     return chosen
 
 

@@ -85,7 +85,7 @@ def test_classes_come_back_as_it_is_said(pixels, caplog):
         stands[returning] = buffer.memory.info["stands_for"]
         assert buffer.classes == [0, 1] and len(buffer) == 8
     assert stands == {"condense": {"0": 12, "1": 24}, "keep": {"0": 12, "1": 12}}
-    assert "classes 1 came back: what is stored of them stays" in caplog.text
+    assert "class 1: came back; what is stored stays" in caplog.text
     refusing = fill(ReplayBuffer("random", 4, returning="refuse", device="cpu"), images, labels, [0, 1])
     with pytest.raises(ValueError, match=r"classes \[0, 1\] are in memory already, and returning='refuse'"):
         refusing.observe(images, labels)

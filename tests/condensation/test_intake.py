@@ -196,9 +196,7 @@ def test_small_classes_are_kept_whole_and_said_once_an_experience(caplog):
     assert [len(memory.slots[label]) for label in (1, 2, 3)] == [3, 5, 1]
     assert torch.equal(memory.slots[1].codes, images[labels == 1]) and memory.slots[1].scale is None
     assert memory.slots[2].scale is not None
-    assert [r.getMessage() for r in caplog.records] == [
-        "classes 1, 3 have fewer images than their share and are kept whole"
-    ]
+    assert [r.getMessage() for r in caplog.records] == ["classes 1, 3: fewer images than the share: kept whole"]
 
 
 @pytest.mark.parametrize("name", ["random+tiles", "dm+tiles"])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from data_helpers import write_classes
 from run_helpers import QUIET, TINY, memory_bytes_of, one, same, tiny_settings
 
 from clreplay.condensation import RealImages
@@ -278,6 +279,22 @@ def test_total_budget_is_shared_and_never_exceeded(settings, tmp_path):
     assert counts.max() - counts.min() <= 1 and counts.sum() == 25
 
 
+def test_a_small_class_is_kept_whole_by_both_hosts_and_a_run_of_many_goes_on(settings, tmp_path, caplog):
+    for split, counts in (("train", {"a": 9, "b": 2, "c": 9, "d": 9}), ("test", dict.fromkeys("abcd", 2))):
+        write_classes(tmp_path / "pets" / split, counts)
+    uneven = replace(settings, dataset=f"folder:{tmp_path / 'pets'}@8", images_per_class=5, steps=2, class_orders=1)
+    memories = []
+    for host in ("none", "avalanche"):
+        folder = run_experiment(replace(uneven, host=host, channels=3), tmp_path / host, QUIET)
+        rows = pd.read_csv(folder / "results.csv").drop_duplicates(["memory", "step"], keep="last")
+        assert sorted(rows.memory_images[rows.step == 1]) == [17] * len(settings.memories)
+        memories.append(torch.bincount(ReplayMemory.load(next(folder.glob("memory*.safetensors"))).labels).tolist())
+    assert memories == [[5, 2, 5, 5]] * 2
+    assert "class 1: fewer images than the share: kept whole" in caplog.text
+    with pytest.raises(ValueError, match="no class of folder-pets-8 has more than 9; take at most 9"):
+        plan_experiment(replace(uneven, images_per_class=10))
+
+
 def test_ten_steps_and_three_channels_work(settings, tmp_path):
     folder = run_experiment(one(settings, steps=10, channels=3), tmp_path / "run", QUIET)
     rows = pd.read_csv(folder / "results.csv")
@@ -294,7 +311,7 @@ def test_ten_steps_and_three_channels_work(settings, tmp_path):
         ({"networks": 0}, "networks must be at least 1"),
         ({"mem_size": 5, "images_per_class": 3}, "either images_per_class or mem_size"),
         ({"images_per_class": None, "mem_size": 7}, "mem_size must be at least the number of classes"),
-        ({"images_per_class": 500}, "needs 500 images.*take at most"),
+        ({"images_per_class": 500}, "needs 500 images, but no class of digits has more.*take at most"),
         ({"images_per_class": 0}, "images_per_class must be an integer of at least 1"),
         ({"dataset": "cifar1000"}, "cifar100"),
         ({"preset": "gpu"}, "preset must be"),

@@ -477,7 +477,7 @@ def test_a_class_smaller_than_its_quota_is_kept_whole(replay, caplog):
     real = {one.numpy().tobytes() for one in images[labels == 3]}
     assert {one.numpy().tobytes() for one in plugin.memory.slots[3].codes} == real
     said = [r.getMessage() for r in caplog.records if "whole" in r.getMessage()]
-    assert said == ["classes 3 have fewer images than their share and are kept whole"]
+    assert said == ["class 3: fewer images than the share: kept whole"]
 
 
 def two_kinds(each=10):
@@ -512,7 +512,7 @@ def test_classes_that_come_back_may_stay_as_they_are(caplog):
         trained.train(stream[1])
     assert all(torch.equal(plugin.memory.slots[label].codes, codes) for label, codes in before.items())
     assert plugin.memory.classes == [0, 1, 2]
-    assert "classes 0, 1 came back: what is stored of them stays and the new images are left out" in caplog.text
+    assert "classes 0, 1: came back; what is stored stays and the new images are left out" in caplog.text
 
 
 def test_the_same_experience_again_says_nothing_new():
