@@ -22,8 +22,8 @@ def step_sizes(classes: int, steps: int, first: int | None, name: str) -> list[i
     if first is None:
         if classes % steps:
             raise ValueError(
-                f"steps must divide the {classes} classes of {name}, got {steps}; "
-                "first_step, the classes of the first step, can take what is left over"
+                f"steps must divide the {classes} classes of {name}, got {steps}; take {_divisors(classes)}, or let "
+                "first_step, the classes of the first step, take what is left over"
             )
         return [classes // steps] * steps
     rest, others = classes - first, steps - 1
@@ -33,6 +33,12 @@ def step_sizes(classes: int, steps: int, first: int | None, name: str) -> list[i
             f"would come in {others} step(s), which does not come out even; the first step counts as one"
         )
     return [first] + [rest // others] * others if others else [first]
+
+
+def _divisors(classes: int) -> str:
+    """Those in reach, as they are read out."""
+    found = [str(steps) for steps in range(1, classes + 1) if classes % steps == 0]
+    return " or ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
 
 def read_class_order(text: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -279,10 +280,11 @@ def _check_budget(plan: ExperimentPlan) -> None:
         )
     elif s.images_per_class is not None:
         each = max(method.real_images_each() for method in plan.methods.values())
-        if s.images_per_class * each > int(sizes.max()):
+        most, asked = int(sizes.max()), s.images_per_class * each
+        if asked > most:
             raise ValueError(
-                f"images_per_class is {s.images_per_class}, so a class needs {s.images_per_class * each} images, but no "
-                f"class of {plan.data.name} has more than {int(sizes.max())}; take at most {int(sizes.max()) // each}"
+                f"images_per_class is {s.images_per_class}, so a class needs {asked} images, but no class of "
+                f"{plan.data.name} has more than {most}; take at most {most // each}"
             )
 
 
@@ -302,7 +304,7 @@ def _host(wanted: str | None, protocol: str) -> str:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     installed = importlib.util.find_spec("avalanche") is not None
     if wanted is None:
-        return "avalanche" if installed and protocol == "common" else "none"
+        return "avalanche" if installed and not _no_room_for_avalanche() and protocol == "common" else "none"
     if wanted == "avalanche" and protocol != "common":
         raise ValueError(
             f"protocol {protocol!r} mixes the labels of two images, which no Avalanche criterion takes; use --host none"
@@ -311,4 +313,18 @@ def _host(wanted: str | None, protocol: str) -> str:
         raise ValueError(f"host must be one of {', '.join(HOSTS)}, got {wanted!r}")
     if wanted == "avalanche" and not installed:
         raise ValueError("host 'avalanche' needs Avalanche: pip install avalanche-lib, or use --host none")
+    if wanted == "avalanche" and (why := _no_room_for_avalanche()):
+        raise ValueError(f"host 'avalanche': {why}; set HOME to a folder of yours, or use --host none")
     return wanted
+
+
+def _no_room_for_avalanche() -> str | None:
+    """Why Avalanche could not be imported here: it writes a file of settings into the home folder; None if it could."""
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # Avalanche would make a folder of the name ~ wherever it is
+        return "Avalanche keeps its settings in the home folder, and there is none"
+    own = os.path.join(home, ".avalanche")
+    if os.path.isfile(os.path.join(own, "config.json")):
+        return None
+    place = own if os.path.isdir(own) else home
+    return None if os.access(place, os.W_OK) else f"Avalanche keeps its settings in {own}, which cannot be written"

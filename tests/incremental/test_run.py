@@ -302,12 +302,29 @@ def test_ten_steps_and_three_channels_work(settings, tmp_path):
     assert ReplayMemory.load(folder / "memory.safetensors").images.shape == (30, 3, 32, 32)
 
 
+@pytest.mark.parametrize("home", ["gone", "read-only", "writable", "used before"])
+def test_avalanche_is_left_out_where_it_could_not_keep_its_settings(settings, tmp_path, monkeypatch, home):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if home == "gone":
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    if home == "used before":
+        (tmp_path / ".avalanche").mkdir()
+        (tmp_path / ".avalanche" / "config.json").write_text("{}")
+    if home in ("read-only", "used before"):
+        monkeypatch.setattr("os.access", lambda path, mode: False)  # to an administrator all can be written
+    fits = home in ("writable", "used before")
+    assert plan_experiment(replace(settings, host=None)).settings.host == ("avalanche" if fits else "none")
+    if not fits:
+        with pytest.raises(ValueError, match="host 'avalanche': Avalanche keeps its settings in .*set HOME to"):
+            plan_experiment(replace(settings, host="avalanche"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"memories": ("dmm",)}, "unknown memory 'dmm'; did you mean"),
         ({"memories": ("ddm", "ddm")}, "different names"),
-        ({"steps": 3}, "steps must divide the 10 classes"),
+        ({"steps": 3}, "steps must divide the 10 classes of digits, got 3; take 1, 2, 5 or 10, or let first_step"),
         ({"networks": 0}, "networks must be at least 1"),
         ({"mem_size": 5, "images_per_class": 3}, "either images_per_class or mem_size"),
         ({"images_per_class": None, "mem_size": 7}, "mem_size must be at least the number of classes"),

@@ -9,12 +9,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
+from clreplay.data.errors import BadImages
 from clreplay.data.readers.image_files import Batch, Target, decode_batch
+
+MOST_BAD = 20
+"""So many bad images end the search for more: then it is not a file or two."""
 
 PARALLEL_FROM = 1000
 """Fewer images are decoded in this process alone: starting others would take longer."""
@@ -30,13 +35,17 @@ def decode_all(
         count: number of images in all, which decides whether other processes are started.
 
     Raises:
-        InvalidDataError: an image cannot be used.
+        BadImages: some cannot be used; the rest is read on, up to MOST_BAD of them, so that one message names all.
+        InvalidDataError: a file cannot be read.
         OSError: a decoding process died.
     """
     jobs = cores()
+    bad = _Bad()
     if jobs == 1 or count < PARALLEL_FROM:
         for batch in batches:
-            yield decode_batch(batch, target)
+            with bad.collected():
+                yield decode_batch(batch, target)
+        bad.tell()
         return
     executor = _executor(jobs)
     waiting: deque[Future[tuple[tuple[int, ...], np.ndarray]]] = deque()
@@ -44,13 +53,38 @@ def decode_all(
         for batch in batches:
             waiting.append(executor.submit(decode_batch, batch, target))
             if len(waiting) > 3 * jobs:
-                yield waiting.popleft().result()
+                with bad.collected():
+                    yield waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            with bad.collected():
+                yield waiting.popleft().result()
+        bad.tell()
     except BrokenExecutor as error:
         raise OSError(f"a process that decodes images died ({error}); is there enough memory for {jobs}?") from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Bad:
+    """Images that could not be used, batch after batch."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.names: tuple[str, ...] = ()
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        try:
+            yield
+        except BadImages as error:
+            self.reason = self.reason or error.reason
+            self.names += error.names
+            if len(self.names) >= MOST_BAD:
+                self.tell()
+
+    def tell(self) -> None:
+        if self.names:
+            raise BadImages(self.reason, self.names)
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -14,11 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from clreplay.data.errors import InvalidDataError
+from clreplay.data.errors import BadImages, InvalidDataError
 from clreplay.data.readers.bounds import check_size, read_small
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ def _with_colours(image: Any, channels: int) -> Any:
     return image if image.mode == mode else image.convert(mode)
 
 
+def in_words(error: Exception) -> str:
+    """What an error of Pillow says, without the object that it was given instead of a file's name."""
+    return re.sub(r" <_io\.BytesIO object at \w+>", "", str(error))
+
+
 # --- batches: the work of a decoding process ----------------------------------------------------------------------
 
 
@@ -178,19 +184,25 @@ def decode_batch(batch: Batch, target: Target) -> tuple[tuple[int, ...], np.ndar
     """A batch's rows and their pixel codes, uint8 (n, c, size, size).
 
     Raises:
-        InvalidDataError: an image cannot be used; its file (and row or member) is named.
+        BadImages: some cannot be used; their files (and rows or members) are named.
         MemoryError: there was too little memory for one.
     """
     pixels = np.empty((len(batch.rows), *target.shape), dtype=np.uint8)
+    bad: list[str] = []
+    reason = ""
     for out, (name, encoded) in zip(pixels, batch.images(), strict=True):
         try:
             out[...] = decode_image(encoded, target)
         except UnfitImageError as error:
-            raise InvalidDataError(f"{name}: {error}") from error
+            reason = reason or f"{name}: {error}"
+            bad.append(name)
         except MemoryError:
             raise
         except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
-            raise InvalidDataError(f"{name}: {error}; fetch the file again") from error
+            reason = reason or f"{name}: {in_words(error)}; fetch the file again"
+            bad.append(name)
+    if bad:
+        raise BadImages(reason, tuple(bad))
     return batch.rows, pixels
 
 

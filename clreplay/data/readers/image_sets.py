@@ -16,7 +16,7 @@ from clreplay.data.normalization import measured_normalization
 from clreplay.data.readers import parquet
 from clreplay.data.readers.counts import Counts, check_counts
 from clreplay.data.readers.finding import fetch_file, first_copy, listed
-from clreplay.data.readers.image_files import Batch, Target, image_side
+from clreplay.data.readers.image_files import Batch, Target, image_side, in_words
 from clreplay.data.readers.layouts import class_folders
 from clreplay.data.readers.pixel_cache import Encoded, cached_pixels
 from clreplay.data.readers.spec import SPLITS, ImageSpec
@@ -221,11 +221,17 @@ def _dataset(
 
 
 def _with_size_of_first_image(target: Target, encoded: Encoded) -> Target:
-    name, data = next(next(encoded.batches()).images())
-    try:
-        width, height = image_side(data)
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
-        raise InvalidDataError(f"{name}: {error}; fetch the file again") from error
-    if width != height:
-        raise InvalidDataError(f"{name}: image must be square, got {width}x{height}{target.hint}")
-    return replace(target, size=width)
+    """The size of the first image that can be read; those before it are told when all are decoded."""
+    problem: tuple[str, Exception] | None = None
+    for batch in encoded.batches():
+        for name, data in batch.images():
+            try:
+                width, height = image_side(data)
+            except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
+                problem = problem or (name, error)
+                continue
+            if width != height:
+                raise InvalidDataError(f"{name}: image must be square, got {width}x{height}{target.hint}")
+            return replace(target, size=width)
+    assert problem is not None, "a split has images"
+    raise InvalidDataError(f"{problem[0]}: {in_words(problem[1])}; fetch the file again") from problem[1]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
 
 from clreplay.data.errors import InvalidDataError
+from clreplay.data.readers.image_files import EXTENSIONS
 from clreplay.data.readers.spec import Layout, Pairs
 from clreplay.data.readers.trees import Tree, is_image
+from clreplay.runtime.progress import counted
 from clreplay.runtime.seeding import generator
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from clreplay.data.readers.spec import ImageSpec
@@ -43,8 +49,8 @@ def divided(share: float) -> Callable[[Tree, ImageSpec], Layout]:
         if "train" in classes and set(spec.test_folders) & set(classes):
             raise InvalidDataError(f"{tree.where} has train/ and a test folder of its own; leave the share out")
         pairs: dict[str, Pairs] = {"train": [], "test": []}
-        for name in classes:
-            paths = [path for path in tree.files(name) if is_image(path)]
+        found = images_of_classes(tree, "", classes)
+        for name, paths in found.items():
             if len(paths) < 2:
                 raise InvalidDataError(
                     f"{tree.where}/{name} must have an image to train and one to test on, got {len(paths)}"
@@ -104,7 +110,54 @@ def folder_pairs(tree: Tree, folder: str, classes: tuple[str, ...], spec: ImageS
             f"{tree.where}/{folder} has a folder {unknown[0]}{more(unknown)} that is no class of {spec.title}; "
             "move it away"
         )
-    return [(path, name) for name in classes for path in tree.files(f"{folder}/{name}") if is_image(path)]
+    return [(path, name) for name, paths in images_of_classes(tree, folder, classes).items() for path in paths]
+
+
+def images_of_classes(tree: Tree, folder: str, classes: Sequence[str]) -> dict[str, list[str]]:
+    """The images of every class folder; what else lies there is told, unless it describes the images.
+
+    Raises:
+        InvalidDataError: a class has files and no image among them.
+    """
+    images: dict[str, list[str]] = {}
+    unread: Counter[str] = Counter()
+    for name in classes:
+        files = tree.files(f"{folder}/{name}".lstrip("/"))
+        images[name] = [path for path in files if is_image(path)]
+        others = Counter(_ending(path) for path in files if not is_image(path) and not _describes(path))
+        if others and not images[name]:
+            where = "/".join(part for part in (tree.where, folder, name) if part)
+            raise InvalidDataError(
+                f"{where} has {counted(others.total(), 'file')}, none of an image's ending, but {_listed(others)}; "
+                f"convert them to one of {', '.join(EXTENSIONS)}"
+            )
+        unread += others
+    if unread:
+        logger.warning(
+            "%s: %s left out, %s; images end in %s",
+            "/".join(part for part in (tree.where, folder) if part),
+            counted(unread.total(), "file"),
+            _listed(unread),
+            ", ".join(EXTENSIONS),
+        )
+    return images
+
+
+def _ending(path: str) -> str:
+    return PurePosixPath(path).suffix.lower() or "no ending"
+
+
+def _describes(path: str) -> bool:
+    """Whether a file is one of those that lie beside images: boxes, captions, a system's own."""
+    name = PurePosixPath(path).name
+    return name.startswith(".") or PurePosixPath(name.lower()).suffix in _BESIDE
+
+
+def _listed(endings: Counter[str]) -> str:
+    return ", ".join(f"{count} of {ending}" for ending, count in sorted(endings.items()))
+
+
+_BESIDE = frozenset({".txt", ".csv", ".json", ".xml", ".md", ".html", ".db", ".ini"})
 
 
 def more(names: Sequence[str]) -> str:

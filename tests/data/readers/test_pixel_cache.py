@@ -440,6 +440,18 @@ def test_an_error_in_another_process_arrives_here(pets, two_processes):
     assert cache_files() == []
 
 
+@pytest.mark.parametrize("most", [2, 20])
+def test_bad_images_of_several_batches_are_named_together(pets, two_processes, monkeypatch, most):
+    monkeypatch.setattr(decoding_jobs, "MOST_BAD", most)
+    bad = ["train/cat/cat_3", "train/dog/dog_60", "train/dog/dog_69"]
+    for name in bad:
+        (pets / f"{name}.JPEG").write_bytes(b"no image")
+    with pytest.raises(InvalidDataError) as caught:
+        load(pets)
+    assert [name in str(caught.value) for name in bad] == [True, True, most > 2]
+    assert cache_files() == []
+
+
 def test_a_process_that_dies_is_told(pets, two_processes, monkeypatch):
     here, decode = os.getpid(), image_files.decode_image
     monkeypatch.setattr(

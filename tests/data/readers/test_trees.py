@@ -72,7 +72,7 @@ def test_what_a_mac_adds_to_an_archive_is_left_out(pets, tmp_path):
         lambda whole: whole[:3],
         lambda whole: b"",
         lambda whole: b"<html>404 not found</html>",
-        lambda whole: encoded(picture(1), "GIF"),
+        lambda whole: encoded(picture(1), "ICO"),
     ],
 )
 @pytest.mark.parametrize("pack", [None, zipped, tarred])

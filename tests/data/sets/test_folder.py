@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
-from data_helpers import assert_refused, load_folder, picture, write
+from data_helpers import assert_refused, load_folder, picture, tarred, write, zipped
 
 from clreplay.data import DataNotFoundError, InvalidDataError, load_dataset
 from clreplay.incremental.cli import continual_main
@@ -26,6 +26,40 @@ def test_images_of_several_sizes_need_a_size(pets):
 def test_the_first_image_is_named_when_it_is_the_damaged_one(pets):
     (pets / "train" / "cat" / "cat_0.JPEG").write_bytes(b"no image")
     assert_refused(pets, "train/cat/cat_0.JPEG: .*; fetch the file again")
+
+
+def test_all_damaged_images_are_named_at_once(pets):
+    for name in ("cat/cat_0", "cat/cat_2", "dog/dog_0"):
+        (pets / "train" / f"{name}.JPEG").write_bytes(b"no image")
+    with pytest.raises(InvalidDataError) as caught:
+        load_folder(pets)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{pets}/train/cat/cat_0.JPEG: cannot identify image file; fetch the file again; the same"
+    )
+    assert message.endswith(f"with {pets}/train/cat/cat_2.JPEG, {pets}/train/dog/dog_0.JPEG")
+
+
+@pytest.mark.parametrize("layout", ["folder", "zip", "tar"])
+def test_files_that_are_not_read_are_counted_and_those_beside_images_are_not(pets, tmp_path, caplog, layout):
+    place = pets / "train" / "cat"
+    write(place / "new.heic", "no image")
+    write(place / "scan", "no image")
+    write(place / "boxes.txt", "1 2 3 4")
+    write(place / ".DS_Store", "")
+    (place / "more.jfif").write_bytes((place / "cat_0.JPEG").read_bytes())
+    packed = {"folder": lambda: pets, "zip": lambda: zipped(pets, tmp_path / "p.zip")}
+    dataset = load_folder(packed.get(layout, lambda: tarred(pets, tmp_path / "p.tgz"))())
+    assert len(dataset.train) == 10  # one more than the fixture has
+    assert "train: 2 files left out, 1 of .heic, 1 of no ending; images end in .jpg" in caplog.text
+
+
+def test_a_class_of_no_images_that_are_read_says_what_it_has(pets):
+    for path in (pets / "train" / "cat").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    assert_refused(
+        pets, "train/cat has . files, none of an image's ending, but . of .heic; convert them to one of .jpg"
+    )
 
 
 @pytest.mark.parametrize("name", ["folder:", "folder:pets@0"])
