@@ -178,7 +178,7 @@ class SetUnit(Unit):
             progress=progress,
             keep=None if place.work is None else Path(place.work) / f"{self.name}.progress",
         )
-        stored = {label: len(slot.codes) for label, slot in memory.slots.items()}
+        stored = {label: len(slot) for label, slot in memory.slots.items()}
         finished = FinishedImages(
             spec.key,
             spec.condensed_key,
