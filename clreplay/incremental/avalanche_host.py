@@ -14,22 +14,25 @@ from torch.utils.data import Dataset
 
 warnings.filterwarnings("ignore", message=".*qpsolvers.*|No QP solver.*|.*GEM.*solver.*")
 
-from avalanche.benchmarks import nc_benchmark  # noqa: E402  (the filter must be in place first)
+from avalanche.benchmarks import dataset_benchmark, nc_benchmark  # noqa: E402  (the filter must be in place first)
 from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
 from avalanche.training.supervised import Naive  # noqa: E402
 
 from clreplay.data import ImageSet, Normalization  # noqa: E402
+from clreplay.incremental.domain_plan import DomainPlan  # noqa: E402
+from clreplay.incremental.measured import Measured  # noqa: E402
 from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
 
 if TYPE_CHECKING:
-    from clreplay.incremental.plan import ExperimentPlan
+    from clreplay.incremental.experiment_plan import ExperimentPlan
     from clreplay.incremental.recipe_run import RecipeRun
 
 METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
+PART = "Top1_Acc_Exp/eval_phase/test_stream"
 
 
-def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tuple[float, float]]]:
+def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Measured]]:
     """The Avalanche host: accuracy and training seconds of every network, for every step that is to be done.
 
     One strategy a network; all share the line's memory, which the first of them condenses.
@@ -38,7 +41,7 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
     benchmark = make_benchmark(recipe_run.plan, recipe_run.order)
     strategies = [_strategy(recipe_run, number) for number in range(plan.settings.networks)]
     for step in todo:
-        measured = []
+        found = []
         for strategy in strategies:
             plugin = strategy.plugins[0]
             plugin.seen, plugin.experiences = recipe_run.seen(step - 1), step
@@ -46,14 +49,19 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
                 strategy.train(benchmark.train_stream[step])
                 seconds = time.perf_counter() - strategy.plugins[1].start
             metrics = strategy.eval(benchmark.test_stream[: step + 1])
-            measured.append((100.0 * _stream_accuracy(metrics), seconds))
-        yield measured
+            whole, parts = 100.0 * _accuracy(metrics, METRIC), range(step + 1 if isinstance(plan, DomainPlan) else 0)
+            by_part = tuple(100.0 * _accuracy(metrics, f"{PART}/Task000/Exp{part:03}") for part in parts)
+            found.append(Measured(whole, seconds, by_part))
+        yield found
 
 
 @lru_cache(maxsize=1)
 def make_benchmark(plan: ExperimentPlan, order: int) -> Any:
     """The data set as an Avalanche benchmark whose experiences follow a class order; memories compared share it."""
     transform = ToInput(plan.data.normalization)
+    if isinstance(plan, DomainPlan):
+        train, test = zip(*(map(PixelDataset, parts) for parts in plan.benchmark_sets()))
+        return dataset_benchmark(list(train), list(test), train_transform=transform, eval_transform=transform)
     return nc_benchmark(
         PixelDataset(plan.data.train),
         PixelDataset(plan.data.test),
@@ -143,11 +151,14 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
         update_bn=False,  # the papers' protocol, and what the core host does
         cache=plan.settings.cache,
         keep=recipe_run.work_in_progress,
-        real_images=lambda experience: plan.real_images(list(experience.classes_in_this_experience)),
+        returning=plan.returning,
+        real_images=lambda experience: plan.real_images(
+            list(experience.classes_in_this_experience), experience.current_experience
+        ),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
-        evaluator = EvaluationPlugin(accuracy_metrics(stream=True))
+        evaluator = EvaluationPlugin(accuracy_metrics(stream=True, experience=isinstance(plan, DomainPlan)))
     return Naive(
         model=network,
         optimizer=torch.optim.SGD(
@@ -163,5 +174,5 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
     )
 
 
-def _stream_accuracy(metrics: dict[str, Any]) -> float:
-    return next(value for name, value in metrics.items() if name.startswith(METRIC))
+def _accuracy(metrics: dict[str, Any], name: str) -> float:
+    return next(value for metric, value in metrics.items() if metric.startswith(name))

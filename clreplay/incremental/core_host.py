@@ -9,7 +9,8 @@ import torch
 
 from clreplay.condensation import condense_experience
 from clreplay.data import ImageSet
-from clreplay.incremental.plan import ExperimentPlan
+from clreplay.incremental.experiment_plan import ExperimentPlan
+from clreplay.incremental.measured import Measured, measured
 from clreplay.incremental.recipe_run import RecipeRun
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
@@ -18,7 +19,7 @@ from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
 
-def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tuple[float, float]]]:
+def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Measured]]:
     """The core host: accuracy and training seconds of every network, for every step that is to be done."""
     plan = recipe_run.plan
     for step in todo:
@@ -26,18 +27,19 @@ def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tupl
             with recipe_run.condensing(step) as progress:
                 seconds = condense_experience(
                     recipe_run.memory,
-                    plan.real_images(recipe_run.classes[step]),
+                    plan.real_images(recipe_run.classes[step], step),
                     plan.methods[recipe_run.recipe.name],
                     seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
                     device=plan.device,
                     keep_whole=True,
+                    returning=plan.returning,
                     progress=progress,
                     keep=recipe_run.work_in_progress(step),
                     cache=plan.cache(),
                 )
             recipe_run.keep(step, seconds)
         images, labels, _ = (t.to(plan.device) for t in recipe_run.memory.of_classes(recipe_run.seen(step)))
-        test = plan.data.test.of_classes(recipe_run.seen(step))
+        test = plan.test_sets(recipe_run.seen(step), step)
         if plan.settings.protocol == "common" and should_stack(plan.device, plan.settings.networks):
             yield _train_all(recipe_run, step, images, labels, test)
         else:
@@ -47,8 +49,8 @@ def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tupl
 
 
 def _train_one(
-    recipe_run: RecipeRun, step: int, number: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
-) -> tuple[float, float]:
+    recipe_run: RecipeRun, step: int, number: int, images: torch.Tensor, labels: torch.Tensor, test: Sequence[ImageSet]
+) -> Measured:
     plan, seed = recipe_run.plan, recipe_run.plan.training_seed(recipe_run.order, number)
     start = time.perf_counter()
     network = _drawn(plan, seed, step)
@@ -57,12 +59,13 @@ def _train_one(
             network, images, labels, plan.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs")
         )
     seconds = time.perf_counter() - start
-    return accuracy(network, test, plan.data.normalization, plan.device), seconds
+    values = [accuracy(network, part, plan.data.normalization, plan.device) for part in test]
+    return measured(values, test, seconds)
 
 
 def _train_all(
-    recipe_run: RecipeRun, step: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
-) -> list[tuple[float, float]]:
+    recipe_run: RecipeRun, step: int, images: torch.Tensor, labels: torch.Tensor, test: Sequence[ImageSet]
+) -> list[Measured]:
     """All networks of a step at once, each drawn and keyed as by :func:`_train_one`; seconds are equal shares."""
     plan = recipe_run.plan
     start = time.perf_counter()
@@ -72,8 +75,8 @@ def _train_all(
     with recipe_run.reporter.task(f"{recipe_run.title(step)}, {len(seeds)} networks together") as task:
         train_together(networks, images, labels, plan.learner, keys, progress=lambda d, t: task(d, t, "epochs"))
     seconds = (time.perf_counter() - start) / len(seeds)
-    values = accuracies_together(networks, test, plan.data.normalization, plan.device)
-    return [(value, seconds) for value in values]
+    by_part = [accuracies_together(networks, part, plan.data.normalization, plan.device) for part in test]
+    return [measured(values, test, seconds) for values in zip(*by_part)]
 
 
 def _drawn(plan: ExperimentPlan, seed: int, step: int) -> torch.nn.Module:

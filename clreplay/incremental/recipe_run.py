@@ -7,11 +7,11 @@ from pathlib import Path
 
 from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
+from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast
-from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.memory.slot import Slot
+from clreplay.memory.slot import SharedSlot, Slot
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.progress import Reporter, Task, roughly
 
@@ -44,13 +44,13 @@ class RecipeRun:
 
     def seen(self, step: int) -> list[int]:
         """Classes of all steps up to and including ``step``."""
-        return [label for part in self.classes[: step + 1] for label in part]
+        return list(dict.fromkeys(label for part in self.classes[: step + 1] for label in part))
 
     def has(self, step: int) -> bool:
         """Whether the memory of a step is made already."""
-        return all(label in self.memory.slots for label in self.classes[step])
+        return self.plan.holds(self.memory, self.order, step)
 
-    def slots(self, step: int) -> list[Slot]:
+    def slots(self, step: int) -> list[Slot | SharedSlot]:
         """What is stored of all classes up to and including a step."""
         return [self.memory.slots[label] for label in self.seen(step)]
 
@@ -71,7 +71,7 @@ class RecipeRun:
         """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""
 
         def correct(done: int, total: int, unit: str, seconds: float) -> None:
-            steps, name = self.plan.data.num_classes / len(self.classes[step]), self.recipe.name
+            steps, name = sum(self.plan.sizes) / len(self.classes[step]), self.recipe.name
             if unit == ENCODERS_UNIT or self.expected is None:
                 return
             if self.expected.correct(name, steps, done, total, seconds):

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from clreplay.incremental.core_host import core_steps
+from clreplay.incremental.domain_plan import DomainPlan
+from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast
-from clreplay.incremental.plan import ExperimentPlan, default_folder, plan_experiment
+from clreplay.incremental.measured import Measured
+from clreplay.incremental.plan import default_folder, plan_experiment
 from clreplay.incremental.recipe_run import RecipeRun
 from clreplay.incremental.report import (
     accuracy_picture,
@@ -31,7 +34,7 @@ from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
-from clreplay.runtime.progress import Reporter, duration, size
+from clreplay.runtime.progress import Reporter, counted, duration, size
 from clreplay.runtime.provenance import provenance
 
 
@@ -99,21 +102,21 @@ def _run_line(
     steps = _host_of(plan)
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
-        folder.append(rows)
+        folder.append(rows, _domain_rows(recipe_run, step, measured))
         accuracy_picture(plan, folder)
         values = np.array([row["accuracy"] for row in rows])
         condensed = recipe_run.memory.info["condense_seconds"][step]
         decoded = sum(slot.decoded for slot in recipe_run.slots(step))
         more = f" (decoded to {decoded})" if decoded != rows[0]["memory_images"] else ""
         reporter.line(
-            f"{recipe_run.title(step):<28} {len(recipe_run.seen(step)):>4} classes  "
+            f"{recipe_run.title(step):<28} {_seen_text(recipe_run, step)}  "
             f"{values.mean():5.1f} %{spread_text(values):<22}  "
             f"memory {rows[0]['memory_images']} images{more}, {size(rows[0]['memory_bytes'])}; "
-            f"made in {duration(condensed)}, trained in {duration(sum(s for _, s in measured))}"
+            f"made in {duration(condensed)}, trained in {duration(sum(one.seconds for one in measured))}"
         )
 
 
-def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Iterator[list[tuple[float, float]]]]:
+def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Iterator[list[Measured]]]:
     if plan.settings.host == "none":
         return core_steps
     from clreplay.incremental.avalanche_host import avalanche_steps  # Avalanche takes seconds to import
@@ -121,7 +124,7 @@ def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Itera
     return avalanche_steps
 
 
-def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[dict[str, Any]]:
     common = {
         "memory": recipe_run.recipe.name,
         "dataset": recipe_run.plan.settings.dataset,
@@ -133,9 +136,30 @@ def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[tuple[float, floa
         "condense_seconds": float(recipe_run.memory.info["condense_seconds"][step]),
     }
     return [
-        {**common, "network": number, "accuracy": value, "train_seconds": seconds}
-        for number, (value, seconds) in enumerate(measured)
+        {**common, "network": number, "accuracy": one.accuracy, "train_seconds": one.seconds}
+        for number, one in enumerate(measured)
     ]
+
+
+def _domain_rows(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Of a domain-incremental run, what every network gets right of every domain seen."""
+    plan = recipe_run.plan
+    if not isinstance(plan, DomainPlan):
+        return []
+    common = {"memory": recipe_run.recipe.name, "dataset": plan.settings.dataset, "class_order": 0, "step": step}
+    return [
+        {**common, "network": number, "domain": domain, "domain_name": plan.domain_names[domain], "accuracy": value}
+        for number, one in enumerate(measured)
+        for domain, value in enumerate(one.parts)
+    ]
+
+
+def _seen_text(recipe_run: RecipeRun, step: int) -> str:
+    """How much has come, on the line of a step."""
+    plan = recipe_run.plan
+    if isinstance(plan, DomainPlan):
+        return f"{counted(step + 1, 'domain'):>10}"
+    return f"{len(recipe_run.seen(step)):>4} classes"
 
 
 def _unfinished_steps(folder: RunFolder, memory: str, order: int, settings: ContinualSettings) -> list[int]:
@@ -164,11 +188,13 @@ def _check_memory(recipe_run: RecipeRun, todo: Sequence[int]) -> None:
                 f"{results} has step {step} but {recipe_run.checkpoint} lacks its classes; restore the file that "
                 "belongs to these results, or choose another --out"
             )
-    budget, first = memory.budget, min(todo)
-    if budget.images_per_class or budget.bytes_per_class:
+    plan, first = recipe_run.plan, min(todo)
+    if not plan.shrinks:
         return  # old classes are never touched
-    if recipe_run.has(first) and len(memory.slots) > len(recipe_run.seen(first)):
+    more = first + 1 < plan.settings.steps and recipe_run.has(first + 1)
+    if recipe_run.has(first) and (more or len(memory.slots) > len(recipe_run.seen(first))):
         raise ValueError(
-            f"{results} lacks rows of step {first} of memory {recipe_run.recipe.name}, which cannot be repeated: old "
-            f"classes have shrunk since, to share {budget} with later ones; put the rows back, or choose another --out"
+            f"{results} lacks rows of step {first} of memory {recipe_run.recipe.name}, which cannot be repeated: what "
+            f"came before has shrunk since, to share {memory.budget} with what came later; put the rows back, or "
+            "choose another --out"
         )

@@ -164,5 +164,6 @@ def _pixel_codes(slot: Slot | SharedSlot) -> Tensor | None:
 
 def _codes_of(slot: Slot) -> Tensor | None:
     codes = slot.parts.get("codes")
-    plain = codes is not None and codes.dtype == torch.uint8 and "scale" not in slot.parts
-    return codes if plain and slot.decoding == "none" and tuple(codes.shape[1:]) == tuple(slot.shape) else None
+    if codes is None or codes.dtype != torch.uint8 or "scale" in slot.parts or slot.decoding != "none":
+        return None
+    return codes if tuple(codes.shape[1:]) == tuple(slot.shape) else None
