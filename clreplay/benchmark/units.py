@@ -321,8 +321,7 @@ class NetworksUnit(Unit):
         return measured
 
     def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:
-        channels, size = data.train.images.shape[1:3]
-        network = self.training.settings.build(data.num_classes, channels, size)
+        network = self.training.settings.build_for(data.num_classes, data.train.images.shape[1:])
         reinitialize(network, key_seed(self.seed, "static", "weights", *draw))
         return network.fuse() if fused and isinstance(network, ConvNet) else network
 

@@ -13,6 +13,7 @@ import torch
 
 from clreplay.data.dataset import Dataset, ImageSet
 from clreplay.data.load import load_dataset
+from clreplay.data.readers.image_files import sides_text
 from clreplay.data.registry import DATASETS
 from clreplay.data.sets.folder import FOLDER
 from clreplay.data.transforms import TRANSFORMS, DomainView, known_transforms, nearest
@@ -182,7 +183,7 @@ def _check_alike(names: Sequence[str], sources: Sequence[Dataset]) -> None:
         if shape[1:] != wanted[1:]:
             raise ValueError(
                 f"domains must have images of one size (height x width): {name} has {shape[1]} x {shape[2]}, "
-                f"{names[0]} {wanted[1]} x {wanted[2]}; folder:PATH@{wanted[1]} resizes"
+                f"{names[0]} {wanted[1]} x {wanted[2]}; folder:PATH@{sides_text((wanted[1], wanted[2]))} resizes"
             )
         if shape[0] != wanted[0]:
             raise ValueError(

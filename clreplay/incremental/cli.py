@@ -106,7 +106,7 @@ def continual_parser(
             required=True,
             metavar="NAME",
             help="such as tinyimagenet or mnist (the README has the table), or folder:PATH, class folders of your own "
-            "(folder:PATH@64 resizes them)",
+            "(folder:PATH@64 resizes them, @48x64 to height x width)",
         )
         add("--channels", type=int, choices=(1, 3), help="of grey sets (default: 1) and folders (default: 3)")
     elif dataset is not None:
@@ -232,7 +232,7 @@ COMMAND = "clreplay run "
 """Beginning of the sub-commands that stand for scripts."""
 PLACES = ("--data-root", "--out", "--cache")
 """Flags whose values are paths, which say something only on this machine."""
-_FOLDER = re.compile(r"folder:.+?(?P<rest>(@[0-9]+)?(#.*)?)")
+_FOLDER = re.compile(r"folder:.+?(?P<rest>(@[0-9]+(x[0-9]+)?)?(#.*)?)")
 
 
 def recorded_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[str]) -> str:

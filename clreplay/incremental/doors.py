@@ -57,7 +57,8 @@ The same flags and files as CIFAR-100 in five steps; nothing is downloaded. The 
     %(prog)s --dataset tinyimagenet --steps 10 --memory random ddm
     %(prog)s --dataset folder:flowers@64 --steps 3 --memory ddm
 
-A folder has train/ and test/ (or val/), each with a folder a class; @64 resizes its images to 64 x 64.
+A folder has train/ and test/ (or val/), each with a folder a class; @64 resizes its images to 64 x 64, @48x64 to
+a height of 48 and a width of 64.
 """,
     ),
     "domain-incremental": Door(

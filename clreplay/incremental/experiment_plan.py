@@ -133,8 +133,7 @@ class ExperimentPlan:
 
     def network(self) -> torch.nn.Module:
         """A learner with an output for every class of the data set."""
-        channels, size = self.data.train.images.shape[1:3]
-        network = self.learner.build(self.data.num_classes, channels, size)
+        network = self.learner.build_for(self.data.num_classes, self.data.train.images.shape[1:])
         return network.fuse() if isinstance(network, ConvNet) and self.device.type == "cpu" else network
 
     def cache(self) -> ClassCache | None:

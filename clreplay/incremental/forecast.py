@@ -119,8 +119,7 @@ def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSetting
 
 
 def _seconds_per_image(plan: ExperimentPlan, settings: TrainingSettings) -> float:
-    channels, size = plan.data.train.images.shape[1:3]
-    network = settings.build(plan.data.num_classes, channels, size)
+    network = settings.build_for(plan.data.num_classes, plan.data.train.images.shape[1:])
     if isinstance(network, ConvNet) and plan.device.type == "cpu":
         network.fuse()  # as the learner and the feature networks are
     batch = min(settings.batch_size, 128)

@@ -106,6 +106,10 @@ def memories(draw):
 @given(memory=memories(), to=st.sampled_from(list(FORMATS)), outside=st.sampled_from(["scale", "clip"]))
 def test_whatever_is_exported_comes_back_to_the_error_that_is_said(tmp_path_factory, memory, to, outside):
     target = tmp_path_factory.mktemp("round") / "out"
+    memory.save(target.parent / "own.safetensors")
+    own = ReplayMemory.load(target.parent / "own.safetensors")
+    assert torch.equal(own.images, memory.images) and own.memory_bytes == memory.memory_bytes
+    (target.parent / "own.safetensors").unlink()
     channels = memory.images.shape[1]
     if to in EIGHT_BITS and channels not in (1, 3, 4):
         with pytest.raises(

@@ -459,12 +459,19 @@ def uneven():
         (lambda: None, "must give tensors, got Image; .*eval_transform that ends in ToTensor"),
         (uneven, r"images must share one shape, got \(3, 8, 8\) and \(3, 4, 4\)"),
         (lambda: lambda picture: TO_TENSOR(picture) * float("nan"), "images must be finite"),
-        (lambda: lambda picture: TO_TENSOR(picture)[:, :6], "images must be square, got 6 x 8"),
     ],
-    ids=["pictures", "two sizes", "nan", "not square"],
+    ids=["pictures", "two sizes", "nan"],
 )
 def test_images_that_no_memory_can_hold_are_refused(make, message):
     refused(strategy(random_replay()), plain_benchmark(evaluation=make()).train_stream[0], message)
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_images_may_be_of_another_height_than_width(replay):
+    images, labels = toy_pixels(4, 10, size=16)
+    plugin = replay(3)
+    run(plain_benchmark((images[:, :, :, :8], labels)), plugin)
+    assert plugin.memory.images.shape == (12, 3, 16, 8)
 
 
 @pytest.mark.parametrize("replay", [random_replay, ddm_replay])
