@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from avalanche.training.supervised import Naive  # noqa: E402
 
 from clreplay.data import ImageSet, Normalization  # noqa: E402
 from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
+from clreplay.training.going_on import Training  # noqa: E402
+from clreplay.training.loop import changed_by_training, set_for_epoch, whose  # noqa: E402
 
 if TYPE_CHECKING:
     from clreplay.incremental.plan import ExperimentPlan
@@ -42,9 +45,9 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
         for strategy in strategies:
             plugin = strategy.plugins[0]
             plugin.seen, plugin.experiences = recipe_run.seen(step - 1), step
-            with recipe_run.condensing(step) as plugin.progress:
+            with recipe_run.condensing(step) as plugin.progress, strategy.plugins[1].kept:
                 strategy.train(benchmark.train_stream[step])
-                seconds = time.perf_counter() - strategy.plugins[1].start
+                seconds = strategy.plugins[1].seconds
             metrics = strategy.eval(benchmark.test_stream[: step + 1])
             measured.append((100.0 * _stream_accuracy(metrics), seconds))
         yield measured
@@ -96,8 +99,11 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         super().__init__()
         self.recipe_run, self.number, self.memory = recipe_run, number, memory
         self.task: Any = None
+        self.epochs = 0
         self.drops_after: set[int] = set()
         self.start = 0.0
+        self.training = Training()
+        self.kept = ExitStack()
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Begin to time the training: the plugin before this one has condensed, maybe over several processes."""
@@ -107,7 +113,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         """Save a memory that was just condensed before hours of training begin; fix their length."""
         images = len(strategy.adapted_dataset)  # as served: a memory may decode to more images than it stores
         learner = self.recipe_run.plan.learner
-        strategy.train_epochs, self.drops_after = learner.epochs_for(images), learner.drops_after(images)
+        self.epochs, self.drops_after = learner.epochs_for(images), learner.drops_after(images)
         step = self.memory.experiences
         if len(self.recipe_run.memory.info["condense_seconds"]) == step:
             self.recipe_run.keep(step, self.memory.condense_seconds)
@@ -115,16 +121,35 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         self.task = self.recipe_run.reporter.task(
             f"{self.recipe_run.title(step)}, network {self.number + 1}/{networks}"
         )
+        self._go_on(strategy, step)
+
+    def _go_on(self, strategy: Any, step: int) -> None:
+        """Take over what is kept of this very training, up to the end of an epoch."""
+        loader = strategy.dataloader
+        self.training = Training(
+            self.recipe_run.training(step, self.number),
+            ["avalanche", *whose(self.recipe_run.plan.learner, loader.source.key)],
+            (loader.source.images, loader.source.labels),
+        )
+        self.training.begin(changed_by_training(strategy.model), strategy.optimizer)
+        self.kept.enter_context(self.training.saved())
+        loader.epoch = self.training.epoch
+        strategy.train_epochs = self.epochs - self.training.epoch
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """After half of the epochs the learning rate drops and momentum starts anew (a new optimiser in DM)."""
+        set_for_epoch(strategy.optimizer, self.recipe_run.plan.learner, self.drops_after, self.training.epoch)
+        self.training.weights_change()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """After half of the epochs the learning rate drops and momentum starts anew (a new optimiser in DM)."""
-        learner = self.recipe_run.plan.learner
-        epoch = strategy.clock.train_exp_epochs
-        self.task(epoch + 1, strategy.train_epochs, "epochs")
-        if epoch in self.drops_after:
-            strategy.optimizer.state.clear()
-            for group in strategy.optimizer.param_groups:
-                group["lr"] *= learner.lr_drop
+        """Show and keep what is done."""
+        self.training.next_epoch()
+        self.task(self.training.epoch, self.epochs, "epochs")
+
+    @property
+    def seconds(self) -> float:
+        """Of the training so far, those of processes before this one among them."""
+        return self.training.seconds + time.perf_counter() - self.start
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take the progress bar away."""

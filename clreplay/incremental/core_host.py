@@ -10,7 +10,7 @@ import torch
 from clreplay.condensation import condense_experience
 from clreplay.data import ImageSet
 from clreplay.incremental.plan import ExperimentPlan
-from clreplay.incremental.recipe_run import RecipeRun
+from clreplay.incremental.recipe_run import TOGETHER, RecipeRun
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.evaluate import accuracies_together, accuracy
@@ -53,10 +53,16 @@ def _train_one(
     start = time.perf_counter()
     network = _drawn(plan, seed, step)
     with recipe_run.reporter.task(f"{recipe_run.title(step)}, network {number + 1}/{plan.settings.networks}") as task:
-        train_learner(
-            network, images, labels, plan.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs")
+        before = train_learner(
+            network,
+            images,
+            labels,
+            plan.learner,
+            (seed, "train", step),
+            progress=lambda d, t: task(d, t, "epochs"),
+            keep=recipe_run.training(step, number),
         )
-    seconds = time.perf_counter() - start
+    seconds = before + time.perf_counter() - start
     return accuracy(network, test, plan.data.normalization, plan.device), seconds
 
 
@@ -70,8 +76,16 @@ def _train_all(
     networks = [_drawn(plan, seed, step) for seed in seeds]
     keys = [(seed, "train", step) for seed in seeds]
     with recipe_run.reporter.task(f"{recipe_run.title(step)}, {len(seeds)} networks together") as task:
-        train_together(networks, images, labels, plan.learner, keys, progress=lambda d, t: task(d, t, "epochs"))
-    seconds = (time.perf_counter() - start) / len(seeds)
+        before = train_together(
+            networks,
+            images,
+            labels,
+            plan.learner,
+            keys,
+            progress=lambda d, t: task(d, t, "epochs"),
+            keep=recipe_run.training(step, TOGETHER),
+        )
+    seconds = (before + time.perf_counter() - start) / len(seeds)
     values = accuracies_together(networks, test, plan.data.normalization, plan.device)
     return [(value, seconds) for value in values]
 

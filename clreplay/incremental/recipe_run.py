@@ -14,6 +14,10 @@ from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.memory.slot import Slot
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.progress import Reporter, Task, roughly
+from clreplay.training.going_on import forget_training
+
+TOGETHER = "s"
+"""In the place of a network's number: the networks of a step, trained at once."""
 
 
 @dataclass
@@ -36,6 +40,15 @@ class RecipeRun:
     def work_in_progress(self, step: int) -> Path:
         """File of an interrupted condensation."""
         return self.folder.work_in_progress(self.recipe.name, self.order, step)
+
+    def training(self, step: int, network: int | str) -> Path:
+        """File of a training under way."""
+        return self.folder.training(self.recipe.name, self.order, step, network)
+
+    def forget_trainings(self, step: int) -> None:
+        """Remove what is kept of a step's networks, whose rows are written."""
+        for network in (*range(self.plan.settings.networks), TOGETHER):
+            forget_training(self.training(step, network))
 
     @property
     def classes(self) -> list[list[int]]:

@@ -100,6 +100,7 @@ def _run_line(
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
         folder.append(rows)
+        recipe_run.forget_trainings(step)
         accuracy_picture(plan, folder)
         values = np.array([row["accuracy"] for row in rows])
         condensed = recipe_run.memory.info["condense_seconds"][step]

@@ -151,6 +151,10 @@ class RunFolder:
         """File of an interrupted condensation."""
         return self.path / "checkpoint" / f"{memory}-order{class_order}-step{step}.progress"
 
+    def training(self, memory: str, class_order: int, step: int, network: int | str) -> Path:
+        """File of a training: interrupted, or finished while others of its step are not."""
+        return self.path / "checkpoint" / f"{memory}-order{class_order}-step{step}-network{network}.training"
+
     def memory_file(self, memory: str, alone: bool) -> Path:
         """``memory.safetensors``; ``memory-NAME.safetensors`` where a run compares several."""
         return self.path / ("memory.safetensors" if alone else f"memory-{memory}.safetensors")

@@ -72,14 +72,14 @@ def load_weights(path: Path) -> Any:
 
 
 def make_progress(folder: Path) -> None:
-    from clreplay.condensation.engine.progress_file import _save
+    from clreplay.runtime.progress_file import _save
 
     state = {"iteration": 3, "record": [{"iteration": 1}], "tensors": {"0.image": torch.zeros(2, 3, 8, 8)}}
     _save(folder / "work.progress", "this", state, 2.5)
 
 
 def load_progress(path: Path) -> Any:
-    from clreplay.condensation.engine.progress_file import load_progress
+    from clreplay.runtime.progress_file import load_progress
 
     found = load_progress(path, "this")
     return None if found is None else list(found)
