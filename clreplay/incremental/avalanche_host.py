@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 warnings.filterwarnings("ignore", message=".*qpsolvers.*|No QP solver.*|.*GEM.*solver.*")
 
 from avalanche.benchmarks import nc_benchmark  # noqa: E402  (the filter must be in place first)
-from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
 from avalanche.training.supervised import Naive  # noqa: E402
 
 from clreplay.data import ImageSet, Normalization  # noqa: E402
+from clreplay.incremental.recipe_run import Measured  # noqa: E402
 from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
 from clreplay.training.going_on import Training  # noqa: E402
 from clreplay.training.loop import changed_by_training, set_for_epoch, whose  # noqa: E402
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from clreplay.incremental.plan import ExperimentPlan
     from clreplay.incremental.recipe_run import RecipeRun
 
-METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
 
-
-def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tuple[float, float]]]:
-    """The Avalanche host: accuracy and training seconds of every network, for every step that is to be done.
+def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Measured]]:
+    """The Avalanche host: what every network gives, for every step that is to be done.
 
     One strategy a network; all share the line's memory, which the first of them condenses.
     """
@@ -48,8 +46,8 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
             with recipe_run.condensing(step) as plugin.progress, strategy.plugins[1].kept:
                 strategy.train(benchmark.train_stream[step])
                 seconds = strategy.plugins[1].seconds
-            metrics = strategy.eval(benchmark.test_stream[: step + 1])
-            measured.append((100.0 * _stream_accuracy(metrics), seconds))
+            strategy.eval(benchmark.test_stream[: step + 1])
+            measured.append(Measured(strategy.plugins[1].counts, seconds))
         yield measured
 
 
@@ -100,6 +98,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         self.recipe_run, self.number, self.memory = recipe_run, number, memory
         self.task: Any = None
         self.epochs = 0
+        self.counts = torch.zeros(0, 0, dtype=torch.int64)
         self.drops_after: set[int] = set()
         self.start = 0.0
         self.training = Training()
@@ -146,6 +145,16 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         self.training.next_epoch()
         self.task(self.training.epoch, self.epochs, "epochs")
 
+    def before_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Begin to count."""
+        classes = self.recipe_run.plan.data.num_classes
+        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+
+    def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Count what the test images are taken for."""
+        pairs = strategy.mb_y * len(self.counts) + strategy.mb_output.argmax(1)
+        self.counts += torch.bincount(pairs.cpu(), minlength=self.counts.numel()).view_as(self.counts)
+
     @property
     def seconds(self) -> float:
         """Of the training so far, those of processes before this one among them."""
@@ -172,7 +181,7 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
-        evaluator = EvaluationPlugin(accuracy_metrics(stream=True))
+        evaluator = EvaluationPlugin()
     return Naive(
         model=network,
         optimizer=torch.optim.SGD(
@@ -186,7 +195,3 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
         plugins=[memory, Schedule(recipe_run, number, memory)],
         evaluator=evaluator,
     )
-
-
-def _stream_accuracy(metrics: dict[str, Any]) -> float:
-    return next(value for name, value in metrics.items() if name.startswith(METRIC))

@@ -10,16 +10,16 @@ import torch
 from clreplay.condensation import condense_experience
 from clreplay.data import ImageSet
 from clreplay.incremental.plan import ExperimentPlan
-from clreplay.incremental.recipe_run import TOGETHER, RecipeRun
+from clreplay.incremental.recipe_run import TOGETHER, Measured, RecipeRun
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
-from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.training.evaluate import confusion, confusions_together
 from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
 
-def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tuple[float, float]]]:
-    """The core host: accuracy and training seconds of every network, for every step that is to be done."""
+def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Measured]]:
+    """The core host: what every network gives, for every step that is to be done."""
     plan = recipe_run.plan
     for step in todo:
         if not recipe_run.has(step):
@@ -48,7 +48,7 @@ def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[tupl
 
 def _train_one(
     recipe_run: RecipeRun, step: int, number: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
-) -> tuple[float, float]:
+) -> Measured:
     plan, seed = recipe_run.plan, recipe_run.plan.training_seed(recipe_run.order, number)
     start = time.perf_counter()
     network = _drawn(plan, seed, step)
@@ -63,12 +63,12 @@ def _train_one(
             keep=recipe_run.training(step, number),
         )
     seconds = before + time.perf_counter() - start
-    return accuracy(network, test, plan.data.normalization, plan.device), seconds
+    return Measured(confusion(network, test, plan.data.normalization, plan.device), seconds)
 
 
 def _train_all(
     recipe_run: RecipeRun, step: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
-) -> list[tuple[float, float]]:
+) -> list[Measured]:
     """All networks of a step at once, each drawn and keyed as by :func:`_train_one`; seconds are equal shares."""
     plan = recipe_run.plan
     start = time.perf_counter()
@@ -86,8 +86,8 @@ def _train_all(
             keep=recipe_run.training(step, TOGETHER),
         )
     seconds = (before + time.perf_counter() - start) / len(seeds)
-    values = accuracies_together(networks, test, plan.data.normalization, plan.device)
-    return [(value, seconds) for value in values]
+    confusions = confusions_together(networks, test, plan.data.normalization, plan.device)
+    return [Measured(counts, seconds) for counts in confusions]
 
 
 def _drawn(plan: ExperimentPlan, seed: int, step: int) -> torch.nn.Module:

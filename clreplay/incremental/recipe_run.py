@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
 
 from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
@@ -14,10 +17,28 @@ from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.memory.slot import Slot
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.progress import Reporter, Task, roughly
+from clreplay.training.evaluate import percent_right
 from clreplay.training.going_on import forget_training
 
 TOGETHER = "s"
 """In the place of a network's number: the networks of a step, trained at once."""
+
+
+class Measured(NamedTuple):
+    """One network after a step.
+
+    Attributes:
+        counts: int64 (classes, classes) of the data set: test images of every class seen, by what they were taken for.
+        seconds: of its training.
+    """
+
+    counts: Tensor
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Percent of the test images of all classes seen."""
+        return percent_right(self.counts)
 
 
 @dataclass

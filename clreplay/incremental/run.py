@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from clreplay.incremental.confusion_file import Tested
 from clreplay.incremental.core_host import core_steps
 from clreplay.incremental.forecast import Forecast
 from clreplay.incremental.plan import ExperimentPlan, default_folder, plan_experiment
-from clreplay.incremental.recipe_run import RecipeRun
+from clreplay.incremental.recipe_run import Measured, RecipeRun
 from clreplay.incremental.report import (
     accuracy_picture,
     announce,
@@ -99,6 +100,7 @@ def _run_line(
     steps = _host_of(plan)
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
+        folder.keep_confusions(_tested(recipe_run, step, measured))  # first: a step with rows is not done again
         folder.append(rows)
         recipe_run.forget_trainings(step)
         accuracy_picture(plan, folder)
@@ -110,11 +112,11 @@ def _run_line(
             f"{recipe_run.title(step):<28} {len(recipe_run.seen(step)):>4} classes  "
             f"{values.mean():5.1f} %{spread_text(values):<22}  "
             f"memory {rows[0]['memory_images']} images{more}, {size(rows[0]['memory_bytes'])}; "
-            f"made in {duration(condensed)}, trained in {duration(sum(s for _, s in measured))}"
+            f"made in {duration(condensed)}, trained in {duration(sum(one.seconds for one in measured))}"
         )
 
 
-def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Iterator[list[tuple[float, float]]]]:
+def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Iterator[list[Measured]]]:
     if plan.settings.host == "none":
         return core_steps
     from clreplay.incremental.avalanche_host import avalanche_steps  # Avalanche takes seconds to import
@@ -122,7 +124,7 @@ def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Itera
     return avalanche_steps
 
 
-def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[tuple[float, float]]) -> list[dict[str, Any]]:
+def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[dict[str, Any]]:
     common = {
         "memory": recipe_run.recipe.name,
         "dataset": recipe_run.plan.settings.dataset,
@@ -134,8 +136,16 @@ def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[tuple[float, floa
         "condense_seconds": float(recipe_run.memory.info["condense_seconds"][step]),
     }
     return [
-        {**common, "network": number, "accuracy": value, "train_seconds": seconds}
-        for number, (value, seconds) in enumerate(measured)
+        {**common, "network": number, "accuracy": one.accuracy, "train_seconds": one.seconds}
+        for number, one in enumerate(measured)
+    ]
+
+
+def _tested(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[Tested]:
+    seen = recipe_run.seen(step)
+    return [
+        Tested(recipe_run.recipe.name, recipe_run.order, step, network, tuple(seen), one.counts[seen])
+        for network, one in enumerate(measured)
     ]
 
 
