@@ -2,6 +2,8 @@
 # make test      install, then the tests (under 8 minutes on two cores)
 # make test-all  the longer proofs as well
 # make stress    kills, damaged files and collisions by the thousand, written to results/trust.md (half an hour)
+# make dist      what a release must pass: build, check the description, install the wheel alone, try it
+# make test-oldest  the tests with the lowest versions of every dependency (tests/oldest.txt), in .venv-oldest
 # make notebook  execute the notebook again on its small run
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all stress notebook clean
+.PHONY: demo test test-all stress dist test-oldest notebook clean
 
 demo: $(INSTALLED)
 	$(BIN)/python runs/digits_5step.py --memory random ddm --out out/demo
@@ -24,6 +26,17 @@ test-all: $(INSTALLED)
 
 stress: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/stress/stress.py --out results/trust.md
+
+# BESIDE=.venv/lib/python3.11/site-packages takes the dependencies from there instead of fetching 6 GB again.
+dist: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet '.[dist]'
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python tests/release/release.py $(if $(BESIDE),--beside $(BESIDE))
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test]'
+	.venv-oldest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 notebook: $(INSTALLED)
 	$(BIN)/python notebooks/refresh.py

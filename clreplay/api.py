@@ -132,6 +132,7 @@ def condense(
             memory.info["class_names"] = as_plain(check_class_names(names, real.classes))
         if unasked is not None:
             unasked.say(configured, real, memory.images_per_class, where)
+        asked = None if images_per_class is None else images_per_class * configured.real_images_each()
         with shown(progress, f"{configured.name}, condensing") as told:
             condense_experience(
                 memory,
@@ -141,7 +142,7 @@ def condense(
                 device=where,
                 progress=told,
                 # That no class has so many is a slip; that one has fewer is how data are.
-                keep_whole=images_per_class is None or any(real.count(one) >= images_per_class for one in real.classes),
+                keep_whole=asked is None or any(real.count(one) >= asked for one in real.classes),
             )
     memory.info.update(method=configured.name, **({"dataset": dataset} if dataset else {}))
     return memory

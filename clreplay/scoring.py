@@ -661,4 +661,5 @@ def _own_function(path: Path, name: str) -> Callable[[], nn.Module]:
     if not callable(function):
         has = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(f"{path} has no function {name!r}; it has {', '.join(has) or 'none'}")
-    return function
+    made: Callable[[], nn.Module] = function
+    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clreplay.analysis.domains import domain_accuracy, domains_figure, forgetting
+    from clreplay.analysis.domains import domain_accuracy, domain_forgetting, domains_figure
     from clreplay.analysis.drift import accuracy_under_drift
     from clreplay.analysis.embedding import diversity, in_two_dimensions, style_distance
     from clreplay.analysis.figures import accuracy_figure, drop_figure, loss_figure, memory_figure
@@ -24,7 +24,7 @@ _HOMES = {
     "domain_accuracy": "domains",
     "domains_figure": "domains",
     "drop_figure": "figures",
-    "forgetting": "domains",
+    "domain_forgetting": "domains",
     "in_two_dimensions": "embedding",
     "loss_figure": "figures",
     "memory_figure": "figures",
@@ -44,7 +44,7 @@ __all__ = [
     "domain_accuracy",
     "domains_figure",
     "drop_figure",
-    "forgetting",
+    "domain_forgetting",
     "in_two_dimensions",
     "loss_figure",
     "memory_figure",

@@ -33,7 +33,7 @@ def domain_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(accuracy="mean", std=lambda values: values.std(ddof=0)).reset_index()
 
 
-def forgetting(rows: pd.DataFrame) -> pd.DataFrame:
+def domain_forgetting(rows: pd.DataFrame) -> pd.DataFrame:
     """What is known of every domain after the last step, and how much of it was forgotten.
 
     Forgetting is the best accuracy on a domain after any earlier step minus that after the last one, in percentage

@@ -19,7 +19,7 @@ from clreplay.runtime.precision import logits_in
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.batches import BatchSource
 from clreplay.training.evaluate import accuracy
-from clreplay.training.loop import check_finite, fit_by_settings
+from clreplay.training.loop import changed_by_training, check_finite, fit_by_settings
 from clreplay.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -185,5 +185,5 @@ def _train(
         batch, targets = source.batch(*drawn)
         return F.cross_entropy(style.logits(settings.precision, batch, targets), targets)
 
-    last = fit_by_settings(network, network.parameters(), images, source.rows, loss, settings)
+    last = fit_by_settings(network, changed_by_training(network), images, source.rows, loss, settings)
     check_finite(last, settings)

@@ -17,7 +17,6 @@ from clreplay.benchmark.sets import Place
 from clreplay.benchmark.shards import even_parts, shards_of
 from clreplay.benchmark.store import OtherDataError, Store
 from clreplay.benchmark.units import NetworksUnit, SetUnit, Unit
-from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.runtime.progress import Reporter
 
 STAGES = {
@@ -116,16 +115,16 @@ class BenchmarkRun:
                 yield Task(left, self.place, None if left.needs is None else self.store.images(left.needs))
 
     def _forget(self, unit: Unit) -> None:
-        """Remove what is kept of a finished condensation: it is in the store."""
         if self.place.work is not None:
             with suppress(OSError):  # it only takes room
-                forget_finished(Path(self.place.work) / f"{unit.name}.progress")
+                unit.forget(Path(self.place.work))
 
     def _forget_stored(self) -> None:
         """The same of processes that were killed just after they had stored what they finished."""
         if self.place.work is None:
             return
-        for path in Path(self.place.work).glob("*.progress.finished"):
+        work = Path(self.place.work)
+        for path in (*work.glob("*.progress.finished"), *work.glob("*.training*")):
             if self.store.has([path.name.split(".")[0].split("-")[0]]):  # a part of a set is named after it
                 with suppress(OSError):
                     path.unlink()

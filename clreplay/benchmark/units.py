@@ -25,6 +25,7 @@ from clreplay.benchmark.rows import Finished, FinishedImages, NetworkRow, Origin
 from clreplay.benchmark.sets import Place, SetSpec, from_bytes, plain, to_bytes
 from clreplay.benchmark.store import Store
 from clreplay.condensation import condense_experience
+from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.data import Dataset, Normalization
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import ConvNet, reinitialize
@@ -32,6 +33,7 @@ from clreplay.runtime.device import default_device, device_name
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.training.going_on import forget_training
 from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
@@ -75,6 +77,9 @@ class Unit:
     def summary(self) -> str:
         """In words."""
         raise NotImplementedError
+
+    def forget(self, work: Path) -> None:
+        """Remove what the unit keeps of finished work in a folder: it is in the store."""
 
     def run(self, place: Place, images: Images | None = None, progress: Progress | None = None) -> Finished:
         """Do it.
@@ -150,6 +155,10 @@ class SetUnit(Unit):
     def left(self, store: Store) -> Unit | None:
         """See :class:`Unit`."""
         return None if store.has(self.keys) else replace(self, finished=frozenset(store.labels(self.spec.key)))
+
+    def forget(self, work: Path) -> None:
+        """See :class:`Unit`."""
+        forget_finished(work / f"{self.name}.progress")
 
     def summary(self) -> str:
         """See :class:`Unit`."""
@@ -249,6 +258,15 @@ class NetworksUnit(Unit):
         """How condensed images are stored before training; None for real ones, which are pixels."""
         return self.store if self.needs else None
 
+    def forget(self, work: Path) -> None:
+        """See :class:`Unit`."""
+        for key in self.keys:
+            forget_training(work / f"{key}.training")
+
+    def _kept(self, place: Place, key: str) -> Path | None:
+        """File of a training under way, or finished while others of the unit are not."""
+        return None if place.work is None else Path(place.work) / f"{key}.training"
+
     def summary(self) -> str:
         """See :class:`Unit`."""
         networks = "one network" if len(self.draws) == 1 else f"{len(self.draws)} networks"
@@ -302,20 +320,21 @@ class NetworksUnit(Unit):
         epochs = None if progress is None else lambda done, total: progress(done, total, "epochs")
         start = time.perf_counter()
         if should_stack(device, len(networks)) and self.training.loop == "dm":
-            train_together(networks, images, labels, settings, keys, normalization, epochs)
-            where = origin((time.perf_counter() - start) / len(networks), place)
+            file = self._kept(place, self.name)
+            before = train_together(networks, images, labels, settings, keys, normalization, epochs, keep=file)
+            where = origin((before + time.perf_counter() - start) / len(networks), place)
             each = [accuracies_together(networks, part, data.normalization, device) for part in parts]
             return [(*_pair(values), False, where) for values in zip(*each)]
-        measured = []
-        for network, key in zip(networks, keys):
-            start, diverged = time.perf_counter(), False
+        measured, files = [], [self._kept(place, key) for key in self.keys]
+        for network, key, keep in zip(networks, keys, files):
+            start, diverged, before = time.perf_counter(), False, 0.0
             try:
-                train_learner(network, images, labels, settings, key, normalization, epochs)
+                before = train_learner(network, images, labels, settings, key, normalization, epochs, keep)
             except FloatingPointError:
                 if not self.may_diverge:
                     raise
                 diverged = True
-            where = origin(time.perf_counter() - start, place)
+            where = origin(before + time.perf_counter() - start, place)
             values = [accuracy(network, part, data.normalization, device) for part in parts]
             measured.append((*_pair(values), diverged, where))
         return measured

@@ -72,7 +72,9 @@ class MammothBuffer:
     @property
     def buffer_size(self) -> int:
         """Images in all."""
-        return self.condensed.memory.mem_size
+        size = self.condensed.memory.mem_size
+        assert size is not None, "it was made with a number of images"
+        return size
 
     def __len__(self) -> int:
         """Images to rehearse; a memory may decode to more than it stores."""
@@ -138,7 +140,7 @@ class MammothBuffer:
         before = {label: self.condensed.memory.slots[label] for label in self.condensed.classes}
         seconds = self.condensed.consolidate()
         memory = self.condensed.memory
-        if "logits" in self.used_attributes:
+        if "logits" in self.used_attributes and self.respond is not None:
             for label, slot in memory.slots.items():
                 if label in before and before[label].key == slot.key and len(slot.keys) == 1:
                     # Only shrunk: what is left came first.
@@ -183,9 +185,11 @@ class MammothBuffer:
         memory, where = self.condensed.memory, torch.arange(len(self))
         if mask_task_out is not None:
             tasks = memory.task_labels if "task_labels" in self.used_attributes else None
-            if tasks is None and cpt is None:
-                raise ValueError("mask_task_out needs task labels, or cpt, the classes a task")
-            where = where[(memory.labels // cpt if tasks is None else tasks) != mask_task_out]
+            if tasks is None:
+                if cpt is None:
+                    raise ValueError("mask_task_out needs task labels, or cpt, the classes a task")
+                tasks = memory.labels // cpt
+            where = where[tasks != mask_task_out]
         if force_indexes is not None:
             rows = where[torch.as_tensor(force_indexes, dtype=torch.int64)]
         else:

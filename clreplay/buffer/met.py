@@ -73,7 +73,7 @@ class Met:
 
     def clear(self) -> None:
         """Forget them."""
-        self.__init__()
+        self.images, self.labels, self.task_labels, self._known = [], [], [], set()
 
 
 def _name(image: Tensor, label: int) -> bytes:

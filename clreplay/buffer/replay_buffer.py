@@ -233,7 +233,8 @@ class ReplayBuffer:
             raise ValueError(f"the state is of a buffer with {', '.join(other)}; make this one as that was made")
         met = Met()
         if state["met"]:
-            met.add(*(state["met"][name] for name in ("images", "labels", "task_labels")), None)
+            found = state["met"]
+            met.add(found["images"], found["labels"], found["task_labels"], None)
         self.memory.load_state_dict(state["memory"])
         self._met, self._draws = met, state["draws"]
 

@@ -98,7 +98,11 @@ def _run(options: argparse.Namespace) -> int:
     updates = UPDATES[preset] if options.updates is None else options.updates
     with Reporter().task("network on the real images") as task:
         network = trained_network(
-            data, replace(settings, updates=updates), options.seed, device, lambda *done: task(*done, "epochs")
+            data,
+            replace(settings, updates=updates),
+            options.seed,
+            device,
+            lambda done, total: task(done, total, "epochs"),
         )
     found = accuracy(network, data.test, data.normalization, device)
     print(f"network  {settings.summary()}, {updates:,} updates on the real images: {found:.1f} % of test images")

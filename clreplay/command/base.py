@@ -36,7 +36,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module, name = self.table[cmd_name][0].split(":")
-        return getattr(import_module(module), name)
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,19 +10,19 @@ import click
 from clreplay.command.base import SettingsCommand, common_options, dataset_words, memory_option, works
 
 
-class _Quality(click.ParamType):
+class _Quality(click.ParamType):  # type: ignore[type-arg]  # generic in some versions only
     name = "quality"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """``auto`` or a number."""
         if value == "auto" or isinstance(value, int):
-            return value
+            return value  # type: ignore[no-any-return]
         if not str(value).isdigit():
             self.fail(f"{value!r} is neither a number nor auto", param, ctx)
         return int(value)
 
 
-def _count(name: str, text: str) -> Any:
+def _count(name: str, text: str) -> Callable[[Any], Any]:
     return click.option(name, type=int, metavar="N", help=text)
 
 

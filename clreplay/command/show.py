@@ -143,7 +143,8 @@ def _beside_preset(
 ) -> str:
     """What differs from the recipe's own settings under a preset."""
     from clreplay.condensation.engine.execution import EXECUTION_FIELDS
-    from clreplay.recipes.recipe import RecipeError, load_recipe, recipe_names
+    from clreplay.recipes.recipe import load_recipe, recipe_names
+    from clreplay.recipes.typed_settings import RecipeError
     from clreplay.runtime.files import plain
 
     if name in recipe_names() and preset is not None:
@@ -253,7 +254,7 @@ def _loaded(what: str) -> Recipe:
 
 
 def _recipe(recipe: Recipe) -> tuple[str, Rows]:
-    from clreplay.recipes.recipe import PRESETS
+    from clreplay.recipes.content import PRESETS
 
     defaults = _defaults(recipe)
     presets = {preset: recipe.configured(preset).values() for preset in PRESETS}

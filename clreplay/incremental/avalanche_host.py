@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +16,23 @@ from torch.utils.data import Dataset
 warnings.filterwarnings("ignore", message=".*qpsolvers.*|No QP solver.*|.*GEM.*solver.*")
 
 from avalanche.benchmarks import dataset_benchmark, nc_benchmark  # noqa: E402  (the filter must be in place first)
-from avalanche.evaluation.metrics import accuracy_metrics  # noqa: E402
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
 from avalanche.training.supervised import Naive  # noqa: E402
 
 from clreplay.data import ImageSet, Normalization  # noqa: E402
 from clreplay.incremental.domain_plan import DomainPlan  # noqa: E402
-from clreplay.incremental.measured import Measured  # noqa: E402
+from clreplay.incremental.recipe_run import Measured  # noqa: E402
 from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
+from clreplay.training.going_on import Training  # noqa: E402
+from clreplay.training.loop import changed_by_training, set_for_epoch, whose  # noqa: E402
 
 if TYPE_CHECKING:
     from clreplay.incremental.experiment_plan import ExperimentPlan
     from clreplay.incremental.recipe_run import RecipeRun
 
-METRIC = "Top1_Acc_Stream/eval_phase/test_stream"
-PART = "Top1_Acc_Exp/eval_phase/test_stream"
-
 
 def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Measured]]:
-    """The Avalanche host: accuracy and training seconds of every network, for every step that is to be done.
+    """The Avalanche host: what every network gives, for every step that is to be done.
 
     One strategy a network; all share the line's memory, which the first of them condenses.
     """
@@ -41,18 +40,16 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
     benchmark = make_benchmark(recipe_run.plan, recipe_run.order)
     strategies = [_strategy(recipe_run, number) for number in range(plan.settings.networks)]
     for step in todo:
-        found = []
+        measured = []
         for strategy in strategies:
             plugin = strategy.plugins[0]
             plugin.seen, plugin.experiences = recipe_run.seen(step - 1), step
-            with recipe_run.condensing(step) as plugin.progress:
+            with recipe_run.condensing(step) as plugin.progress, strategy.plugins[1].kept:
                 strategy.train(benchmark.train_stream[step])
-                seconds = time.perf_counter() - strategy.plugins[1].start
-            metrics = strategy.eval(benchmark.test_stream[: step + 1])
-            whole, parts = 100.0 * _accuracy(metrics, METRIC), range(step + 1 if isinstance(plan, DomainPlan) else 0)
-            by_part = tuple(100.0 * _accuracy(metrics, f"{PART}/Task000/Exp{part:03}") for part in parts)
-            found.append(Measured(whole, seconds, by_part))
-        yield found
+                seconds = strategy.plugins[1].seconds
+            strategy.eval(benchmark.test_stream[: step + 1])
+            measured.append(Measured.of_parts(strategy.plugins[1].counts, seconds))
+        yield measured
 
 
 @lru_cache(maxsize=1)
@@ -104,8 +101,12 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         super().__init__()
         self.recipe_run, self.number, self.memory = recipe_run, number, memory
         self.task: Any = None
+        self.epochs = 0
+        self.counts: list[torch.Tensor] = []
         self.drops_after: set[int] = set()
         self.start = 0.0
+        self.training = Training()
+        self.kept = ExitStack()
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Begin to time the training: the plugin before this one has condensed, maybe over several processes."""
@@ -115,7 +116,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         """Save a memory that was just condensed before hours of training begin; fix their length."""
         images = len(strategy.adapted_dataset)  # as served: a memory may decode to more images than it stores
         learner = self.recipe_run.plan.learner
-        strategy.train_epochs, self.drops_after = learner.epochs_for(images), learner.drops_after(images)
+        self.epochs, self.drops_after = learner.epochs_for(images), learner.drops_after(images)
         step = self.memory.experiences
         if len(self.recipe_run.memory.info["condense_seconds"]) == step:
             self.recipe_run.keep(step, self.memory.condense_seconds)
@@ -123,16 +124,50 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         self.task = self.recipe_run.reporter.task(
             f"{self.recipe_run.title(step)}, network {self.number + 1}/{networks}"
         )
+        self._go_on(strategy, step)
+
+    def _go_on(self, strategy: Any, step: int) -> None:
+        """Take over what is kept of this very training, up to the end of an epoch."""
+        loader = strategy.dataloader
+        self.training = Training(
+            self.recipe_run.training(step, self.number),
+            ["avalanche", *whose(self.recipe_run.plan.learner, loader.source.key)],
+            (loader.source.images, loader.source.labels),
+        )
+        self.training.begin(changed_by_training(strategy.model), strategy.optimizer)
+        self.kept.enter_context(self.training.saved())
+        loader.epoch = self.training.epoch
+        strategy.train_epochs = self.epochs - self.training.epoch
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """After half of the epochs the learning rate drops and momentum starts anew (a new optimiser in DM)."""
+        set_for_epoch(strategy.optimizer, self.recipe_run.plan.learner, self.drops_after, self.training.epoch)
+        self.training.weights_change()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """After half of the epochs the learning rate drops and momentum starts anew (a new optimiser in DM)."""
-        learner = self.recipe_run.plan.learner
-        epoch = strategy.clock.train_exp_epochs
-        self.task(epoch + 1, strategy.train_epochs, "epochs")
-        if epoch in self.drops_after:
-            strategy.optimizer.state.clear()
-            for group in strategy.optimizer.param_groups:
-                group["lr"] *= learner.lr_drop
+        """Show and keep what is done."""
+        self.training.next_epoch()
+        self.task(self.training.epoch, self.epochs, "epochs")
+
+    def before_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Begin to count."""
+        self.counts = []
+
+    def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Count every experience by itself."""
+        classes = self.recipe_run.plan.data.num_classes
+        self.counts.append(torch.zeros(classes, classes, dtype=torch.int64))
+
+    def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Count what the test images are taken for."""
+        counts = self.counts[-1]
+        pairs = strategy.mb_y * len(counts) + strategy.mb_output.argmax(1)
+        counts += torch.bincount(pairs.cpu(), minlength=counts.numel()).view_as(counts)
+
+    @property
+    def seconds(self) -> float:
+        """Of the training so far, those of processes before this one among them."""
+        return self.training.seconds + time.perf_counter() - self.start
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Take the progress bar away."""
@@ -158,7 +193,7 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it
-        evaluator = EvaluationPlugin(accuracy_metrics(stream=True, experience=isinstance(plan, DomainPlan)))
+        evaluator = EvaluationPlugin()
     return Naive(
         model=network,
         optimizer=torch.optim.SGD(
@@ -172,7 +207,3 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
         plugins=[memory, Schedule(recipe_run, number, memory)],
         evaluator=evaluator,
     )
-
-
-def _accuracy(metrics: dict[str, Any], name: str) -> float:
-    return next(value for metric, value in metrics.items() if metric.startswith(name))

@@ -10,17 +10,16 @@ import torch
 from clreplay.condensation import condense_experience
 from clreplay.data import ImageSet
 from clreplay.incremental.experiment_plan import ExperimentPlan
-from clreplay.incremental.measured import Measured, measured
-from clreplay.incremental.recipe_run import RecipeRun
+from clreplay.incremental.recipe_run import TOGETHER, Measured, RecipeRun
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
-from clreplay.training.evaluate import accuracies_together, accuracy
+from clreplay.training.evaluate import confusion, confusions_together
 from clreplay.training.learner import train_learner
 from clreplay.training.stacked import should_stack, train_together
 
 
 def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Measured]]:
-    """The core host: accuracy and training seconds of every network, for every step that is to be done."""
+    """The core host: what every network gives, for every step that is to be done."""
     plan = recipe_run.plan
     for step in todo:
         if not recipe_run.has(step):
@@ -55,12 +54,18 @@ def _train_one(
     start = time.perf_counter()
     network = _drawn(plan, seed, step)
     with recipe_run.reporter.task(f"{recipe_run.title(step)}, network {number + 1}/{plan.settings.networks}") as task:
-        train_learner(
-            network, images, labels, plan.learner, (seed, "train", step), progress=lambda d, t: task(d, t, "epochs")
+        before = train_learner(
+            network,
+            images,
+            labels,
+            plan.learner,
+            (seed, "train", step),
+            progress=lambda d, t: task(d, t, "epochs"),
+            keep=recipe_run.training(step, number),
         )
-    seconds = time.perf_counter() - start
-    values = [accuracy(network, part, plan.data.normalization, plan.device) for part in test]
-    return measured(values, test, seconds)
+    seconds = before + time.perf_counter() - start
+    parts = [confusion(network, part, plan.data.normalization, plan.device) for part in test]
+    return Measured.of_parts(parts, seconds)
 
 
 def _train_all(
@@ -73,10 +78,18 @@ def _train_all(
     networks = [_drawn(plan, seed, step) for seed in seeds]
     keys = [(seed, "train", step) for seed in seeds]
     with recipe_run.reporter.task(f"{recipe_run.title(step)}, {len(seeds)} networks together") as task:
-        train_together(networks, images, labels, plan.learner, keys, progress=lambda d, t: task(d, t, "epochs"))
-    seconds = (time.perf_counter() - start) / len(seeds)
-    by_part = [accuracies_together(networks, part, plan.data.normalization, plan.device) for part in test]
-    return [measured(values, test, seconds) for values in zip(*by_part)]
+        before = train_together(
+            networks,
+            images,
+            labels,
+            plan.learner,
+            keys,
+            progress=lambda d, t: task(d, t, "epochs"),
+            keep=recipe_run.training(step, TOGETHER),
+        )
+    seconds = (before + time.perf_counter() - start) / len(seeds)
+    by_part = [confusions_together(networks, part, plan.data.normalization, plan.device) for part in test]
+    return [Measured.of_parts(parts, seconds) for parts in zip(*by_part)]
 
 
 def _drawn(plan: ExperimentPlan, seed: int, step: int) -> torch.nn.Module:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
@@ -14,6 +19,35 @@ from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.memory.slot import SharedSlot, Slot
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.progress import Reporter, Task, roughly
+from clreplay.training.evaluate import percent_right
+from clreplay.training.going_on import forget_training
+
+TOGETHER = "s"
+"""In the place of a network's number: the networks of a step, trained at once."""
+
+
+class Measured(NamedTuple):
+    """One network after a step.
+
+    Attributes:
+        counts: int64 (classes, classes) of the data set: test images of every class seen, by what they were taken for.
+        seconds: of its training.
+        parts: the same of every part of the test images, such as domains.
+    """
+
+    counts: Tensor
+    seconds: float
+    parts: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Tensor], seconds: float) -> Measured:
+        """Of the counts of every part of the test images."""
+        return cls(torch.stack(list(parts)).sum(0), seconds, tuple(parts))
+
+    @property
+    def accuracy(self) -> float:
+        """Percent of the test images of all classes seen."""
+        return percent_right(self.counts)
 
 
 @dataclass
@@ -36,6 +70,15 @@ class RecipeRun:
     def work_in_progress(self, step: int) -> Path:
         """File of an interrupted condensation."""
         return self.folder.work_in_progress(self.recipe.name, self.order, step)
+
+    def training(self, step: int, network: int | str) -> Path:
+        """File of a training under way."""
+        return self.folder.training(self.recipe.name, self.order, step, network)
+
+    def forget_trainings(self, step: int) -> None:
+        """Remove what is kept of a step's networks, whose rows are written."""
+        for network in (*range(self.plan.settings.networks), TOGETHER):
+            forget_training(self.training(step, network))
 
     @property
     def classes(self) -> list[list[int]]:

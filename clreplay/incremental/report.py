@@ -130,9 +130,9 @@ def print_summary(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter) -
 
 def _print_domains(plan: DomainPlan, folder: RunFolder, reporter: Reporter) -> None:
     """Accuracy at the end on every domain, and how far it fell."""
-    from clreplay.analysis.domains import forgetting
+    from clreplay.analysis.domains import domain_forgetting
 
-    table = forgetting(folder.domain_rows())
+    table = domain_forgetting(folder.domain_rows())
     reporter.line()
     reporter.line(
         "By domain: accuracy after the last step, and what was forgotten since the best step before (points):"

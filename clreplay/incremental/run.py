@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from clreplay.incremental.confusion_file import Tested
 from clreplay.incremental.core_host import core_steps
 from clreplay.incremental.domain_plan import DomainPlan
 from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast
-from clreplay.incremental.measured import Measured
 from clreplay.incremental.plan import default_folder, plan_experiment
-from clreplay.incremental.recipe_run import RecipeRun
+from clreplay.incremental.recipe_run import Measured, RecipeRun
 from clreplay.incremental.report import (
     accuracy_picture,
     announce,
@@ -36,6 +36,7 @@ from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
 from clreplay.runtime.progress import Reporter, counted, duration, size
 from clreplay.runtime.provenance import provenance
+from clreplay.training.evaluate import percent_right
 
 
 def run_experiment(
@@ -102,7 +103,9 @@ def _run_line(
     steps = _host_of(plan)
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
+        folder.keep_confusions(_tested(recipe_run, step, measured))  # first: a step with rows is not done again
         folder.append(rows, _domain_rows(recipe_run, step, measured))
+        recipe_run.forget_trainings(step)
         accuracy_picture(plan, folder)
         values = np.array([row["accuracy"] for row in rows])
         condensed = recipe_run.memory.info["condense_seconds"][step]
@@ -141,17 +144,26 @@ def _rows(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> lis
     ]
 
 
+def _tested(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[Tested]:
+    seen = recipe_run.seen(step)
+    return [
+        Tested(recipe_run.recipe.name, recipe_run.order, step, network, tuple(seen), one.counts[seen])
+        for network, one in enumerate(measured)
+    ]
+
+
 def _domain_rows(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """Of a domain-incremental run, what every network gets right of every domain seen."""
     plan = recipe_run.plan
     if not isinstance(plan, DomainPlan):
         return []
     common = {"memory": recipe_run.recipe.name, "dataset": plan.settings.dataset, "class_order": 0, "step": step}
-    return [
-        {**common, "network": number, "domain": domain, "domain_name": plan.domain_names[domain], "accuracy": value}
-        for number, one in enumerate(measured)
-        for domain, value in enumerate(one.parts)
-    ]
+    rows = []
+    for number, one in enumerate(measured):
+        for domain, counts in enumerate(one.parts):
+            named = {"network": number, "domain": domain, "domain_name": plan.domain_names[domain]}
+            rows.append({**common, **named, "accuracy": percent_right(counts)})
+    return rows
 
 
 def _seen_text(recipe_run: RecipeRun, step: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from clreplay.incremental.confusion_file import Tested, read_confusions, write_confusions
 from clreplay.incremental.folder_lock import LOCK, OWNER, sole_worker
 from clreplay.incremental.results_file import COLUMNS, DOMAIN_COLUMNS, append_rows, read_rows
 from clreplay.incremental.settings_file import INFORMATION, SettingsMismatch, differing, load_settings
@@ -25,6 +26,7 @@ __all__ = [
     "RunFolder",
     "SettingsMismatch",
     "differing",
+    "read_confusion",
     "read_domains",
     "read_memories",
     "read_results",
@@ -164,6 +166,20 @@ class RunFolder:
                 "start again from the beginning"
             )
 
+    @property
+    def confusion_file(self) -> Path:
+        """``confusion.safetensors``, see :func:`.confusion_file.read_confusions`."""
+        return self.path / "confusion.safetensors"
+
+    def keep_confusions(self, tested: Sequence[Tested]) -> None:
+        """Add what the networks of a finished step took the test images for.
+
+        Raises:
+            FileNotFoundError: the folder was removed or emptied while the run worked in it.
+        """
+        self.check_there()
+        write_confusions(self.confusion_file, tested)
+
     def checkpoint(self, memory: str, class_order: int) -> Path:
         """File of the memory of one class order between steps."""
         return self.path / "checkpoint" / f"{memory}-order{class_order}.safetensors"
@@ -171,6 +187,10 @@ class RunFolder:
     def work_in_progress(self, memory: str, class_order: int, step: int) -> Path:
         """File of an interrupted condensation."""
         return self.path / "checkpoint" / f"{memory}-order{class_order}-step{step}.progress"
+
+    def training(self, memory: str, class_order: int, step: int, network: int | str) -> Path:
+        """File of a training: interrupted, or finished while others of its step are not."""
+        return self.path / "checkpoint" / f"{memory}-order{class_order}-step{step}-network{network}.training"
 
     def memory_file(self, memory: str, alone: bool) -> Path:
         """``memory.safetensors``; ``memory-NAME.safetensors`` where a run compares several."""
@@ -209,6 +229,47 @@ def read_domains(*folders: str | Path) -> pd.DataFrame:
             raise FileNotFoundError(f"no domains.csv in {folder}; is it the folder of a domain-incremental run?")
         frames.append(run.domain_rows().assign(run=Path(folder).name))
     return pd.concat(frames, ignore_index=True)
+
+
+def read_confusion(folder: str | Path) -> pd.DataFrame:
+    """What the networks of a run took the test images for.
+
+    Returns:
+        one row a memory, class_order, step, network, class (``label``) and what it was ``taken_for``: ``count`` images;
+        pairs without an image have none. ``arrived`` and ``taken_for_arrived`` are the steps in which the two classes
+        came; the latter is -1 for classes that have not come yet.
+
+    Raises:
+        FileNotFoundError: there is no such file, as in runs of earlier versions.
+        ValueError: it is damaged.
+    """
+    import pandas as pd
+
+    run = RunFolder(folder)
+    tested = read_confusions(run.confusion_file)
+    first = {(one.class_order, label): 0 for one in tested for label in one.classes}
+    for order, label in first:
+        first[order, label] = min(one.step for one in tested if one.class_order == order and label in one.classes)
+    rows = []
+    for one in tested:
+        for place, taken_for in one.counts.nonzero().tolist():
+            label = one.classes[place]
+            arrived = first[one.class_order, label]
+            other = first.get((one.class_order, taken_for), -1)
+            other = other if other <= one.step else -1
+            rows.append((*one[:4], label, taken_for, int(one.counts[place, taken_for]), arrived, other))
+    columns = [
+        "memory",
+        "class_order",
+        "step",
+        "network",
+        "label",
+        "taken_for",
+        "count",
+        "arrived",
+        "taken_for_arrived",
+    ]
+    return pd.DataFrame(rows, columns=columns).assign(run=run.path.name)
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:

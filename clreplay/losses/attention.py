@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from clreplay.losses.layers import check_named, chosen_taps
+from clreplay.losses.layers import check_named, chosen_taps, total
 from clreplay.losses.term import Term, register_term
 from clreplay.networks.features import Features
 
@@ -75,7 +75,7 @@ class AttentionMatching(Term):
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
-        return sum((target - value).square().sum(1) for target, value in zip(real, synthetic))
+        return total((target - value).square().sum(1) for target, value in zip(real, synthetic))
 
     def _taps(self, features: Features) -> list[Tensor]:
         if self.layers is not None:

@@ -24,7 +24,9 @@ def class_cross_entropy(logits: Tensor, outputs: Tensor) -> Tensor:
         (classes,).
     """
     wanted = outputs.repeat_interleave(logits.shape[1])
-    return F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").unflatten(0, logits.shape[:2]).mean(1)
+    each = F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none")
+    mean: Tensor = each.unflatten(0, logits.shape[:2]).mean(1)
+    return mean
 
 
 class Judge(Protocol):

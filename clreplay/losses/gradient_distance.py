@@ -83,7 +83,8 @@ def is_compared(parameter: Tensor, distance: str = "row_cosine") -> bool:
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     """Of vectors along the last axis."""
     norms = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
-    return (a * b).sum(-1) / (norms + EPSILON)
+    cosine: Tensor = (a * b).sum(-1) / (norms + EPSILON)
+    return cosine
 
 
 def _zeros(gradient: Sequence[Tensor]) -> Tensor:

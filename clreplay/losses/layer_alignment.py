@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clreplay.losses.layers import total
 from clreplay.losses.term import Term
 from clreplay.networks.features import Features
 
@@ -43,4 +44,4 @@ class LayerAlignment(Term):
         """Sum over layers without ``weight``, (classes,)."""
         taps = len(real) - 1
         weights = [self.earlier] * (taps - 1) + [self.last] * (taps > 0) + [self.embedding]
-        return sum(weight * layer_alignment(*means) for weight, *means in zip(weights, real, synthetic))
+        return total(weight * layer_alignment(*means) for weight, *means in zip(weights, real, synthetic))

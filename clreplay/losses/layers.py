@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
+from functools import reduce
+
 from torch import Tensor
 
 from clreplay.networks.features import Features
@@ -15,6 +19,11 @@ def check_named(layers: tuple[int, ...] | None) -> None:
     """
     if layers is not None and not layers:
         raise ValueError("layers must name at least one block (or be null for the default), got an empty list")
+
+
+def total(values: Iterable[Tensor]) -> Tensor:
+    """Of several tensors, in their order; there is at least one."""
+    return reduce(operator.add, values)
 
 
 def check_layers(layers: tuple[int, ...] | None, count: int) -> list[int]:

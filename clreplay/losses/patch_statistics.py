@@ -53,6 +53,7 @@ class PatchMatching(Term):
 
     def statistics(self, features: Features) -> tuple[Tensor, ...]:
         """See :func:`patch_moments`."""
+        assert features.images is not None, "they are there wherever there are features of images"
         return patch_moments(features.images)
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clreplay.losses.layers import check_layers, check_named, chosen_taps
+from clreplay.losses.layers import check_layers, check_named, chosen_taps, total
 from clreplay.losses.term import Term, register_term, setting
 from clreplay.networks.base import TAP_POINTS
 from clreplay.networks.features import Features, Moments
@@ -88,7 +88,8 @@ def gram(maps: Tensor) -> Tensor:
     side by side already (channels-last) or copying them there is cheap (a GPU).
     """
     if maps.stride(2) == 1 and maps.shape[2] > 1:
-        return _TallGram.apply(maps)
+        tall: Tensor = _TallGram.apply(maps)
+        return tall
     return _gram_by_image(maps) if maps.device.type == "cpu" else _gram_tall(maps)
 
 
@@ -112,14 +113,16 @@ class _TallGram(torch.autograd.Function):
         tall = maps.permute(0, 1, 3, 4, 2).reshape(classes, n * h * w, channels)
         # Autograd of the product would multiply once for either factor; they are the same matrix.
         both = (gradient + gradient.transpose(1, 2)) / (n * channels * h * w)
-        return torch.bmm(tall, both).view(classes, n, h, w, channels).permute(0, 1, 4, 2, 3)
+        found: Tensor = torch.bmm(tall, both).view(classes, n, h, w, channels).permute(0, 1, 4, 2, 3)
+        return found
 
 
 def _gram_by_image(maps: Tensor) -> Tensor:
     """On a CPU copying the maps side by side costs more than one tall product saves."""
     classes, n, channels, h, w = maps.shape
     flat = maps.flatten(3).flatten(0, 1)
-    return torch.bmm(flat, flat.transpose(1, 2)).unflatten(0, (classes, n)).mean(1) / (channels * h * w)
+    found: Tensor = torch.bmm(flat, flat.transpose(1, 2)).unflatten(0, (classes, n)).mean(1)
+    return found / (channels * h * w)
 
 
 def _gram_tall(maps: Tensor) -> Tensor:
@@ -173,20 +176,20 @@ class MomentMatching(Term):
         return tuple(tensor for pair in moments for tensor in pair)
 
     @property
-    def reads_maps(self) -> bool:
+    def reads_maps(self) -> bool:  # type: ignore[override]
         """Whether the taps themselves are needed: moments an image are enough for their mean."""
         return self.sigma_of != "image"
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
-        total = 0.0
+        layers = []
         for target, value in zip(real, synthetic):
             squared = (target - value).square()
             difference = squared.mean(1) if self.channels == "mean" else squared.sum(1)
             if self.relative:
                 difference = difference / (target.square().mean(1) + RELATIVE_EPSILON)
-            total = total + 0.5 * difference
-        return total / _layers_counted(self.over_layers, len(real) // 2)
+            layers.append(0.5 * difference)
+        return total(layers) / _layers_counted(self.over_layers, len(real) // 2)
 
 
 @dataclass(frozen=True)
@@ -220,8 +223,8 @@ class CorrelationMatching(Term):
 
     def loss(self, real: tuple[Tensor, ...], synthetic: tuple[Tensor, ...], features: Features) -> Tensor:
         """Unweighted loss, (classes,)."""
-        total = sum((target - value).square().sum((1, 2)) for target, value in zip(real, synthetic))
-        return (total / 4 if self.quarter else total) / _layers_counted(self.over_layers, len(real))
+        found = total((target - value).square().sum((1, 2)) for target, value in zip(real, synthetic))
+        return (found / 4 if self.quarter else found) / _layers_counted(self.over_layers, len(real))
 
 
 def _layers_counted(over_layers: str, count: int) -> int:

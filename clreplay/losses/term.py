@@ -36,7 +36,7 @@ class Term:
     weight: float
     name: ClassVar[str]
     place: ClassVar[float] = math.inf
-    tap: ClassVar[str] = "act"
+    tap = "act"
     reads_maps = True
 
     def __post_init__(self) -> None:
@@ -113,7 +113,8 @@ def setting(default: Any, flat_name: str) -> Any:
 
 def flat_names(name: str, term: type[Term]) -> dict[str, str]:
     """By field of a registered term: the flat name of the setting."""
-    return {one.name: one.metadata.get("flat_name", f"{name}_{one.name}") for one in fields(term)}
+    found = fields(term)  # type: ignore[arg-type]  # every registered one is a dataclass
+    return {one.name: one.metadata.get("flat_name", f"{name}_{one.name}") for one in found}
 
 
 def in_order(terms: Mapping[str, type[Term]]) -> dict[str, type[Term]]:

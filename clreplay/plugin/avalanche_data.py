@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
 from clreplay.training.batches import BatchLoader, BatchSource
@@ -42,7 +43,7 @@ class MemoryLoader(BatchLoader):
     ) -> None:
         super().__init__(source, shuffle, drop_last)
         self.task_labels, self.owner = task_labels, owner
-        self.norms: list[nn.Module] = []
+        self.norms: list[_BatchNorm] = []
 
     def batch(self, rows: Tensor, images_and_labels: tuple[Tensor, Tensor]) -> list[Tensor]:
         """With task labels where there are some."""
@@ -64,7 +65,7 @@ def own_loader(strategy: Any, owner: Any) -> Any:
     return loader
 
 
-class MemoryDataset(Dataset):
+class MemoryDataset(Dataset[tuple[Tensor, int]]):
     """Decoded images with integer labels; a class of its own, so that checkpoints can pickle it."""
 
     def __init__(self, images: Tensor, targets: list[int]) -> None:
@@ -175,7 +176,7 @@ def whole_number(what: str, value: Any, index: int) -> int:
         ValueError: it is something else, which an int would hide, or is negative.
     """
     try:
-        if str(getattr(value, "dtype", type(value).__name__)).endswith("bool") or getattr(value, "ndim", 0):
+        if str(getattr(value, "dtype", type(value).__name__)).endswith("bool") or getattr(value, "ndim", 0) > 0:
             raise TypeError(value)
         number = operator.index(value)
     except TypeError:

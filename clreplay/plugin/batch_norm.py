@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clreplay.plugin.avalanche_data import MemoryLoader
 from clreplay.runtime.seeding import generator
 
 
-def moving_norms(model: nn.Module) -> list[nn.Module]:
+def moving_norms(model: nn.Module) -> list[_BatchNorm]:
     """Batch norm layers whose running statistics training moves: those in training mode that have any."""
-    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
     return [norm for norm in norms if norm.training and norm.running_mean is not None]
 
 

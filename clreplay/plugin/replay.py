@@ -62,7 +62,7 @@ from clreplay.training.batches import BatchSource
 logger = logging.getLogger(__name__)
 
 
-class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
+class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # type: ignore[misc, call-arg]
     """Replace every experience by a condensed memory of all classes so far, and start the model anew.
 
     That is ``mode="retrain"``. ``mode="rehearse"`` goes on with the same model, optimizer and schedulers: it trains on
@@ -344,7 +344,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
             check_batches(strategy, avalanche_forward, contents.sample, contents.sample_task, count, drop_last)
         if missing and real is None:
             real = self._images_of(strategy, classes)
-        arrival = Arrival(contents, classes, part_of(real, classes) if missing else None)
+        arrival = Arrival(contents, classes, part_of(real, classes) if missing and real is not None else None)
         if self.rehearsal is not None and arrival.real is not None:  # otherwise condensing checks it at once
             how = (self._who(strategy), self.returning, True, contents.tasks)
             plan_intake(self.memory, arrival.real, self.configured, *how)
@@ -358,7 +358,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
 
     def _take_in(self, strategy: Any) -> None:
         arrival, self._arrival = self._arrival, None
-        self.condense_seconds = 0.0 if arrival.real is None else self._condense(strategy, arrival)
+        assert arrival is not None, "the experience was looked at before"
+        self.condense_seconds = 0.0 if arrival.real is None else self._condense(strategy, arrival, arrival.real)
         contents, classes = arrival.contents, arrival.classes
         known = self.memory.class_names
         if contents.names and not all(label in known for label in classes):
@@ -371,20 +372,20 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         # Only the plugin knows what the memory is called.
         return f"memory {self.name} at experience {strategy.experience.current_experience}"
 
-    def _condense(self, strategy: Any, arrival: Arrival) -> float:
+    def _condense(self, strategy: Any, arrival: Arrival, real: RealImages) -> float:
         device = strategy.device if self.device is None else default_device(self.device)
         if self.experiences == 0:
             warn_of_long_work(self.configured, device)
         before = self.memory.normalization
-        if not self.memory.slots and arrival.real.normalization is not None:
-            self.memory.normalization = arrival.real.normalization
+        if not self.memory.slots and real.normalization is not None:
+            self.memory.normalization = real.normalization
         if self._unasked is not None and self.experiences == 0:
-            self._unasked.say(self.configured, arrival.real, self.memory.images_per_class, device)
+            self._unasked.say(self.configured, real, self.memory.images_per_class, device)
         try:
             with shown(self.progress, f"{self.name}, condensing experience {self.experiences + 1}") as progress:
                 return condense_experience(
                     self.memory,
-                    arrival.real,
+                    real,
                     self.configured,
                     seed=self.seed,
                     device=device,
@@ -441,7 +442,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):
         return {**self.__dict__, "_strategy": None}
 
 
-class DDMReplayPlugin(CondensedReplayPlugin, supports_distributed=False):
+class DDMReplayPlugin(CondensedReplayPlugin, supports_distributed=False):  # type: ignore[call-arg]
     """:class:`CondensedReplayPlugin` with the DDM condenser: style matching and diversity on top of DM.
 
     Args:

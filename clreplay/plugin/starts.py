@@ -41,6 +41,7 @@ class Starts:
         if not from_a_checkpoint and (self._of is None or self._of() is not optimizer):
             self.optimizer = [_options(group) for group in optimizer.param_groups]
             self.schedulers = []
+        assert self.optimizer is not None, "noted above"
         if from_a_checkpoint and len(self.optimizer) != len(optimizer.param_groups):
             raise ValueError(
                 f"the plugin's state is of an optimizer with {len(self.optimizer)} parameter group(s), this one has "
@@ -53,9 +54,9 @@ class Starts:
     def restore(self, optimizer: Any, schedulers: list[Any]) -> None:
         """Begin again: settings as they were, no optimizer state, schedulers at their start."""
         optimizer.state.clear()
-        for group, start in zip(optimizer.param_groups, self.optimizer):
+        for group, start in zip(optimizer.param_groups, self.optimizer or []):
             group.update(copy.deepcopy(start))
-        for scheduler, start in zip(schedulers, self.schedulers):
+        for scheduler, start in zip(schedulers, self.schedulers or []):
             scheduler.load_state_dict(copy.deepcopy(start))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -20,7 +21,8 @@ from clreplay.runtime.checks import check_share
 from clreplay.runtime.precision import logits_in
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import OPERATORS
-from clreplay.training.loop import check_finite, fit_by_settings
+from clreplay.training.going_on import Training
+from clreplay.training.loop import changed_by_training, check_finite, fit_by_settings, whose
 from clreplay.training.settings import TrainingSettings
 
 FIRST = ("flip", "color")
@@ -69,7 +71,8 @@ def train_with_cutmix(
     key: tuple[int | str, ...],
     normalization: Normalization | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+    keep: Path | None = None,
+) -> float:
     """Train ``network`` in place by cross-entropy on mixed batches from start to end; no test data, no early stopping.
 
     Args:
@@ -80,6 +83,10 @@ def train_with_cutmix(
         key: what all chance is keyed by.
         normalization: for uint8 images.
         progress: called with epochs done and epochs in all.
+        keep: file of a training that can be stopped, see :class:`.going_on.Training`; the caller removes it.
+
+    Returns:
+        seconds that processes before this one spent on it.
 
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
@@ -90,8 +97,12 @@ def train_with_cutmix(
     def mixed_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
         return batches(images, labels, settings, (*key, "epoch", epoch), normalization)
 
-    last = fit_by_settings(network, network.parameters(), images, mixed_batches, loss, settings, progress)
+    training = Training(keep, whose(settings, key), (images, labels))
+    last = fit_by_settings(
+        network, changed_by_training(network), images, mixed_batches, loss, settings, progress, training
+    )
     check_finite(last, settings)
+    return training.seconds
 
 
 def mixed_loss(network: nn.Module, precision: str, mixed: tuple[Tensor, Tensor, Tensor, float]) -> Tensor:

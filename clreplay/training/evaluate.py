@@ -26,10 +26,10 @@ def share_right(network: nn.Module, images: Tensor, labels: Tensor, batch_size: 
 
 
 @torch.no_grad()
-def accuracy(
+def confusion(
     network: nn.Module, test: ImageSet, normalization: Normalization, device: torch.device, batch_size: int = 512
-) -> float:
-    """Percent of test images whose largest logit is their label's; unseen outputs are not masked.
+) -> Tensor:
+    """How many test images of every class are taken for which: the largest logit; unseen outputs are not masked.
 
     Args:
         network: on ``device``; the mode of every module is left as it was found.
@@ -37,16 +37,64 @@ def accuracy(
         normalization: of the images the network was trained on.
         device: where to compute.
         batch_size: images of a forward pass.
+
+    Returns:
+        int64 (outputs, outputs) on the CPU, ``[label, taken for]``.
     """
-    right = torch.zeros((), dtype=torch.int64, device=device)
+    counts: Tensor | None = None
     with _evaluating([network]):
         for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
             logits = network(normalization.apply(images.to(device)))
-            right += (logits.argmax(1) == labels.to(device)).sum()
-    return 100.0 * int(right) / len(test)
+            found = _counts(labels.to(device), logits.argmax(1), logits.shape[1])
+            counts = found if counts is None else counts + found
+    assert counts is not None, "there are test images"
+    return counts.cpu()
+
+
+def accuracy(
+    network: nn.Module, test: ImageSet, normalization: Normalization, device: torch.device, batch_size: int = 512
+) -> float:
+    """Percent of test images whose largest logit is their label's; arguments are those of :func:`confusion`."""
+    return percent_right(confusion(network, test, normalization, device, batch_size))
 
 
 @torch.no_grad()
+def confusions_together(
+    networks: Sequence[nn.Module],
+    test: ImageSet,
+    normalization: Normalization,
+    device: torch.device,
+    batch_size: int = 2048,
+    max_together: int = MAX_TOGETHER,
+) -> list[Tensor]:
+    """The :func:`confusion` of every network, from forward passes of whole stacks.
+
+    Args:
+        networks: of one architecture, on ``device``; the mode of every module is left as it was found.
+        test, normalization, device: see :func:`confusion`.
+        batch_size: images of a forward pass times networks, so that memory does not grow with the networks.
+        max_together: networks a stack at most.
+
+    Raises:
+        ValueError: a network comes twice, architectures differ, or ``max_together`` is less than 1.
+    """
+    check_stack(networks, max_together)
+    confusions: list[Tensor] = []
+    with _evaluating(networks):
+        for start in range(0, len(networks), max_together):
+            stack = NetworkStack(networks[start : start + max_together])
+            size = max(1, batch_size // len(stack.networks))
+            counts: Tensor | None = None
+            for images, labels in zip(test.images.split(size), test.labels.split(size)):
+                logits = stack.logits(normalization.apply(images.to(device)), shared=True)  # N, b, classes
+                rows, outputs = labels.to(device), logits.shape[2]
+                found = torch.stack([_counts(rows, taken_for, outputs) for taken_for in logits.argmax(2)])
+                counts = found if counts is None else counts + found
+            assert counts is not None, "there are test images"
+            confusions += counts.cpu()
+    return confusions
+
+
 def accuracies_together(
     networks: Sequence[nn.Module],
     test: ImageSet,
@@ -55,29 +103,21 @@ def accuracies_together(
     batch_size: int = 2048,
     max_together: int = MAX_TOGETHER,
 ) -> list[float]:
-    """The :func:`accuracy` of every network, in percent, from forward passes of whole stacks.
+    """The :func:`accuracy` of every network in percent; arguments and errors of :func:`confusions_together`."""
+    return [
+        percent_right(counts)
+        for counts in confusions_together(networks, test, normalization, device, batch_size, max_together)
+    ]
 
-    Args:
-        networks: of one architecture, on ``device``; the mode of every module is left as it was found.
-        test, normalization, device: see :func:`accuracy`.
-        batch_size: images of a forward pass times networks, so that memory does not grow with the networks.
-        max_together: networks a stack at most.
 
-    Raises:
-        ValueError: a network comes twice, architectures differ, or ``max_together`` is less than 1.
-    """
-    check_stack(networks, max_together)
-    accuracies: list[float] = []
-    with _evaluating(networks):
-        for start in range(0, len(networks), max_together):
-            stack = NetworkStack(networks[start : start + max_together])
-            size = max(1, batch_size // len(stack.networks))
-            right = torch.zeros(len(stack.networks), dtype=torch.int64, device=device)
-            for images, labels in zip(test.images.split(size), test.labels.split(size)):
-                logits = stack.logits(normalization.apply(images.to(device)), shared=True)  # N, b, classes
-                right += (logits.argmax(2) == labels.to(device)).sum(1)
-            accuracies += [100.0 * count / len(test) for count in right.tolist()]
-    return accuracies
+def percent_right(counts: Tensor) -> float:
+    """Percent of the images in a :func:`confusion` that are taken for what they are."""
+    return 100.0 * int(counts.diagonal().sum()) / int(counts.sum())
+
+
+def _counts(labels: Tensor, taken_for: Tensor, outputs: int) -> Tensor:
+    """int64 (outputs, outputs)."""
+    return torch.bincount(labels * outputs + taken_for, minlength=outputs * outputs).view(outputs, outputs)
 
 
 @contextlib.contextmanager

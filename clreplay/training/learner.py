@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -20,12 +21,12 @@ def train_learner(
     key: tuple[int | str, ...],
     normalization: Normalization | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
+    keep: Path | None = None,
+) -> float:
     """:func:`clreplay.training.loop.train`, or with :class:`CutMixSettings` its relative that mixes images.
 
-    Arguments and errors are theirs.
+    Arguments, what is returned and errors are theirs.
     """
     if isinstance(settings, CutMixSettings):
-        train_with_cutmix(network, images, labels, settings, key, normalization, progress)
-    else:
-        train(network, images, labels, settings, key, normalization, progress)
+        return train_with_cutmix(network, images, labels, settings, key, normalization, progress, keep)
+    return train(network, images, labels, settings, key, normalization, progress, keep=keep)

@@ -7,7 +7,10 @@ between two calls and the network goes on, so its caller owns it and its optimis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ from clreplay.data import Normalization
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.precision import convolutions_in, logits_in
 from clreplay.training.batches import BatchSource
+from clreplay.training.going_on import Training
 from clreplay.training.settings import TrainingSettings
 
 
@@ -27,7 +31,9 @@ def fit(
     batches: Callable[[int], Iterable[Any]],
     optimizer: torch.optim.Optimizer,
     loss: Callable[[Any], Tensor],
-    after_epoch: Callable[[int], None] | None = None,
+    before_epoch: Callable[[int, bool], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    training: Training | None = None,
 ) -> Tensor:
     """One optimiser step a batch, epoch by epoch; nothing waits for a GPU.
 
@@ -37,21 +43,32 @@ def fit(
         batches: gives the batches of an epoch by its number, counted from 0.
         optimizer: of the network's parameters.
         loss: of a batch: a scalar, or a vector of losses whose sum is minimised.
-        after_epoch: called with the number of an epoch at its end.
+        before_epoch: called with the number of an epoch, and whether it begins with its first batch, which is not so
+            where a stopped training goes on.
+        progress: called with epochs done and epochs in all.
+        training: where it stands, if it was begun before.
 
     Returns:
         the last batch's loss, still on the device.
     """
     network.train()
-    for epoch in range(epochs):
-        for batch in batches(epoch):
+    training = training or Training()
+    for epoch in range(training.epoch, epochs):
+        if before_epoch is not None:
+            before_epoch(epoch, training.batch == 0)
+        for batch in islice(batches(epoch), training.batch, None):
+            training.update_begins()
             value = loss(batch)
             optimizer.zero_grad(set_to_none=True)
             value.backward(torch.ones_like(value))  # the gradient of the sum, without computing the sum
+            training.weights_change()
             optimizer.step()
-        if after_epoch is not None:
-            after_epoch(epoch)
-    return value.detach()
+            training.update_ends(value.detach())
+        training.next_epoch()
+        if progress is not None:
+            progress(epoch + 1, epochs)
+    assert training.loss is not None, "there is at least one epoch of one batch"
+    return training.loss
 
 
 def sgd_with(parameters: Iterable[Tensor], velocity: Tensor, **settings: Any) -> torch.optim.SGD:
@@ -71,22 +88,24 @@ def sgd_with(parameters: Iterable[Tensor], velocity: Tensor, **settings: Any) ->
 
 def fit_by_settings(
     network: nn.Module,
-    parameters: Iterable[Tensor],
+    tensors: Mapping[str, Tensor],
     images: Tensor,
     batches: Callable[[int], Iterable[Any]],
     loss: Callable[[Any], Tensor],
     settings: TrainingSettings,
     progress: Callable[[int, int], None] | None = None,
+    training: Training | None = None,
 ) -> Tensor:
     """:func:`fit` with the length, the optimiser and the drops of the learning rate that the settings ask for.
 
     Args:
         network, batches, loss: see :func:`fit`.
-        parameters: what SGD updates. It acts on every number by itself, so weights of several networks may be
-            stacked in one tensor.
+        tensors: all that training changes, by name. SGD updates those that require gradients; it acts on every number
+            by itself, so weights of several networks may be stacked in one tensor.
         images: (n, c, h, w); their number decides the length, their device the allocator.
         settings: of the training.
         progress: called with epochs done and epochs in all.
+        training: the file that it is kept in.
 
     Returns:
         the last batch's loss, still on the device.
@@ -95,19 +114,37 @@ def fit_by_settings(
         keep_freed_memory()
     epochs, drops = settings.epochs_for(len(images)), settings.drops_after(len(images))
     momentum: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    parameters = [tensor for tensor in tensors.values() if tensor.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=settings.lr, weight_decay=settings.weight_decay, **momentum)
+    training = training or Training()
+    training.begin(tensors, optimizer)
 
-    def after_epoch(epoch: int) -> None:
-        if epoch in drops:
-            for group in optimizer.param_groups:
-                group["lr"] *= settings.lr_drop
-            if settings.drop_resets_momentum:
-                optimizer.state.clear()
-        if progress is not None:
-            progress(epoch + 1, epochs)
+    def before_epoch(epoch: int, first_batch: bool) -> None:
+        set_for_epoch(optimizer, settings, drops, epoch, first_batch)
 
-    with convolutions_in(settings.precision, images.device):
-        return fit(network, epochs, batches, optimizer, loss, after_epoch)
+    with convolutions_in(settings.precision, images.device), training.saved():
+        return fit(network, epochs, batches, optimizer, loss, before_epoch, progress, training)
+
+
+def set_for_epoch(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, drops: set[int], epoch: int, first_batch: bool = True
+) -> None:
+    """Give the optimiser the learning rate of an epoch, and new momentum where a drop asks for it.
+
+    Args:
+        optimizer: of the training.
+        settings: its rate, and what a drop does.
+        drops: epochs after which the rate drops.
+        epoch: which begins.
+        first_batch: whether it does so with its first batch; False where a stopped training goes on.
+    """
+    lr = settings.lr
+    for _ in range(sum(0 <= drop < epoch for drop in drops)):
+        lr *= settings.lr_drop
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if first_batch and epoch - 1 in drops and settings.drop_resets_momentum:
+        optimizer.state.clear()
 
 
 def check_finite(loss: Tensor, settings: TrainingSettings, training: str = "training") -> None:
@@ -193,7 +230,9 @@ def train(
     normalization: Normalization | None = None,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
-) -> None:
+    keep: Path | None = None,
+    watched: Mapping[str, Tensor] | None = None,
+) -> float:
     """Train ``network`` in place by cross-entropy from start to end; no test data, no early stopping.
 
     Args:
@@ -205,6 +244,11 @@ def train(
         normalization: for uint8 images.
         progress: called with epochs done and epochs in all.
         watch: called with every batch: rows (b,), labels (b,) and the logits (b, classes) before its update.
+        keep: file of a training that can be stopped, see :class:`.going_on.Training`; the caller removes it.
+        watched: what ``watch`` changes in place, by name, on the network's device; it is kept as well.
+
+    Returns:
+        seconds that processes before this one spent on it.
 
     Raises:
         FloatingPointError: the loss is no longer finite at the end.
@@ -218,5 +262,18 @@ def train(
             watch(drawn[0], targets, logits.detach())
         return F.cross_entropy(logits, targets)
 
-    last = fit_by_settings(network, network.parameters(), images, source.rows, loss, settings, progress)
+    training = Training(keep, whose(settings, key), (images, labels))
+    tensors = {**changed_by_training(network), **(watched or {})}
+    last = fit_by_settings(network, tensors, images, source.rows, loss, settings, progress, training)
     check_finite(last, settings)
+    return training.seconds
+
+
+def changed_by_training(network: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers of a network by name."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def whose(settings: TrainingSettings, *keys: tuple[int | str, ...]) -> list[Any]:
+    """What makes a training this very one, beside its images; JSON values."""
+    return [type(settings).__name__, asdict(settings), keys]

@@ -13,6 +13,7 @@ fit; the networks of a stack change only once it is trained, so nothing is train
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from clreplay.data import Normalization
 from clreplay.runtime.precision import logits_in
 from clreplay.training.batches import StackedBatches
-from clreplay.training.loop import check_finite, fit_by_settings
+from clreplay.training.going_on import Training
+from clreplay.training.loop import check_finite, fit_by_settings, whose
 from clreplay.training.network_stack import MAX_TOGETHER, NetworkStack, check_stack
 from clreplay.training.settings import TrainingSettings
 
@@ -40,7 +42,8 @@ def train_together(
     normalization: Normalization | None = None,
     progress: Callable[[int, int], None] | None = None,
     max_together: int = MAX_TOGETHER,
-) -> None:
+    keep: Path | None = None,
+) -> float:
     """Train all ``networks`` in place as ``train(network, images, labels, settings, key)`` does each with its key.
 
     Args:
@@ -52,6 +55,11 @@ def train_together(
         normalization: for uint8 images.
         progress: called with the epochs done and in all, counted over all networks.
         max_together: networks a stack at most.
+        keep: file of a training that can be stopped, see :class:`.going_on.Training`, with the number of the first
+            network of a stack behind its name; :func:`.going_on.forget_training` removes them.
+
+    Returns:
+        seconds that processes before this one spent on it.
 
     Raises:
         ValueError: networks and keys differ in number, a network comes twice, architectures differ, a module
@@ -62,15 +70,17 @@ def train_together(
         raise ValueError(f"keys must be one a network, got {len(keys)} keys for {len(networks)} networks")
     check_stack(networks, max_together)
     _check_trainable(networks)
-    start, size = 0, max_together
+    start, size, before = 0, max_together, 0.0
     while start < len(networks):
         stack = networks[start : start + size]
         batches = StackedBatches(
             images, labels, settings.batch_size, settings.augment, keys[start : start + size], normalization
         )
+        file = None if keep is None else keep.with_name(f"{keep.name}-{start}")
+        training = Training(file, whose(settings, *keys[start : start + size]), (images, labels))
         report = None if progress is None else _over_all(progress, start, len(stack), len(networks))
         try:
-            losses = _train_stack(stack, batches, settings, report)
+            losses = _train_stack(stack, batches, settings, report, training)
         except torch.cuda.OutOfMemoryError:
             if size == 1:
                 raise
@@ -78,7 +88,8 @@ def train_together(
             continue  # out of the except clause: its traceback would keep the activations
         for number, loss in enumerate(losses.cpu(), start=start):
             check_finite(loss, settings, f"training of network {number}")
-        start += size
+        start, before = start + size, before + training.seconds
+    return before
 
 
 def _train_stack(
@@ -86,6 +97,7 @@ def _train_stack(
     batches: StackedBatches,
     settings: TrainingSettings,
     progress: Callable[[int, int], None] | None,
+    training: Training,
 ) -> Tensor:
     """Train the networks of one stack; the last loss of every network, (N,)."""
     together = nn.ModuleList(networks).train()
@@ -97,9 +109,8 @@ def _train_stack(
         each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return each.view(targets.shape).mean(1)  # a network's weights are in its own loss only: so is their gradient
 
-    last = fit_by_settings(
-        together, stack.parameters.values(), batches.images, batches.epoch, losses, settings, progress
-    )
+    tensors = {**stack.parameters, **stack.buffers}
+    last = fit_by_settings(together, tensors, batches.images, batches.epoch, losses, settings, progress, training)
     stack.write_back()
     return last
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from clreplay.analysis import domain_accuracy, domains_figure, forgetting
+from clreplay.analysis import domain_accuracy, domain_forgetting, domains_figure
 
 VALUES = {0: [90, 80, 85], 1: [70, 75], 2: [60]}  # of a domain, from the step that brought it on
 
@@ -33,7 +33,7 @@ def slow_forgetting(table, domain):
 
 def test_forgetting_is_the_best_before_the_end_minus_the_end():
     table = rows().sample(frac=1, random_state=0)
-    found = forgetting(table).set_index("domain")
+    found = domain_forgetting(table).set_index("domain")
     for domain in (0, 1):
         assert found.forgetting[domain] == pytest.approx(slow_forgetting(table, domain))
     assert found.forgetting[1] < 0 and math.isnan(found.forgetting[2])
@@ -42,7 +42,7 @@ def test_forgetting_is_the_best_before_the_end_minus_the_end():
 
 def test_memories_are_told_apart_and_an_unfinished_one_counts_as_far_as_it_is():
     both = pd.concat([rows(("ddm",)), rows(("dm",))[lambda table: table.step < 2]])
-    found = forgetting(both).set_index(["memory", "domain"])
+    found = domain_forgetting(both).set_index(["memory", "domain"])
     assert found.forgetting["ddm", 0] == pytest.approx(6) and found.forgetting["dm", 0] == pytest.approx(11)
     assert ("dm", 2) not in found.index
 

@@ -10,6 +10,7 @@ import torch
 from acting_unit import Act
 from own_helpers import own_recipe, tiled_recipe
 
+from clreplay.benchmark import units
 from clreplay.benchmark.datasets import load_cached
 from clreplay.benchmark.executors import DEATH, JoblibExecutor, Outcome, Task, attempt, claimed
 from clreplay.benchmark.plan import plan
@@ -119,6 +120,33 @@ def test_an_interrupted_set_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- networks
+
+
+def test_interrupted_networks_go_on_and_finished_ones_are_not_trained_again(tmp_path, monkeypatch):
+    finished, unit = made(planned(networks=3))
+    images = finished.images.data
+    whole = unit.run(HERE, images)
+    place, calls, train = replace(HERE, work=str(tmp_path / "work")), [], units.train_learner
+
+    def third_is_stopped(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train(*given)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(units, "train_learner", third_is_stopped)
+        unit.run(place, images)
+    assert len(list((tmp_path / "work").iterdir())) == 2
+    steps, step = [], torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self, *given: steps.append(1) or step(self, *given))
+    again = unit.run(place, images)
+    updates = len(steps)
+    unit.run(HERE, images)
+    assert len(steps) == updates + 3 * updates
+    assert [row.accuracy for row in again.networks] == [row.accuracy for row in whole.networks]
+    unit.forget(tmp_path / "work")
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_networks_do_not_hang_on_who_shares_their_unit():

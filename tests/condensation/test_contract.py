@@ -9,9 +9,9 @@ from engines import CPU, NORMALIZATION, assert_close, image_rows
 from tiny import ENGINES, SELECTIONS, TINY, tiny
 
 from clreplay.condensation import METHODS, ConfiguredMethod, RealImages
-from clreplay.condensation.engine import progress_file
 from clreplay.condensation.engine.execution import Execution
 from clreplay.recipes.recipe import load_recipe, recipe_names
+from clreplay.runtime import progress_file
 
 COUNTS = {0: 2, 1: 3, 2: 2}
 SEPARABLE = [name for name in TINY if METHODS[name].separable(tiny(name))]
@@ -249,7 +249,7 @@ def test_a_file_of_another_condensation_is_passed_by_with_a_warning(name, real, 
         condensed(name, real, keep=keep, progress=interrupt, seed=9)
     with caplog.at_level(logging.WARNING, "clreplay"):
         found = condensed(name, real, keep=keep)
-    assert "is of another condensation; starting anew" in caplog.text
+    assert "is of other work; starting anew" in caplog.text
     assert digest(found.images) == digest(condensed(name, real).images)
 
 
@@ -263,4 +263,4 @@ def test_a_cut_or_foreign_file_is_warned_of_and_the_work_done_anew(name, real, t
         keep.write_bytes(content)
         caplog.clear()
         assert digest(condensed(name, real, keep=keep).images) == digest(unbroken)
-        assert "starting anew, because the condensation in progress" in caplog.text and "work.progress" in caplog.text
+        assert "starting anew, because the work in progress" in caplog.text and "work.progress" in caplog.text

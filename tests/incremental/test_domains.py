@@ -74,7 +74,9 @@ def test_the_hosts_agree(settings, tmp_path):
         assert same(*(memory_bytes_of(folder / f"memory-{name}.safetensors") for folder in folders))
 
 
-@pytest.mark.parametrize(("host", "at"), [("none", 5), ("avalanche", 3)])  # in the third and the second domain
+@pytest.mark.parametrize(
+    ("host", "at"), [("none", 5), pytest.param("avalanche", 3, marks=pytest.mark.slow)]
+)  # in the third and the second domain
 def test_a_stopped_run_goes_on_to_the_same_bytes(settings, tmp_path, monkeypatch, host, at):
     wanted, done = replace(settings, memories=("ddm",), networks=1, host=host), []
     unbroken = run_experiment(wanted, tmp_path / "unbroken", QUIET)
@@ -129,7 +131,11 @@ def test_other_domains_are_another_run(settings, tmp_path):
 
 @pytest.mark.parametrize(
     ("store", "budget"),
-    [("uint8", {"mem_size": 47}), ("uint8", {"bytes_per_class": 7000}), ("webp", {"mem_bytes": 12_000})],
+    [
+        ("uint8", {"mem_size": 47}),
+        ("uint8", {"bytes_per_class": 7000}),
+        pytest.param("webp", {"mem_bytes": 12_000}, marks=pytest.mark.slow),
+    ],
 )
 def test_any_budget_is_shared(settings, tmp_path, budget, store):
     wanted = replace(

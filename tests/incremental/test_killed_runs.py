@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pandas as pd
 import pytest
 import torch
 from run_helpers import QUIET, TINY, memory_bytes_of, one, same, tiny_settings
@@ -13,8 +14,10 @@ from clreplay.condensation.matching.engine import MatchingEngine
 from clreplay.condensation.registry import Condensed
 from clreplay.incremental import run
 from clreplay.incremental.run import run_experiment
+from clreplay.incremental.run_folder import COLUMNS
 from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
+from clreplay.runtime import progress_file
 
 
 class Killed(BaseException):
@@ -132,3 +135,39 @@ def test_a_damaged_file_of_a_finished_condensation_is_ignored(left, tmp_path, ca
     file.write_bytes(file.read_bytes()[:left])
     assert load_finished(keep, "this") is None
     assert "ignoring the damaged file of a finished condensation" in caplog.text
+
+
+# ---------------------------------------------------------------- in training
+
+
+@pytest.mark.parametrize("host", ["none", "avalanche"])
+def test_a_run_killed_in_training_goes_on_where_its_networks_were(host, tmp_path, monkeypatch):
+    """Finished networks of a step are tested again and not trained again; the one under way goes on from its epoch."""
+    monkeypatch.setattr(progress_file, "SECONDS_BETWEEN_SAVES", -1.0)
+    overrides = {"train.width": 4, "train.lr": 0.05, "train.updates": 8, "train.batch_size": 4}
+    wanted = one(tiny_settings(), host=host, steps=2, networks=2, memories=("random",), overrides=overrides)
+    folders = [run_experiment(wanted, tmp_path / "unbroken", QUIET)]
+    step, made = torch.optim.SGD.step, []
+    for call in (3, 10, 6, 2, None):  # in the first network, in the second, at its end, in the next step's first
+        calls = []
+
+        def counted(optimizer, *given, call=call, calls=calls):
+            calls.append(1)
+            if len(calls) == call:
+                raise Killed
+            made.append(1)
+            return step(optimizer, *given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.optim.SGD, "step", counted)
+            if call is None:
+                folders.append(run_experiment(wanted, tmp_path / "broken", QUIET))
+            else:
+                with pytest.raises(Killed):
+                    run_experiment(wanted, tmp_path / "broken", QUIET)
+    columns = [column for column in COLUMNS if not column.endswith("seconds")]
+    unbroken, broken = (pd.read_csv(folder / "results.csv")[columns] for folder in folders)
+    pd.testing.assert_frame_equal(unbroken, broken)
+    # Two steps of two networks of eight updates; through Avalanche a network is kept at the ends of its epochs.
+    assert len(made) == 32 if host == "none" else 32 < len(made) <= 32 + 4 * 7
+    assert not list(folders[1].rglob("*.training*"))

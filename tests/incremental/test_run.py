@@ -55,7 +55,7 @@ def test_the_memory_of_a_run_says_what_it_is_and_can_be_read_by_whoever_reads_th
     assert memory.info["method"] == "ddm" and memory.info["settings"]["iterations"] == 2
     assert memory.info["made_with"][0]["commit"]
     files = [folder / "results.csv", *folder.rglob("*.safetensors")]
-    assert len(files) == 3 and len({path.stat().st_mode for path in files}) == 1
+    assert len(files) == 4 and len({path.stat().st_mode for path in files}) == 1
 
 
 def test_settings_file_says_everything_needed_to_repeat_the_run(settings, tmp_path):

@@ -20,7 +20,13 @@ def wide(tmp_path):
     return tmp_path / "wide"
 
 
-@pytest.mark.parametrize("changes", [{}, {"domains": ("none", "rotate:30", "blur")}], ids=["classes", "domains"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="classes"),
+        pytest.param({"domains": ("none", "rotate:30", "blur")}, id="domains", marks=pytest.mark.slow),
+    ],
+)
 def test_the_hosts_agree_on_images_that_are_not_square(wide, tmp_path, changes):
     settings = ContinualSettings(
         dataset=f"folder:{wide}", memories=("random", "ddm"), images_per_class=3, steps=2, preset="smoke", device="cpu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shutil
@@ -172,3 +173,15 @@ def test_what_is_built_works_in_a_clean_environment(kind, request, tmp_path):
     assert done.stdout.strip() == "4", done.stderr
     done = subprocess.run([str(python), "-I", "-m", "clreplay.benchmark", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "--table" in done.stdout, done.stderr
+
+
+def test_the_oldest_versions_that_are_tried_are_the_bounds_that_the_package_names():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    bounds = dict(line.split(">=") for line in config["options"]["install_requires"].split())
+    lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
+    tried = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert {name.lower() for name in bounds} == {name.lower() for name in tried}
+    for name, version in tried.items():
+        bound = next(value for key, value in bounds.items() if key.lower() == name.lower())
+        assert version == bound or version == f"{bound}.0", name

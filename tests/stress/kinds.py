@@ -72,17 +72,46 @@ def load_weights(path: Path) -> Any:
 
 
 def make_progress(folder: Path) -> None:
-    from clreplay.condensation.engine.progress_file import _save
+    from clreplay.runtime.progress_file import _save
 
     state = {"iteration": 3, "record": [{"iteration": 1}], "tensors": {"0.image": torch.zeros(2, 3, 8, 8)}}
     _save(folder / "work.progress", "this", state, 2.5)
 
 
 def load_progress(path: Path) -> Any:
-    from clreplay.condensation.engine.progress_file import load_progress
+    from clreplay.runtime.progress_file import load_progress
 
     found = load_progress(path, "this")
     return None if found is None else list(found)
+
+
+def _training(path: Path) -> tuple[Any, Any]:
+    """A training of a small module with a buffer, kept in the file."""
+    from clreplay.training.going_on import Training
+    from clreplay.training.loop import changed_by_training
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    return Training(path, "this", (torch.zeros(2, 4),)), changed_by_training(network)
+
+
+def make_training(folder: Path) -> None:
+    training, tensors = _training(folder / "network.training")
+    optimizer = torch.optim.SGD([tensor for tensor in tensors.values() if tensor.requires_grad], lr=0.1, momentum=0.9)
+    training.begin(tensors, optimizer)
+    with training.saved():
+        sum(tensor.square().sum() for tensor in tensors.values() if tensor.requires_grad).backward()
+        optimizer.step()
+        training.update_ends(torch.ones(()))
+
+
+def load_training(path: Path) -> Any:
+    training, tensors = _training(path)
+    optimizer = torch.optim.SGD([tensor for tensor in tensors.values() if tensor.requires_grad], lr=0.1, momentum=0.9)
+    training.begin(tensors, optimizer)
+    momentum = [slot["momentum_buffer"] for slot in optimizer.state.values()]
+    return None if not training.batch else [training.batch, *(one.detach() for one in tensors.values()), *momentum]
 
 
 def make_finished(folder: Path) -> None:
@@ -286,6 +315,7 @@ KINDS = (
     Kind("pixel cache", "x.npy", make_pixel_cache, load_pixel_cache, True),
     Kind("progress", "work.progress", make_progress, load_progress, True),
     Kind("finished", "work.progress.finished", make_finished, load_finished, True),
+    Kind("training", "network.training", make_training, load_training, True),
     Kind("table store", "store.sqlite", make_store, load_store, True),
     Kind("results.csv", "results.csv", make_results, load_results),
     Kind("settings.yaml", "settings.yaml", make_settings, load_settings),

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from clreplay.condensation.engine.class_group import ClassGroup
 from clreplay.condensation.engine.execution import Execution
-from clreplay.condensation.engine.progress_file import load_progress, saving
 from clreplay.condensation.engine.start import equal_groups
-from clreplay.condensation.engine.state_file import DAMAGED
 from clreplay.condensation.real_images import RealImages
 from clreplay.condensation.registry import Condensed
 from clreplay.condensation.tiles import check_tiles, decoding
@@ -24,6 +22,8 @@ from clreplay.networks import FlatParameters
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.later import identifying
 from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress_file import load_progress, saving
+from clreplay.runtime.state_file import DAMAGED
 from clreplay.training.augmentation import parse_strategy
 
 logger = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class Engine:
         try:
             self.load_state_dict(found.state)
         except DAMAGED as error:
-            logger.warning("starting anew, because the condensation in progress %s is damaged (%s)", keep, error)
+            logger.warning("starting anew, because the work in progress %s is damaged (%s)", keep, error)
             self.set_up()
             return 0.0
         return found.seconds

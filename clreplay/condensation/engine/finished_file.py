@@ -11,8 +11,8 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from clreplay.condensation.engine.state_file import DAMAGED, load_state, save_state
 from clreplay.condensation.registry import Condensed
+from clreplay.runtime.state_file import DAMAGED, load_state, save_state
 
 logger = logging.getLogger(__name__)
 

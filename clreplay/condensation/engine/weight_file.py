@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,11 @@ class WeightFile:
         classes = [[real.keys[label], real.count(label)] for label in real.classes]
         name = content_address(ARITHMETIC, classes, torch.device(device).type, *parts)
         self.path = user_cache() / "weights" / f"{name}.safetensors"
+
+    @property
+    def under_way(self) -> Path | None:
+        """File beside it of a training that is kept by :class:`clreplay.training.going_on.Training`."""
+        return self.path.with_suffix(".training") if self.traced else None
 
     def load(self, parameters: int) -> Saved | None:
         """What is there; None if nothing is, or nothing that fits so many parameters."""

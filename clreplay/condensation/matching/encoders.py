@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clreplay.condensation.engine.progress_file import seconds_between_saves
 from clreplay.condensation.engine.weight_file import Saved, WeightFile
 from clreplay.condensation.real_images import RealImages
 from clreplay.data import Normalization
@@ -27,6 +26,7 @@ from clreplay.networks.settings import NetworkSettings
 from clreplay.runtime.checks import check_choice, check_counts, check_not_negative, check_positive, check_share
 from clreplay.runtime.later import later
 from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress_file import seconds_between_saves
 from clreplay.runtime.seeding import generator
 from clreplay.training.augmentation import parse_strategy
 from clreplay.training.cutmix import CutMixSettings, batches, mixed_loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -18,6 +18,7 @@ from clreplay.condensation.tiles import TiledSettings
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.runtime.progress import Progress
 from clreplay.runtime.seeding import key_seed
+from clreplay.training.going_on import forget_training
 from clreplay.training.loop import train
 from clreplay.training.settings import TrainingSettings
 
@@ -100,6 +101,7 @@ def trained_on(
     progress: Progress | None = None,
     unit: str = "epochs",
     watch: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+    watched: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """A fresh network with an output a class, trained on all images of an experience; or, where nobody watches, found
     as it was trained before (``~/.cache/clreplay/weights``).
@@ -110,8 +112,8 @@ def trained_on(
         purpose: beside ``seed`` and the classes' keys, what weights and shuffling are keyed by.
         seed, device, progress: as of every condenser.
         unit: what an epoch is called in progress.
-        watch: see :func:`clreplay.training.loop.train`; rows are those of all classes one after another, labels
-            the positions of the classes in ``real.classes``.
+        watch, watched: see :func:`clreplay.training.loop.train`; rows are those of all classes one after another,
+            labels the positions of the classes in ``real.classes``.
 
     Raises:
         FloatingPointError: training diverged.
@@ -131,9 +133,9 @@ def trained_on(
         for name, values in network.named_buffers():
             values.copy_(saved.buffers[name])
         return network.train()
-    start = time.perf_counter()
+    start, keep = time.perf_counter(), file.under_way
     labels = torch.cat([torch.full((real.count(label),), i) for i, label in enumerate(real.classes)])
-    train(
+    before = train(
         network,
         torch.cat([real.raw(label) for label in real.classes]).to(device),
         labels.to(device),
@@ -142,10 +144,14 @@ def trained_on(
         real.normalization if real.images.dtype == torch.uint8 else None,
         None if progress is None else lambda done, total: progress(done, total, unit),
         watch,
+        keep,
+        watched,
     )
     if watch is None:
-        weights, seconds = parameters_to_vector(parameters).detach()[None], time.perf_counter() - start
+        weights, seconds = parameters_to_vector(parameters).detach()[None], before + time.perf_counter() - start
         file.save(Saved(weights, settings.epochs_for(len(labels)), seconds, buffers=_buffers(network)))
+    if keep is not None:
+        forget_training(keep)
     return network
 
 

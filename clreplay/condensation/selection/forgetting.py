@@ -62,6 +62,11 @@ class ForgettingEvents:
         self.learned = torch.zeros(images, dtype=torch.bool, device=device)
         self._right = torch.zeros(images, dtype=torch.bool, device=device)
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that changes, in place."""
+        return {"events": self.events, "learned": self.learned, "right": self._right}
+
     def see(self, rows: Tensor, right: Tensor) -> None:
         """A presentation of some images, (b,) different rows, and whether each is right now, (b,) bool."""
         self.events[rows] += self._right[rows] & ~right
@@ -87,7 +92,7 @@ def select_forgetting(
 ) -> Condensed:
     """The images of every class with most forgetting events; ties by chance, fewer images a prefix of more.
 
-    ``keep`` is ignored: a single training run is short, and begins anew after an interruption.
+    ``keep`` is ignored: a training that was stopped goes on from a file of its own.
     """
     counts = wanted(counts, settings)
     real.check_counts(counts)
@@ -96,7 +101,16 @@ def select_forgetting(
     def watch(rows: Tensor, labels: Tensor, logits: Tensor) -> None:
         events.see(rows, logits.argmax(1) == labels)
 
-    trained_on(real, settings, "forgetting", seed=seed, device=device, progress=progress, watch=watch)
+    trained_on(
+        real,
+        settings,
+        "forgetting",
+        seed=seed,
+        device=device,
+        progress=progress,
+        watch=watch,
+        watched=events.state,
+    )
     scores = events.scores(settings.never_learned).cpu().split([real.count(label) for label in real.classes])
     chosen = {}
     for label, own in zip(real.classes, scores):

@@ -15,7 +15,6 @@ from mixed import mixed
 
 from clreplay.api import condense
 from clreplay.condensation import RealImages
-from clreplay.condensation.engine import progress_file
 from clreplay.condensation.engine.execution import Execution
 from clreplay.condensation.engine.tiled_start import tiled_images
 from clreplay.condensation.matching import encoders
@@ -28,6 +27,7 @@ from clreplay.memory.decoders import decoder
 from clreplay.networks import FlatParameters
 from clreplay.networks.kernels.build import failure
 from clreplay.recipes.recipe import PRESETS, load_recipe
+from clreplay.runtime import progress_file
 from clreplay.runtime.seeding import BLOCK, generator
 from clreplay.training.augmentation import augment_shared, parse_strategy
 from clreplay.training.cutmix import train_with_cutmix

@@ -15,6 +15,8 @@ from clreplay.condensation import RealImages
 from clreplay.condensation.selection.forgetting import ForgettingEvents, ForgettingSettings, select_forgetting
 from clreplay.networks import ConvNet, reinitialize
 from clreplay.recipes.recipe import load_recipe
+from clreplay.runtime import progress_file
+from clreplay.runtime.files import user_cache
 from clreplay.runtime.seeding import generator, key_seed
 
 QUICK = ForgettingSettings(width=4, depth=2, epochs=4, batch_size=8)
@@ -122,6 +124,29 @@ def test_ties_are_broken_by_chance(pixels):
         rows.append(image_rows(chosen, real.raw(0)))
     assert len({tuple(row) for row in rows}) == 3
     assert all(sorted(row) == list(range(14)) and row != sorted(row) for row in rows)
+
+
+def test_a_stopped_count_goes_on(pixels, monkeypatch):
+    real = RealImages(*pixels(), NORMALIZATION)
+    whole = kept(real)
+    monkeypatch.setattr(progress_file, "SECONDS_BETWEEN_SAVES", -1.0)
+    step, made = torch.optim.SGD.step, []
+    for stop_at in (7, None):
+
+        def counted(optimizer, stop_at=stop_at):
+            made.append(1)
+            if len(made) == stop_at:
+                raise KeyboardInterrupt
+            step(optimizer)
+
+        monkeypatch.setattr(torch.optim.SGD, "step", counted)
+        if stop_at is not None:
+            with pytest.raises(KeyboardInterrupt):
+                kept(real)
+    found, files = kept(real), user_cache() / "weights"
+    assert len(made) == 1 + QUICK.epochs_for(36) * 5  # five batches of eight an epoch; one was stopped
+    assert all(torch.equal(found[label], whole[label]) for label in whole)
+    assert not list(files.glob("*.training"))
 
 
 def test_a_memory_is_made_through_condense(pixels):

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from clreplay.condensation.engine.progress_file import load_progress, saving
+from clreplay.runtime.progress_file import load_progress, saving
 
 
 def stopped(path, seconds, before=0.0):
@@ -34,7 +34,7 @@ def test_a_cut_file_costs_a_warning_and_a_new_start_whatever_was_cut(cut, tmp_pa
     stopped(tmp_path / "work", 0)
     (tmp_path / "work").write_bytes((tmp_path / "work").read_bytes()[:-cut])
     assert load_progress(tmp_path / "work", "this") is None
-    assert "starting anew, because the condensation in progress" in caplog.text and "is damaged" in caplog.text
+    assert "starting anew, because the work in progress" in caplog.text and "is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("content", [[1], 3, {"state": 1}, {"what": "this"}, {"what": "this", "state": 1}], ids=str)

@@ -13,8 +13,8 @@ import torch
 
 from clreplay.runtime.checksum import read_sealed, write_sealed
 
-DAMAGED = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
-DAMAGED += (pickle.UnpicklingError, struct.error, zipfile.BadZipFile, NotImplementedError)
+DAMAGED: tuple[type[Exception], ...] = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError)
+DAMAGED += (AttributeError, MemoryError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, NotImplementedError)
 """What PyTorch raises on a damaged file, and zipfile before it."""
 
 

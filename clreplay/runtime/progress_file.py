@@ -1,4 +1,4 @@
-"""A condensation in progress in a file: saved now and then and when interrupted, gone on from, removed at the end."""
+"""Work in progress in a file: saved now and then and when interrupted, gone on from, removed at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clreplay.condensation.engine.state_file import DAMAGED, load_state, save_state
+from clreplay.runtime.state_file import DAMAGED, load_state, save_state
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_SAVES = 60.0
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_SAVES = 60.0
 
 
 class UnderWay(NamedTuple):
-    """A condensation in a file: its state on the CPU, and the seconds that were spent on what the state holds."""
+    """Work in a file: its state on the CPU, and the seconds that were spent on what the state holds."""
 
     state: dict[str, Any]
     seconds: float
@@ -44,44 +44,55 @@ def seconds_between_saves() -> float:
 
 @contextmanager
 def saving(
-    path: Path | None, identity: str, state: Callable[[], dict[str, Any]], before: float = 0.0
+    path: Path | None,
+    identity: str,
+    state: Callable[[], dict[str, Any] | None],
+    before: float = 0.0,
+    keep_finished: bool = False,
 ) -> Iterator[Callable[[], None]]:
     """Keep the state of the work in the block in a file; call what is given after every piece of work.
 
     The call saves once a minute (:func:`seconds_between_saves`). Whatever ends the block early saves too: Ctrl-C, a
     signal that is taken like it, an error. ``state`` must therefore be of between two pieces of work at any moment,
-    also in the middle of one. The file is removed once the block is through. A disk that cannot take the state costs
-    a warning, not the work.
+    also in the middle of one, or None where it is not: then the file stays as it was. It is removed once the block is
+    through. A disk that cannot take the state costs a warning, not the work.
 
     Args:
         path: the file; None keeps nothing.
-        identity: names this very condensation, see :func:`load_progress`.
+        identity: names this very work, see :func:`load_progress`.
         state: gives a dictionary of plain values and tensors.
         before: seconds that processes before this one spent on it.
+        keep_finished: save the last state too and leave the file; the caller removes it when what came of the work is
+            in a safe place.
     """
     began = saved = time.monotonic()
     between = seconds_between_saves()
     if path is not None:
         _make_folder(path)  # now only: if somebody removes it later, it is not for us to make a part of it again
 
+    def save() -> None:
+        if path is not None and (now := state()) is not None:
+            _save(path, identity, now, before + time.monotonic() - began)
+
     def save_if_due() -> None:
         nonlocal saved
-        if path is not None and time.monotonic() - saved > between:
-            _save(path, identity, state(), before + time.monotonic() - began)
+        if time.monotonic() - saved > between:
+            save()
             saved = time.monotonic()
 
     try:
         yield save_if_due
     except BaseException:
-        if path is not None:
-            _save(path, identity, state(), before + time.monotonic() - began)
+        save()
         raise
-    if path is not None:
+    if keep_finished:
+        save()
+    elif path is not None:
         path.unlink(missing_ok=True)
 
 
 def load_progress(path: Path | None, identity: str) -> UnderWay | None:
-    """What is in the file; None if there is no file, it is damaged, or of another condensation.
+    """What is in the file; None if there is no file, it is damaged, or of other work.
 
     An autosave is there to save time: a damaged one costs that time and a warning, and never stops a run.
     """
@@ -93,10 +104,10 @@ def load_progress(path: Path | None, identity: str) -> UnderWay | None:
         if not isinstance(state, dict):
             raise ValueError("its state is none")
     except DAMAGED as error:
-        logger.warning("starting anew, because the condensation in progress %s is damaged (%s)", path, error)
+        logger.warning("starting anew, because the work in progress %s is damaged (%s)", path, error)
         return None
     if what != identity:
-        logger.warning("%s is of another condensation; starting anew", path)
+        logger.warning("%s is of other work; starting anew", path)
         return None
     return UnderWay(state, seconds)
 
@@ -105,11 +116,11 @@ def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        logger.warning("a condensation in progress cannot be kept in %s: %s", path.parent, error)
+        logger.warning("work in progress cannot be kept in %s: %s", path.parent, error)
 
 
 def _save(path: Path, identity: str, state: dict[str, Any], seconds: float) -> None:
     try:
         save_state(path, {"what": identity, "state": state, "seconds": seconds})
     except OSError as error:
-        logger.warning("a condensation in progress is not kept: %s", error)
+        logger.warning("work in progress is not kept: %s", error)
