@@ -187,7 +187,9 @@ def _run(path: Path) -> tuple[str, Rows]:
     file = run.settings_file if path.is_dir() else path
     settings = load_settings(file)
     if settings.get("experiment") not in ("class-incremental", "domain-incremental"):
-        raise ValueError(f"{file} does not hold the settings of a class-incremental or domain-incremental run")
+        raise ValueError(
+            f"{file} does not hold the settings of a class-incremental run, nor of a domain-incremental one"
+        )
     memories = settings["memories"]
     budget = {k: settings.get(k) for k in ("images_per_class", "mem_size", "bytes_per_class", "mem_bytes")}
     rows: Rows = [

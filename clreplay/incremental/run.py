@@ -104,7 +104,8 @@ def _run_line(
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
         folder.keep_confusions(_tested(recipe_run, step, measured))  # first: a step with rows is not done again
-        folder.append(rows, _domain_rows(recipe_run, step, measured))
+        folder.keep_domains(_domain_rows(recipe_run, step, measured))
+        folder.append(rows)
         recipe_run.forget_trainings(step)
         accuracy_picture(plan, folder)
         values = np.array([row["accuracy"] for row in rows])

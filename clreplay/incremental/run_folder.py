@@ -139,19 +139,26 @@ class RunFolder:
         """
         return read_rows(self.domains_file, DOMAIN_COLUMNS)
 
-    def append(self, rows: Sequence[Mapping[str, Any]], domains: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Add the rows of one finished step, all of them or none; rows of that step that are there are replaced.
+    def keep_domains(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the accuracies by domain of a step whose rows are to be added next; those of it that are there go.
 
         Args:
-            rows: one a network; they say that the step is finished, so they come last.
-            domains: one a network and domain.
+            rows: one a network and domain seen; none in a run without domains.
+
+        Raises:
+            FileNotFoundError: the folder was removed or emptied while the run worked in it.
+        """
+        if rows:
+            self.check_there()
+            append_rows(self.domains_file, rows, DOMAIN_COLUMNS)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows of one finished step, all of them or none; rows of that step that are there are replaced.
 
         Raises:
             FileNotFoundError: the folder was removed or emptied while the run worked in it.
         """
         self.check_there()
-        if domains:
-            append_rows(self.domains_file, domains, DOMAIN_COLUMNS)
         append_rows(self.results_file, rows)
 
     def check_there(self) -> None:
