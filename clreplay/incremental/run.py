@@ -27,6 +27,7 @@ from clreplay.incremental.report import (
     save_memories,
     spread_text,
 )
+from clreplay.incremental.report_page import leave_report
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.replay_memory import ReplayMemory
@@ -85,6 +86,7 @@ def _work(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter, command: 
     memory_picture(plan, folder, save_memories(plan, folder))
     accuracy_picture(plan, folder)
     print_summary(plan, folder, reporter)
+    reporter.line(leave_report(folder, plan.data))
 
 
 def _run_line(
