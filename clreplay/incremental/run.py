@@ -154,7 +154,7 @@ def _tested(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> l
 def _unfinished_steps(folder: RunFolder, memory: str, order: int, settings: ContinualSettings) -> list[int]:
     """Steps without a row of every network: those that never were, and those whose rows somebody took out."""
     rows = folder.rows()
-    networks = rows[(rows.memory == memory) & (rows.class_order == order)].groupby("step").network.nunique()
+    networks = rows[(rows.memory == memory) & (rows.class_order == order)].groupby("step").network.nunique().to_dict()
     return [step for step in range(settings.steps) if networks.get(step, 0) != settings.networks]
 
 
