@@ -8,21 +8,33 @@ step N, ``LINE/memory`` with a picture a step. What a run that goes on would wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.progress import Row, loss_terms
 
-if TYPE_CHECKING:
-    from clreplay.incremental.recipe_run import RecipeRun
+
+class Line(Protocol):
+    """What is asked of a line, a :class:`~clreplay.incremental.recipe_run.RecipeRun`, which knows its board."""
+
+    memory: ReplayMemory
+    board: Board | None
+
+    def seen(self, step: int) -> list[int]:
+        """Classes of all steps up to and including ``step``."""
+        ...
+
 
 FOLDER = "tensorboard"
 """Within the run's folder."""
+FLUSH = 10
+"""Seconds after which a point is in its file."""
 ROWS, COLUMNS = 20, 10
 """Classes and images a class of a picture, at most."""
 
@@ -56,34 +68,39 @@ class Board:
         self.folder, self.make = folder, check_tensorboard()
         self.curves: Any = None
         self.losses: Any = None
+        self.place = folder
         self.complete: set[int] = set()  # steps whose losses were all written by this process
 
     @contextmanager
-    def of(self, recipe_run: RecipeRun, rows: Sequence[Mapping[str, Any]]):
+    def of(self, line: Line, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         """Open for a line; points of its finished steps are written anew.
 
         Args:
-            recipe_run: the line, whose ``board`` this becomes.
+            line: the one whose ``board`` this becomes.
             rows: of ``results.csv``, those of the line.
         """
-        self.curves = self._anew(self.folder)
-        recipe_run.board = self
+        _remove(self.folder)
+        self.curves = self.make(str(self.folder), flush_secs=FLUSH)
+        line.board = self
         try:
             for step in sorted({row["step"] for row in rows}):
-                self.measured(recipe_run, step, [row for row in rows if row["step"] == step])
+                self.measured(line, step, [row for row in rows if row["step"] == step])
             yield
         finally:
-            recipe_run.board = None
+            line.board = None
             self.curves.close()
 
     # ------------------------------------------------------------------ the losses of a step
 
     def begin_condensing(self, step: int) -> None:
-        """A new file for the losses of a step, whose earlier rows are handed in again."""
-        self.losses = self._anew(self.folder / f"step-{step + 1}")
+        """A new place for the losses of a step, whose earlier rows are handed in again."""
+        self.place = self.folder / f"step-{step + 1}"
+        _remove(self.place)
 
     def row(self, row: Row) -> None:
         """The loss terms of a row of the record, and how far the images reach."""
+        if self.losses is None:  # selections have no rows, and so no file
+            self.losses = self.make(str(self.place), flush_secs=FLUSH)
         for name, value in loss_terms(row).items():
             self.losses.add_scalar(f"loss/{name}", value, row["iteration"])
         for name, value in row.items():
@@ -97,13 +114,15 @@ class Board:
             step: the one that was begun.
             whole: whether the step was condensed to its end.
         """
-        self.losses.close()
+        if self.losses is not None:
+            self.losses.close()
+            self.losses = None
         if whole:
             self.complete.add(step)
 
     # ------------------------------------------------------------------ a finished step
 
-    def measured(self, recipe_run: RecipeRun, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    def measured(self, line: Line, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """A point of a step on every curve, the memory's picture, and losses that are not there yet."""
         accuracies = np.array([float(row["accuracy"]) for row in rows])
         points = {
@@ -118,12 +137,12 @@ class Board:
         for name, value in points.items():
             self.curves.add_scalar(name, float(value), step + 1)
         self.curves.flush()
-        self._losses_of(recipe_run, step)
-        self._picture(recipe_run, step)
+        self._losses_of(line, step)
+        self._picture(line, step)
 
-    def _losses_of(self, recipe_run: RecipeRun, step: int) -> None:
+    def _losses_of(self, line: Line, step: int) -> None:
         """The losses of a step from the record, if this process has not written them as they came."""
-        rows = [row for row in recipe_run.memory.record if row["experience"] == step and "image_std" in row]
+        rows = [row for row in line.memory.record if row["experience"] == step and "image_std" in row]
         if not rows or step in self.complete:
             return
         self.begin_condensing(step)
@@ -131,30 +150,30 @@ class Board:
             self.row(row)
         self.end_condensing(step, whole=True)
 
-    def _picture(self, recipe_run: RecipeRun, step: int) -> None:
+    def _picture(self, line: Line, step: int) -> None:
         """The memory as it was after a step, unless a total budget has shrunk it since."""
-        seen, memory = recipe_run.seen(step), recipe_run.memory
+        seen, memory = line.seen(step), line.memory
         fixed = memory.budget.images_per_class or memory.budget.bytes_per_class
         if not fixed and len(memory.slots) > len(seen):
             return
         folder, suffix = self.folder / "memory", f".step-{step + 1}"
-        for old in folder.glob(f"events.out.tfevents.*{suffix}"):
-            old.unlink()
+        _remove(folder, suffix)
         writer = self.make(str(folder), filename_suffix=suffix)
         writer.add_image("memory", picture(memory, seen), step + 1)
         writer.close()
 
-    def _anew(self, folder: Path) -> Any:
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        return self.make(str(folder), flush_secs=10)
+
+def _remove(folder: Path, suffix: str = "") -> None:
+    """Remove the event files of a folder, whose points are written anew."""
+    for old in folder.glob(f"events.out.tfevents.*{suffix}"):
+        old.unlink()
 
 
-def picture(memory: Any, labels: Iterable[int], rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
+def picture(memory: ReplayMemory, labels: Iterable[int], rows: int = ROWS, columns: int = COLUMNS) -> torch.Tensor:
     """Images of a memory, a row a class, clipped to the range of pixels for the picture only.
 
     Args:
-        memory: a :class:`~clreplay.memory.replay_memory.ReplayMemory`.
+        memory: what is stored.
         labels: classes; of more than ``rows``, evenly spaced ones in the order of their labels.
         rows: classes at most.
         columns: images of a class at most.

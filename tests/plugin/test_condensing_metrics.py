@@ -5,10 +5,9 @@ import logging
 
 import pytest
 import torch
-from plugin_helpers import EvaluationPlugin, Naive, SmallNet, ddm_replay, plain_benchmark, random_replay
-
-from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
+from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import BaseLogger, CSVLogger, TextLogger
+from plugin_helpers import EvaluationPlugin, Naive, SmallNet, ddm_replay, plain_benchmark, random_replay
 
 
 class Collecting(BaseLogger):
@@ -48,6 +47,10 @@ def expected(record):
     ]
 
 
+def by_place(point):
+    return point[0], point[2]
+
+
 def ours(points):
     return [point for point in points if point[0].startswith("Condensing/")]
 
@@ -58,10 +61,10 @@ def test_every_logger_gets_the_record(progress):
     strategy = trained(plugin, logger)
     wanted = expected(plugin.memory.record)
     assert ours(logger.points) == wanted and len({name for name, *_ in wanted}) == 2 * 4
-    curves = {name: points for name, points in strategy.evaluator.get_all_metrics().items() if name in dict.fromkeys(
-        name for name, *_ in wanted)}
-    assert [(name, value, x) for name, (xs, values) in curves.items() for x, value in zip(xs, values)] == sorted(
-        wanted, key=lambda point: list(curves).index(point[0]))
+    curves = strategy.evaluator.get_all_metrics()
+    for name in {name for name, *_ in wanted}:
+        places, values = curves[name]
+        assert [(name, value, place) for place, value in zip(places, values)] == [p for p in wanted if p[0] == name]
 
 
 def test_what_eval_returns_is_of_the_evaluation_alone():
@@ -100,7 +103,8 @@ def test_avalanche_s_own_loggers_take_the_terms(tmp_path):
         for name in events.Tags()["scalars"] if name.startswith("Condensing/")
         for point in events.Scalars(name)
     ]  # fmt: skip
-    assert sorted(expected(plugin.memory.record)) == sorted(found, key=lambda point: (point[0], point[2]))
+    wanted = expected(plugin.memory.record)
+    assert sorted(wanted, key=by_place) == sorted(found, key=by_place) and wanted
     assert "Condensing/mean_matching/Exp001 = " in text.getvalue()
     assert len((tmp_path / "csv" / "training_results.csv").read_text().splitlines()) == 1 + 2 * 2
 
@@ -113,7 +117,7 @@ def test_the_plugin_says_what_it_condenses_where_it_shows_a_bar(monkeypatch, cap
     shown = capsys.readouterr().err
     assert "ddm: experience 1, 2 classes (0, 1), 20 images into 2 images a class" in shown
     assert "ddm: experience 2, 2 classes (2, 3), 20 images into 2 images a class" in shown
-    assert "condensing experience 2" in shown and "mean " in shown
+    assert "condensing experience 2" in shown
     trained(ddm_replay(progress=False), Collecting())
     assert capsys.readouterr().err == ""
 
