@@ -55,7 +55,7 @@ def condense(
     """Condense (or select) a class-balanced set of images.
 
     Args:
-        images: (n, c, h, w), square; uint8 pixel codes, or float images that are normalised already. With a
+        images: (n, c, h, w); uint8 pixel codes, or float images that are normalised already. With a
             ``normalization`` floats within [0, 1], such as ``ToTensor`` gives, are pixels and are normalised with it.
         labels: (n,) integers.
         method: a memory's name (``ddm``, ``dm``, ``herding``, ``random``), the path of a recipe, a recipe, or a

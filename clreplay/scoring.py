@@ -301,8 +301,8 @@ def plan_evaluation(
     remarks = _check_fit(stored, tested)
     learner = _learner(network, training, protocol, preset, tested.name or stored.dataset, stored.images_per_class)
     outputs = max(tested.classes, int(labels.max()) + 1)
-    channels, size, width = images.shape[1:]
-    make, called, alike = _networks(network, learner, outputs, (channels, size, width), where)
+    channels, height, width = images.shape[1:]
+    make, called, alike = _networks(network, learner, outputs, (channels, height, width), where)
     return PlannedEvaluation(
         images,
         labels,
@@ -571,10 +571,10 @@ def _networks(
 def _ours(
     learner: TrainingSettings, outputs: int, shape: tuple[int, int, int], device: torch.device
 ) -> Callable[[int], nn.Module]:
-    learner.build(outputs, *shape[:2])  # what does not fit the images is an error now
+    learner.build_for(outputs, shape)  # what does not fit the images is an error now
 
     def make(seed: int) -> nn.Module:
-        network = learner.build(outputs, *shape[:2])
+        network = learner.build_for(outputs, shape)
         if isinstance(network, ConvNet) and device.type == "cpu":
             network.fuse()
         reinitialize(network, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clreplay.analysis.domains import domain_accuracy, domain_forgetting, domains_figure
     from clreplay.analysis.drift import accuracy_under_drift
     from clreplay.analysis.embedding import diversity, in_two_dimensions, style_distance
     from clreplay.analysis.figures import accuracy_figure, drop_figure, loss_figure, memory_figure
@@ -21,7 +22,10 @@ _HOMES = {
     "accuracy_under_drift": "drift",
     "co_occurrence": "texture",
     "diversity": "embedding",
+    "domain_accuracy": "domains",
+    "domains_figure": "domains",
     "drop_figure": "figures",
+    "domain_forgetting": "domains",
     "in_two_dimensions": "embedding",
     "loss_figure": "figures",
     "memory_figure": "figures",
@@ -40,7 +44,10 @@ __all__ = [
     "accuracy_under_drift",
     "co_occurrence",
     "diversity",
+    "domain_accuracy",
+    "domains_figure",
     "drop_figure",
+    "domain_forgetting",
     "in_two_dimensions",
     "loss_figure",
     "memory_figure",

@@ -155,7 +155,7 @@ def accuracy_under_drift(
     rows = []
     for gamma in gammas:
         for number in range(networks):
-            network = settings.build(len(classes), *stacked.shape[1:3])
+            network = settings.build_for(len(classes), stacked.shape[1:])
             if not isinstance(network, ConvNet):
                 raise ValueError(f"network must be a ConvNet, whose blocks are known, got {settings.network}")
             reinitialize(network, key_seed(seed, "drift", "weights", number))

@@ -120,8 +120,7 @@ def trained_network(
         seed, device: as everywhere.
         progress: called with epochs done and in all.
     """
-    channels, size = data.train.images.shape[1:3]
-    network = settings.build(data.num_classes, channels, size)
+    network = settings.build_for(data.num_classes, data.train.images.shape[1:])
     reinitialize(network, key_seed(seed, "analysis", "weights"))
     network.to(device)
     images, labels = data.train.images.to(device), data.train.labels.to(device)

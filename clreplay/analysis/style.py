@@ -59,10 +59,10 @@ def style_gap(
     if absent := sorted(set(images) - set(real)):
         raise ValueError(f"real must have images of every class of the memory; it has none of {absent}")
     settings, device = network or NetworkSettings(), torch.device(device)
-    channels, size = next(iter(images.values())).shape[1:3]
+    shape = next(iter(images.values())).shape[1:]
     rows = []
     for number in range(networks):
-        drawn = settings.build(max(2, len(images)), channels, size)
+        drawn = settings.build_for(max(2, len(images)), shape)
         reinitialize(drawn, key_seed(seed, "style gap", number))
         drawn = drawn.to(device).eval()
         for label, ours in images.items():

@@ -164,7 +164,9 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def to_bytes(memory: ReplayMemory) -> dict[int, bytes]:
     """Every class as safetensors bytes with a checksum; one blob for each class, since SQLite limits their size."""
     return {
-        label: tensor_bytes({"images": slot.codes}, {"decoding": slot.decoding}) for label, slot in memory.slots.items()
+        label: tensor_bytes({"images": source.codes}, {"decoding": source.decoding})
+        for label in memory.classes
+        for source in memory.sources(label)
     }
 
 

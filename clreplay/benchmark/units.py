@@ -187,7 +187,7 @@ class SetUnit(Unit):
             progress=progress,
             keep=None if place.work is None else Path(place.work) / f"{self.name}.progress",
         )
-        stored = {label: len(slot.codes) for label, slot in memory.slots.items()}
+        stored = {label: len(slot) for label, slot in memory.slots.items()}
         finished = FinishedImages(
             spec.key,
             spec.condensed_key,
@@ -340,8 +340,7 @@ class NetworksUnit(Unit):
         return measured
 
     def _drawn(self, data: Dataset, draw: tuple[int, int], fused: bool) -> torch.nn.Module:
-        channels, size = data.train.images.shape[1:3]
-        network = self.training.settings.build(data.num_classes, channels, size)
+        network = self.training.settings.build_for(data.num_classes, data.train.images.shape[1:])
         reinitialize(network, key_seed(self.seed, "static", "weights", *draw))
         return network.fuse() if fused and isinstance(network, ConvNet) else network
 

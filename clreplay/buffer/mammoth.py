@@ -142,7 +142,8 @@ class MammothBuffer:
         memory = self.condensed.memory
         if "logits" in self.used_attributes and self.respond is not None:
             for label, slot in memory.slots.items():
-                if label in before and before[label].key == slot.key:  # only shrunk: what is left came first
+                if label in before and before[label].key == slot.key and len(slot.keys) == 1:
+                    # Only shrunk: what is left came first.
                     self._responses[label] = self._responses[label][: slot.decoded].clone()
                     continue
                 with torch.no_grad():

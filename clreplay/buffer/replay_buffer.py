@@ -126,7 +126,7 @@ class ReplayBuffer:
         """Take note of a batch of the present experience, such as a loop trains on; the same image counts once.
 
         Args:
-            images: (n, c, h, w), square, before augmentation: uint8 pixel codes, floats within [0, 1] if the buffer has
+            images: (n, c, h, w), before augmentation: uint8 pixel codes, floats within [0, 1] if the buffer has
                 a normalization, or normalised floats. Copied to the CPU.
             labels: (n,) integers of at least 0, in any numbering.
             task_labels: (n,) integers, or one for all; 0 where they are not given.

@@ -56,7 +56,11 @@ def _door(name: str) -> Script:
     from clreplay.incremental.cli import continual_parser
     from clreplay.incremental.doors import DOORS, door_main
 
-    return Script(partial(door_main, name), lambda program: continual_parser(*DOORS[name], program))
+    door = DOORS[name]
+    return Script(
+        partial(door_main, name),
+        lambda program: continual_parser(door.dataset, door.description, program, door.domains),
+    )
 
 
 def _module(name: str) -> Script:
@@ -69,6 +73,7 @@ SCRIPTS = {
     "cifar10-5step": (partial(_door, "cifar10-5step"), "CIFAR-10 in five steps of two classes."),
     "digits-5step": (partial(_door, "digits-5step"), "Handwritten digits in five steps, offline."),
     "class-incremental": (partial(_door, "class-incremental"), "Any data set, in as many steps as you say."),
+    "domain-incremental": (partial(_door, "domain-incremental"), "The same classes in one domain after another."),
     "static-tables": (partial(_module, "clreplay.benchmark.cli"), "The paper's static tables (`clreplay tables`)."),
     "rate-accuracy": (
         partial(_module, "clreplay.incremental.rate_accuracy_cli"),

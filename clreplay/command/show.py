@@ -186,13 +186,14 @@ def _run(path: Path) -> tuple[str, Rows]:
     run = RunFolder(path if path.is_dir() else path.parent)
     file = run.settings_file if path.is_dir() else path
     settings = load_settings(file)
-    if settings.get("experiment") != "class-incremental":
-        raise ValueError(f"{file} does not hold the settings of a class-incremental run")
+    if settings.get("experiment") not in ("class-incremental", "domain-incremental"):
+        raise ValueError(f"{file} does not hold the settings of a class-incremental or domain-incremental run")
     memories = settings["memories"]
     budget = {k: settings.get(k) for k in ("images_per_class", "mem_size", "bytes_per_class", "mem_bytes")}
     rows: Rows = [
         ("data", str(settings["dataset"])),
         ("steps", str(settings["steps"])),
+        ("domains", ", ".join(settings.get("domains", ()))),
         ("budget", ", ".join(f"{key} {value:,}" for key, value in budget.items() if value is not None)),
         (
             "store",

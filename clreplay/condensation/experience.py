@@ -57,8 +57,9 @@ def condense_experience(
         who: the memory, for the message about what its method cannot do.
         returning: what becomes of classes that are in memory already: ``refuse`` them, ``condense`` them again, of what
             is stored and what comes, each weighted by the number of real images that it stands for (a selection keeps
-            so many of the stored ones and selects the rest of the new), or ``keep`` what is stored and leave the new
-            images out, which is said.
+            so many of the stored ones and selects the rest of the new), ``keep`` what is stored and leave the new
+            images out, which is said, or ``share`` the class's budget equally between the experiences it came in,
+            whose images are made of its own real ones and only dropped afterwards.
         keep_whole: keep classes that have fewer images than their share as they are, and say so.
 
     Returns:
@@ -124,7 +125,8 @@ def _store(
     decodings = {label: "none" if label in intake.whole else condensed.decoding for label in images}
     for label in {*intake.stored} - {*condensed.images}:
         decodings[label] = memory.slots[label].decoding
-    memory.add(images, task_labels, intake.keys, record, decodings, intake.returning, intake.fewer)
+    how = {"replaced": intake.returning, "fewer": intake.fewer, "joined": intake.joined, "sharing": intake.sharing}
+    memory.add(images, task_labels, intake.keys, record, decodings, **how)
     memory.info["experiences"] = experience + 1
     behind = {str(label): count for label, count in intake.stands_for.items()}
     memory.info[STANDS_FOR] = {**memory.info.get(STANDS_FOR, {}), **behind}

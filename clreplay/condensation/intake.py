@@ -17,8 +17,10 @@ from clreplay.runtime.seeding import generator
 
 logger = logging.getLogger(__name__)
 
-RETURNING = ("refuse", "condense", "keep")
-"""Of classes that are in memory already: an error; made anew of what is stored and what comes; left as they are."""
+RETURNING = ("refuse", "condense", "keep", "share")
+"""Of classes that are in memory already: an error; made anew of what is stored and what comes; left as they are; or
+beside what is stored, which is not made again, as many images of what comes, so that all experiences share a class's
+budget."""
 STANDS_FOR = "stands_for"
 """In a memory's info: how many real images the stored ones of every class were made of, by label."""
 MOST_REPEATED = 4
@@ -47,6 +49,8 @@ class Intake:
         stored: of selections, stored images of returning classes that stay, (k, c, h, w); selected ones join them.
         stands_for: real images behind what will be stored of every class.
         returning: classes that are in memory and will be replaced.
+        joined: classes that are in memory and will share their budget with what is stored now.
+        sharing: whether all classes may be shared by experiences to come.
         keys: hashes that name what every class was made of.
         fewer: classes that may bring fewer images than their share.
     """
@@ -59,6 +63,8 @@ class Intake:
     returning: tuple[int, ...] = ()
     keys: dict[int, str] = field(default_factory=dict)
     fewer: tuple[int, ...] = ()
+    joined: tuple[int, ...] = ()
+    sharing: bool = False
 
     def all_images(self, made: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """What is to be stored of every class, given what the method made."""
@@ -96,19 +102,28 @@ def plan_intake(
     if again and returning == "keep":
         _say(again, "came back; what is stored stays and the new images are left out, as returning='keep' asks")
         real, again = real.subset([label for label in real.classes if label not in again]), ()
+    if again and returning == "share":
+        same = [label for label in again if real.keys[label] in memory.slots[label].keys]
+        _say(tuple(same), "came back with images that are in memory already; what is stored stays")
+        real = real.subset([label for label in real.classes if label not in same])
+        again = tuple(label for label in again if label not in same)
     if again and returning == "condense":
         _check_task_labels(memory, again, task_labels or {})
-    elif again:
+    joined: tuple[int, ...] = ()
+    if again and returning == "share":
+        _check_task_labels(memory, again, task_labels or {})
+        again, joined = (), again
+    elif again and returning != "condense":
         memory.check_new(again)
     selects, each = configured.method.selects, configured.real_images_each()
     stands_for = {label: real.count(label) for label in real.classes}
-    stands_for.update({label: stands_for[label] + _behind(memory, label) for label in again})
+    stands_for.update({label: stands_for[label] + _behind(memory, label) for label in again + joined})
     keys = dict(real.keys)
     if again and not selects:
         real = _pooled(memory, real, again)
         keys = dict(real.keys)
     tiles = getattr(configured.settings, "tiles", 1)
-    counts = memory.counts_for(real.classes, real.raw, not selects, each, tiles, again)
+    counts = memory.counts_for(real.classes, real.raw, not selects, each, tiles, again, joined)
     stored: dict[int, Tensor] = {}
     for label in again if selects else ():
         share = max(counts[label], len(memory.slots[label])) if memory.budget.in_bytes else counts[label]
@@ -134,7 +149,8 @@ def plan_intake(
     real = real.subset(list(counts))
     if counts:
         configured.check(counts, real.shape, who)
-    return Intake(real, counts, whole, stored, stands_for, again, keys, (*short, *stored))
+    fewer, sharing = (*short, *stored), returning == "share"
+    return Intake(real, counts, whole, stored, stands_for, again, keys, fewer, joined, sharing)
 
 
 def _behind(memory: ReplayMemory, label: int) -> int:

@@ -26,7 +26,7 @@ class RealImages:
         keys: the hash of every class's normalised images (see :func:`clreplay.runtime.seeding.class_key`).
 
     Raises:
-        ValueError: shapes or types do not fit, images are empty, not square or not finite.
+        ValueError: shapes or types do not fit, images are empty or not finite.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, normalization: Normalization | None = None) -> None:
@@ -90,7 +90,7 @@ class RealImages:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """uint8 as it is, floats as float32; (n, c, h, w), square, finite, not empty.
+    """uint8 as it is, floats as float32; (n, c, h, w), finite, not empty.
 
     Raises:
         ValueError: naming what was got and the cure.
@@ -101,13 +101,12 @@ def check_images(images: Tensor) -> Tensor:
         raise ValueError(f"images must have shape (n, c, h, w), got {tuple(images.shape)}; add the missing axis")
     if len(images) == 0:
         raise ValueError("images must not be empty, got 0 images; an experience needs at least one")
-    if images.shape[1] == images.shape[2] != images.shape[3] and images.shape[3] in (1, 3, 4):
+    channels, height, width = images.shape[1:]
+    if width in (1, 3, 4) and min(channels, height) > 4:
         raise ValueError(
             f"images must be (n, c, h, w), got {tuple(images.shape)}, which look like (n, h, w, c); "
             "permute them: images.permute(0, 3, 1, 2)"
         )
-    if images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must be square, got {images.shape[2]} x {images.shape[3]}; crop or resize them")
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():

@@ -37,7 +37,7 @@ def dataset_name(text: str | Path) -> str:
     name = split_name(text)[0]
     if name.startswith(FOLDER) or name in DATASETS:
         return text
-    path = Path(re.sub(r"@[0-9]+$", "", name)).expanduser()
+    path = Path(re.sub(r"@[0-9]+(x[0-9]+)?$", "", name)).expanduser()
     if path.exists():
         return f"{FOLDER}{text}"
     if len(path.parts) > 1 or name.startswith(("~", ".")):
@@ -58,7 +58,8 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`; or `folder:PATH`, any folder or archive with `train/` and `test/` or `val/` that have
-            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64;
+            a folder a class, or with such Parquet shards. `folder:PATH@64` resizes every image to 64x64, `@48x64` to a
+            height of 48 and a width of 64;
             `folder:PATH@64#test=0.2` (or `?test=0.2`) tests on a fifth of every class of a folder without a split. Any
             of them with `#held-out=0.1` behind it: a tenth of every class's training images is kept apart.
         root: folder with the data; see `data_root`. `PATH` does not count from it.

@@ -15,18 +15,19 @@ from torch.utils.data import Dataset
 
 warnings.filterwarnings("ignore", message=".*qpsolvers.*|No QP solver.*|.*GEM.*solver.*")
 
-from avalanche.benchmarks import nc_benchmark  # noqa: E402  (the filter must be in place first)
+from avalanche.benchmarks import dataset_benchmark, nc_benchmark  # noqa: E402  (the filter must be in place first)
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin  # noqa: E402
 from avalanche.training.supervised import Naive  # noqa: E402
 
 from clreplay.data import ImageSet, Normalization  # noqa: E402
+from clreplay.incremental.domain_plan import DomainPlan  # noqa: E402
 from clreplay.incremental.recipe_run import Measured  # noqa: E402
 from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
 from clreplay.training.going_on import Training  # noqa: E402
 from clreplay.training.loop import changed_by_training, set_for_epoch, whose  # noqa: E402
 
 if TYPE_CHECKING:
-    from clreplay.incremental.plan import ExperimentPlan
+    from clreplay.incremental.experiment_plan import ExperimentPlan
     from clreplay.incremental.recipe_run import RecipeRun
 
 
@@ -47,7 +48,7 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
                 strategy.train(benchmark.train_stream[step])
                 seconds = strategy.plugins[1].seconds
             strategy.eval(benchmark.test_stream[: step + 1])
-            measured.append(Measured(strategy.plugins[1].counts, seconds))
+            measured.append(Measured.of_parts(strategy.plugins[1].counts, seconds))
         yield measured
 
 
@@ -55,6 +56,9 @@ def avalanche_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list
 def make_benchmark(plan: ExperimentPlan, order: int) -> Any:
     """The data set as an Avalanche benchmark whose experiences follow a class order; memories compared share it."""
     transform = ToInput(plan.data.normalization)
+    if isinstance(plan, DomainPlan):
+        train, test = zip(*(map(PixelDataset, parts) for parts in plan.benchmark_sets()))
+        return dataset_benchmark(list(train), list(test), train_transform=transform, eval_transform=transform)
     return nc_benchmark(
         PixelDataset(plan.data.train),
         PixelDataset(plan.data.test),
@@ -98,7 +102,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
         self.recipe_run, self.number, self.memory = recipe_run, number, memory
         self.task: Any = None
         self.epochs = 0
-        self.counts = torch.zeros(0, 0, dtype=torch.int64)
+        self.counts: list[torch.Tensor] = []
         self.drops_after: set[int] = set()
         self.start = 0.0
         self.training = Training()
@@ -147,13 +151,18 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Begin to count."""
+        self.counts = []
+
+    def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Count every experience by itself."""
         classes = self.recipe_run.plan.data.num_classes
-        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+        self.counts.append(torch.zeros(classes, classes, dtype=torch.int64))
 
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count what the test images are taken for."""
-        pairs = strategy.mb_y * len(self.counts) + strategy.mb_output.argmax(1)
-        self.counts += torch.bincount(pairs.cpu(), minlength=self.counts.numel()).view_as(self.counts)
+        counts = self.counts[-1]
+        pairs = strategy.mb_y * len(counts) + strategy.mb_output.argmax(1)
+        counts += torch.bincount(pairs.cpu(), minlength=counts.numel()).view_as(counts)
 
     @property
     def seconds(self) -> float:
@@ -177,7 +186,10 @@ def _strategy(recipe_run: RecipeRun, number: int) -> Naive:
         update_bn=False,  # the papers' protocol, and what the core host does
         cache=plan.settings.cache,
         keep=recipe_run.work_in_progress,
-        real_images=lambda experience: plan.real_images(list(experience.classes_in_this_experience)),
+        returning=plan.returning,
+        real_images=lambda experience: plan.real_images(
+            list(experience.classes_in_this_experience), experience.current_experience
+        ),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # the run's own lines and files say it

@@ -13,8 +13,15 @@ from typing import Any
 from clreplay.runtime.command_line import exit_code, started_as
 
 
-def continual_parser(dataset: str | None, description: str, program: str | None = None) -> argparse.ArgumentParser:
-    """Flags of ``runs/cifar100_5step.py`` and its siblings; without a data set there is a flag for it."""
+def continual_parser(
+    dataset: str | None, description: str, program: str | None = None, domains: bool = False
+) -> argparse.ArgumentParser:
+    """Flags of ``runs/cifar100_5step.py`` and its siblings; without a data set there is a flag for it.
+
+    Args:
+        dataset, description, program: as of :func:`continual_main`.
+        domains: whether domains come in steps, not classes.
+    """
     parser = argparse.ArgumentParser(
         prog=started_as(program), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,24 +51,10 @@ def continual_parser(dataset: str | None, description: str, program: str | None 
         help="of jpeg, webp or avif (default: 75, 75, 50); auto: as high as the bytes allow",
     )
     add("--pixels", type=int, metavar="N", help="keep images at N x N pixels and enlarge them again to be trained on")
-    add(
-        "--steps",
-        type=int,
-        default=5,
-        help="experiences the classes are split into (default: 5; the paper also has 10)",
-    )
-    add("--first-step", type=int, metavar="N", help="classes of the first step; the others share the rest evenly")
-    add(
-        "--class-order",
-        metavar="FILE|LIST",
-        help="an order of classes of your own: labels or names between commas, or a file of them",
-    )
-    add(
-        "--class-orders",
-        type=int,
-        metavar="N",
-        help="class orders to average over (default: 5 with paper, 1 otherwise)",
-    )
+    if domains:
+        _add_domains(parser)
+    else:
+        _add_class_steps(parser)
     add("--networks", type=int, metavar="N", help="networks trained a step (default: 3; 1 with smoke)")
     add(
         "--preset",
@@ -113,18 +106,56 @@ def continual_parser(dataset: str | None, description: str, program: str | None 
     )
     if dataset == "digits":
         add("--channels", type=int, choices=(1, 3), default=1, help="channels of the digits (default: 1)")
-    if dataset is None:
+    if dataset is None and not domains:
         add(
             "--dataset",
             required=True,
             metavar="NAME",
             help="such as tinyimagenet or mnist (the README has the table), or folder:PATH, class folders of your own "
-            "(folder:PATH@64 resizes them)",
+            "(folder:PATH@64 resizes them, @48x64 to height x width)",
         )
         add("--channels", type=int, choices=(1, 3), help="of grey sets (default: 1) and folders (default: 3)")
-    else:
+    elif dataset is not None:
         parser.set_defaults(dataset=dataset)
     return parser
+
+
+def _add_class_steps(parser: argparse.ArgumentParser) -> None:
+    """Which classes come when."""
+    add = parser.add_argument
+    add(
+        "--steps",
+        type=int,
+        default=5,
+        help="experiences the classes are split into (default: 5; the paper also has 10)",
+    )
+    add("--first-step", type=int, metavar="N", help="classes of the first step; the others share the rest evenly")
+    add(
+        "--class-order",
+        metavar="FILE|LIST",
+        help="an order of classes of your own: labels or names between commas, or a file of them",
+    )
+    add(
+        "--class-orders",
+        type=int,
+        metavar="N",
+        help="class orders to average over (default: 5 with paper, 1 otherwise)",
+    )
+
+
+def _add_domains(parser: argparse.ArgumentParser) -> None:
+    """Which domains come, one after another."""
+    add = parser.add_argument
+    add(
+        "--domains",
+        nargs="+",
+        required=True,
+        metavar="DOMAIN",
+        help="in the order in which they come: transforms of --dataset (none, rotate:0,30,60, invert, blur:1, "
+        "background:0.6, rotate:30+blur), or data sets of the same classes (folder:photos@32 folder:sketches@32)",
+    )
+    add("--dataset", metavar="NAME", help="the data set that is transformed; not where all domains are data sets")
+    add("--channels", type=int, choices=(1, 3), help="of grey sets (default: 1) and folders (default: 3)")
 
 
 def _quality(text: str) -> int | str:
@@ -132,7 +163,11 @@ def _quality(text: str) -> int | str:
 
 
 def continual_main(
-    dataset: str | None, description: str, argv: Sequence[str] | None = None, program: str | None = None
+    dataset: str | None,
+    description: str,
+    argv: Sequence[str] | None = None,
+    program: str | None = None,
+    domains: bool = False,
 ) -> int:
     """Parse and run; user errors are one line on standard error and exit status 2.
 
@@ -141,8 +176,9 @@ def continual_main(
         description: for ``--help``.
         argv: arguments; None takes the process's.
         program: how it was started, where that is not a script of its own (``clreplay run digits-5step``).
+        domains: whether domains come in steps, not classes.
     """
-    parser = continual_parser(dataset, description, program)
+    parser = continual_parser(dataset, description, program, domains)
     options = parser.parse_args(argv)
     command = recorded_command(parser, program or sys.argv[0], sys.argv[1:] if argv is None else argv)
 
@@ -157,7 +193,6 @@ def continual_main(
 
 def continual_settings(options: argparse.Namespace) -> Any:
     """The experiment that parsed flags describe."""
-    from clreplay.incremental.class_steps import read_class_order
     from clreplay.incremental.settings import ContinualSettings
     from clreplay.recipes.overrides import parse_set
     from clreplay.runtime.files import user_cache
@@ -168,16 +203,13 @@ def continual_settings(options: argparse.Namespace) -> Any:
     if not any(value is not None for value in budgets.values()) and options.dataset == "digits":
         budgets["images_per_class"] = 5  # ten easy classes: with 20 images a class all memories would be equally good
     return ContinualSettings(
-        dataset=options.dataset,
+        dataset=options.dataset or "",
         memories=tuple(options.memory),
         **budgets,
         store=options.store,
         quality=options.quality,
         pixels=options.pixels,
-        steps=options.steps,
-        first_step=options.first_step,
-        class_order=None if options.class_order is None else read_class_order(options.class_order),
-        class_orders=options.class_orders,
+        **_stream(options),
         networks=options.networks,
         preset=None if options.preset == "auto" else options.preset,
         device=None if options.device == "auto" else options.device,
@@ -191,11 +223,22 @@ def continual_settings(options: argparse.Namespace) -> Any:
     )
 
 
+def _stream(options: argparse.Namespace) -> dict[str, Any]:
+    """What comes when."""
+    from clreplay.incremental.class_steps import read_class_order
+
+    if hasattr(options, "domains"):
+        return {"domains": tuple(options.domains)}
+    order = None if options.class_order is None else read_class_order(options.class_order)
+    names = ("steps", "first_step", "class_orders")
+    return {"class_order": order, **{name: getattr(options, name) for name in names}}
+
+
 COMMAND = "clreplay run "
 """Beginning of the sub-commands that stand for scripts."""
 PLACES = ("--data-root", "--out", "--cache")
 """Flags whose values are paths, which say something only on this machine."""
-_FOLDER = re.compile(r"folder:.+?(?P<rest>(@[0-9]+)?(#.*)?)")
+_FOLDER = re.compile(r"folder:.+?(?P<rest>(@[0-9]+(x[0-9]+)?)?(#.*)?)")
 
 
 def recorded_command(parser: argparse.ArgumentParser, program: str, argv: Sequence[str]) -> str:
@@ -224,7 +267,7 @@ def _without_place(flag: str | None, value: str) -> str:
         return "DIR"
     if flag == "--class-order" and Path(value).is_file():
         return "FILE"
-    if flag == "--dataset" and (found := _FOLDER.fullmatch(value)):
+    if flag in ("--dataset", "--domains") and (found := _FOLDER.fullmatch(value)):
         return f"folder:DIR{found['rest']}"
     return value
 

@@ -9,7 +9,7 @@ import torch
 
 from clreplay.condensation import condense_experience
 from clreplay.data import ImageSet
-from clreplay.incremental.plan import ExperimentPlan
+from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.recipe_run import TOGETHER, Measured, RecipeRun
 from clreplay.networks import reinitialize
 from clreplay.runtime.seeding import key_seed
@@ -26,18 +26,19 @@ def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Meas
             with recipe_run.condensing(step) as progress:
                 seconds = condense_experience(
                     recipe_run.memory,
-                    plan.real_images(recipe_run.classes[step]),
+                    plan.real_images(recipe_run.classes[step], step),
                     plan.methods[recipe_run.recipe.name],
                     seed=plan.seed_of(recipe_run.recipe, recipe_run.order),
                     device=plan.device,
                     keep_whole=True,
+                    returning=plan.returning,
                     progress=progress,
                     keep=recipe_run.work_in_progress(step),
                     cache=plan.cache(),
                 )
             recipe_run.keep(step, seconds)
         images, labels, _ = (t.to(plan.device) for t in recipe_run.memory.of_classes(recipe_run.seen(step)))
-        test = plan.data.test.of_classes(recipe_run.seen(step))
+        test = plan.test_sets(recipe_run.seen(step), step)
         if plan.settings.protocol == "common" and should_stack(plan.device, plan.settings.networks):
             yield _train_all(recipe_run, step, images, labels, test)
         else:
@@ -47,7 +48,7 @@ def core_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> Iterator[list[Meas
 
 
 def _train_one(
-    recipe_run: RecipeRun, step: int, number: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
+    recipe_run: RecipeRun, step: int, number: int, images: torch.Tensor, labels: torch.Tensor, test: Sequence[ImageSet]
 ) -> Measured:
     plan, seed = recipe_run.plan, recipe_run.plan.training_seed(recipe_run.order, number)
     start = time.perf_counter()
@@ -63,11 +64,12 @@ def _train_one(
             keep=recipe_run.training(step, number),
         )
     seconds = before + time.perf_counter() - start
-    return Measured(confusion(network, test, plan.data.normalization, plan.device), seconds)
+    parts = [confusion(network, part, plan.data.normalization, plan.device) for part in test]
+    return Measured.of_parts(parts, seconds)
 
 
 def _train_all(
-    recipe_run: RecipeRun, step: int, images: torch.Tensor, labels: torch.Tensor, test: ImageSet
+    recipe_run: RecipeRun, step: int, images: torch.Tensor, labels: torch.Tensor, test: Sequence[ImageSet]
 ) -> list[Measured]:
     """All networks of a step at once, each drawn and keyed as by :func:`_train_one`; seconds are equal shares."""
     plan = recipe_run.plan
@@ -86,8 +88,8 @@ def _train_all(
             keep=recipe_run.training(step, TOGETHER),
         )
     seconds = (before + time.perf_counter() - start) / len(seeds)
-    confusions = confusions_together(networks, test, plan.data.normalization, plan.device)
-    return [Measured(counts, seconds) for counts in confusions]
+    by_part = [confusions_together(networks, part, plan.data.normalization, plan.device) for part in test]
+    return [Measured.of_parts(parts, seconds) for parts in zip(*by_part)]
 
 
 def _drawn(plan: ExperimentPlan, seed: int, step: int) -> torch.nn.Module:

@@ -12,10 +12,12 @@ class Door(NamedTuple):
     Attributes:
         dataset: the one it is for; None for any, by a flag.
         description: for ``--help``, with ``%(prog)s`` for how it was started.
+        domains: whether domains come in steps, not classes.
     """
 
     dataset: str | None
     description: str
+    domains: bool = False
 
 
 DOORS = {
@@ -55,8 +57,22 @@ The same flags and files as CIFAR-100 in five steps; nothing is downloaded. The 
     %(prog)s --dataset tinyimagenet --steps 10 --memory random ddm
     %(prog)s --dataset folder:flowers@64 --steps 3 --memory ddm
 
-A folder has train/ and test/ (or val/), each with a folder a class; @64 resizes its images to 64 x 64.
+A folder has train/ and test/ (or val/), each with a folder a class; @64 resizes its images to 64 x 64, @48x64 to
+a height of 48 and a width of 64.
 """,
+    ),
+    "domain-incremental": Door(
+        None,
+        """The same classes at every step, each time in another domain; a memory that all domains share.
+
+    %(prog)s --dataset digits --domains rotate:0,30,60 --memory random ddm
+    %(prog)s --dataset digits --domains none background invert --memory ddm
+    %(prog)s --domains folder:photos@32 folder:sketches@32 --memory random ddm
+
+The images a class may have are shared equally by the domains seen: older ones are dropped as domains come, never made
+again. domains.csv has the accuracy on every domain, and the end says what was forgotten of each.
+""",
+        domains=True,
     ),
 }
 
@@ -65,5 +81,5 @@ def door_main(name: str, argv: Sequence[str] | None = None, program: str | None 
     """Run a script by its name; arguments are those of :func:`clreplay.incremental.cli.continual_main`."""
     from clreplay.incremental.cli import continual_main
 
-    dataset, description = DOORS[name]
-    return continual_main(dataset, description, argv, program)
+    door = DOORS[name]
+    return continual_main(door.dataset, door.description, argv, program, door.domains)

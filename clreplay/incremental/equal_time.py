@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clreplay.runtime.command_line import exit_code, started_as
 
 if TYPE_CHECKING:
-    from clreplay.incremental.plan import ExperimentPlan
+    from clreplay.incremental.experiment_plan import ExperimentPlan
     from clreplay.recipes.recipe import Recipe
 
 DESCRIPTION = """Compare memories that were each given the same time to condense, on one step of all classes.

@@ -20,7 +20,7 @@ from clreplay.training.settings import TrainingSettings
 from clreplay.training.trial import seconds_per_image
 
 if TYPE_CHECKING:
-    from clreplay.incremental.plan import ExperimentPlan
+    from clreplay.incremental.experiment_plan import ExperimentPlan
 
 
 @dataclass
@@ -67,8 +67,7 @@ def forecast(plan: ExperimentPlan) -> Forecast:
     Condensers are tried on a few classes for two iterations, the learner for a few updates.
     """
     # Testing takes a forward pass, about a third of an update's time an image.
-    share = len(plan.data.test) / plan.data.num_classes
-    tested = sum(share * plan.seen_at(step) for step in range(plan.settings.steps)) / 3
+    tested = sum(plan.tested_at(step) for step in range(plan.settings.steps)) / 3
     per_image = _seconds_per_image(plan, plan.learner) * plan.settings.networks
     training = {}
     for recipe in plan.recipes:
@@ -92,7 +91,7 @@ def estimate_encoders(plan: ExperimentPlan, method: ConfiguredMethod) -> float:
     settings = method.settings
     if not isinstance(settings, MatchingSettings) or settings.encoders == "random":
         return 0.0
-    images, how = len(plan.data.train), encoder_training(settings)
+    images, how = plan.train_images, encoder_training(settings)
     return _seconds_per_image(plan, how) * images * how.epochs * settings.encoder_networks
 
 
@@ -102,11 +101,9 @@ def estimate_condensing(plan: ExperimentPlan, method: ConfiguredMethod) -> float
     """
     settings = method.settings
     if isinstance(settings, MatchingSettings):
-        return (
-            _seconds_per_class_iteration(plan, settings, method.execution) * settings.iterations * plan.data.num_classes
-        )
+        return _seconds_per_class_iteration(plan, settings, method.execution) * settings.iterations * sum(plan.sizes)
     if isinstance(settings, TrainingSettings):
-        images = _images_trained_on(settings, len(plan.data.train) // plan.settings.steps)
+        images = _images_trained_on(settings, plan.train_images // plan.settings.steps)
         return _seconds_per_image(plan, settings) * images * plan.settings.steps
     return 0.0 if isinstance(settings, RandomSettings) else None
 
@@ -122,8 +119,7 @@ def _seconds_per_class_iteration(plan: ExperimentPlan, settings: MatchingSetting
 
 
 def _seconds_per_image(plan: ExperimentPlan, settings: TrainingSettings) -> float:
-    channels, size = plan.data.train.images.shape[1:3]
-    network = settings.build(plan.data.num_classes, channels, size)
+    network = settings.build_for(plan.data.num_classes, plan.data.train.images.shape[1:])
     if isinstance(network, ConvNet) and plan.device.type == "cpu":
         network.fuse()  # as the learner and the feature networks are
     batch = min(settings.batch_size, 128)

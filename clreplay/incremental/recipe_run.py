@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from clreplay.condensation.engine.finished_file import forget_finished
 from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
+from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast
-from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.incremental.tensorboard import Board
 from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.memory.slot import Slot
+from clreplay.memory.slot import SharedSlot, Slot
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.progress import Reporter, Task, roughly
 from clreplay.training.evaluate import percent_right
@@ -33,10 +34,17 @@ class Measured(NamedTuple):
     Attributes:
         counts: int64 (classes, classes) of the data set: test images of every class seen, by what they were taken for.
         seconds: of its training.
+        parts: the same of every part of the test images, such as domains.
     """
 
     counts: Tensor
     seconds: float
+    parts: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Tensor], seconds: float) -> Measured:
+        """Of the counts of every part of the test images."""
+        return cls(torch.stack(list(parts)).sum(0), seconds, tuple(parts))
 
     @property
     def accuracy(self) -> float:
@@ -82,13 +90,13 @@ class RecipeRun:
 
     def seen(self, step: int) -> list[int]:
         """Classes of all steps up to and including ``step``."""
-        return [label for part in self.classes[: step + 1] for label in part]
+        return list(dict.fromkeys(label for part in self.classes[: step + 1] for label in part))
 
     def has(self, step: int) -> bool:
         """Whether the memory of a step is made already."""
-        return all(label in self.memory.slots for label in self.classes[step])
+        return self.plan.holds(self.memory, self.order, step)
 
-    def slots(self, step: int) -> list[Slot]:
+    def slots(self, step: int) -> list[Slot | SharedSlot]:
         """What is stored of all classes up to and including a step."""
         return [self.memory.slots[label] for label in self.seen(step)]
 
@@ -110,7 +118,7 @@ class RecipeRun:
         """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""
 
         def correct(done: int, total: int, unit: str, seconds: float) -> None:
-            steps, name = self.plan.data.num_classes / len(self.classes[step]), self.recipe.name
+            steps, name = sum(self.plan.sizes) / len(self.classes[step]), self.recipe.name
             if unit == ENCODERS_UNIT or self.expected is None:
                 return
             if self.expected.correct(name, steps, done, total, seconds):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from clreplay.incremental.domain_plan import DomainPlan
+from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast, forecast
-from clreplay.incremental.plan import ExperimentPlan
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.progress import Reporter, counted, roughly
@@ -28,10 +29,16 @@ def announce(
         budget += f" at {s.pixels} x {s.pixels} pixels"
     steps = counted(s.steps, "step")
     steps += "" if s.first_step is None or s.steps == 1 else f" ({s.first_step}, then {plan.sizes[-1]} each)"
-    reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {steps}, {budget}")
     orders = counted(s.class_orders, "class order") if s.class_order is None else "a class order of your own"
-    memories = ", ".join(recipe.label for recipe in plan.recipes)
-    reporter.line(f"  memories  {memories}; {orders}, {counted(s.networks, 'network')} a step")
+    memories, networks = ", ".join(recipe.label for recipe in plan.recipes), f"{counted(s.networks, 'network')} a step"
+    if isinstance(plan, DomainPlan):
+        domains = f"{plan.data.num_classes} classes in {counted(s.steps, 'domain')}, which share {budget}"
+        reporter.line(f"Domain-incremental {s.dataset}: {domains}")
+        reporter.line(f"  domains   {', '.join(plan.domain_names)}")
+        reporter.line(f"  memories  {memories}; {networks}")
+    else:
+        reporter.line(f"Class-incremental {s.dataset}: {plan.data.num_classes} classes in {steps}, {budget}")
+        reporter.line(f"  memories  {memories}; {orders}, {networks}")
     reporter.line(f"  learner   {plan.learner.summary()}, host {s.host}")
     reporter.line(f"  device    {plan.device} ({device_name}), preset {s.preset}{_PRESET_NOTES[s.preset]}")
     for recipe in plan.recipes:
@@ -56,11 +63,19 @@ _PRESET_NOTES = {
 
 
 def accuracy_picture(plan: ExperimentPlan, folder: RunFolder) -> None:
-    """``accuracy.png``: accuracy against classes seen, as far as it is measured."""
-    from clreplay.analysis.figures import accuracy_figure
-
+    """``accuracy.png``: accuracy against classes seen, or on every domain by step, as far as it is measured."""
     labels = {recipe.name: recipe.label for recipe in plan.recipes}
     s = plan.settings
+    if isinstance(plan, DomainPlan):
+        from clreplay.analysis.domains import domains_figure
+
+        title = f"{s.dataset}, {counted(s.steps, 'domain')}, {s.budget} ({s.preset} preset)"
+        domains_figure(
+            folder.rows(), folder.domain_rows(), labels=labels, title=title, path=folder.path / "accuracy.png"
+        )
+        return
+    from clreplay.analysis.figures import accuracy_figure
+
     title = f"{s.dataset}, {counted(s.steps, 'step')}, {s.budget}"
     accuracy_figure(
         folder.rows(), labels=labels, title=f"{title} ({s.preset} preset)", path=folder.path / "accuracy.png"
@@ -78,13 +93,17 @@ def save_memories(plan: ExperimentPlan, folder: RunFolder) -> dict[str, ReplayMe
     return memories
 
 
+SHOWN = 5
+"""Real images of a class and domain that a picture has at most."""
+
+
 def memory_picture(plan: ExperimentPlan, folder: RunFolder, memories: dict[str, ReplayMemory]) -> None:
     """``memory.png``: real images beside those of every memory."""
     from clreplay.analysis.figures import memory_figure
 
     memory_figure(
         memories,
-        plan.data.train,
+        plan.shown_images(SHOWN) if isinstance(plan, DomainPlan) else plan.data.train,
         class_names=plan.data.class_names,
         labels={recipe.name: recipe.label for recipe in plan.recipes},
         path=folder.path / "memory.png",
@@ -95,13 +114,38 @@ def print_summary(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter) -
     """The accuracies after the last step, and where everything is."""
     rows = folder.rows()
     last = rows[rows.step == plan.settings.steps - 1].groupby("memory").accuracy
+    domains = isinstance(plan, DomainPlan)
+    count, what = (plan.settings.steps, "domains") if domains else (plan.data.num_classes, "classes")
     reporter.line()
-    reporter.line(f"Accuracy after the last step, all {plan.data.num_classes} classes, last epoch:")
+    reporter.line(f"Accuracy after the last step, all {count} {what}, last epoch:")
     for recipe in plan.recipes:
         values = last.get_group(recipe.name)
         reporter.line(f"  {recipe.label:<10} {values.mean():5.2f} %{spread_text(values.to_numpy())}")
+    if isinstance(plan, DomainPlan):
+        _print_domains(plan, folder, reporter)
     reporter.line(f"Pictures: {folder.path / 'accuracy.png'} and {folder.path / 'memory.png'}")
-    reporter.line(f"Numbers:  {folder.results_file}")
+    also = f" and {folder.domains_file}" if domains else ""
+    reporter.line(f"Numbers:  {folder.results_file}{also}")
+
+
+def _print_domains(plan: DomainPlan, folder: RunFolder, reporter: Reporter) -> None:
+    """Accuracy at the end on every domain, and how far it fell."""
+    from clreplay.analysis.domains import domain_forgetting
+
+    table = domain_forgetting(folder.domain_rows())
+    reporter.line()
+    reporter.line(
+        "By domain: accuracy after the last step, and what was forgotten since the best step before (points):"
+    )
+    width = max(len(name) for name in (*plan.domain_names, *(recipe.label for recipe in plan.recipes)))
+    reporter.line(f"  {'':<{width}}  " + "  ".join(f"{recipe.label:>14}" for recipe in plan.recipes))
+    for number, name in enumerate(plan.domain_names):
+        cells = []
+        for recipe in plan.recipes:
+            row = table[(table.memory == recipe.name) & (table.domain == number)].iloc[0]
+            fell = "" if np.isnan(row.forgetting) else f" ({row.forgetting:+5.1f})"
+            cells.append(f"{row.accuracy:5.1f} %{fell:<8}".rjust(14))
+        reporter.line(f"  {name:<{width}}  " + "  ".join(cells))
 
 
 def spread_text(values: np.ndarray) -> str:

@@ -28,15 +28,19 @@ COLUMNS = (
 )
 """One row a trained network; accuracy in percent of the test images of all classes seen so far."""
 
-TEXT = ("memory", "dataset")
+DOMAIN_COLUMNS = ("memory", "dataset", "class_order", "network", "step", "domain", "domain_name", "accuracy")
+"""Of ``domains.csv``: one row a trained network and domain seen, the number from 0 of the step that brought it;
+accuracy in percent of its test images."""
+
+TEXT = ("memory", "dataset", "domain_name")
 """Columns of text, in which ``NA`` and ``null`` are names like any other."""
-WHOLE = ("class_order", "network", "step", "classes_seen", "memory_images", "memory_bytes")
+WHOLE = ("class_order", "network", "step", "domain", "classes_seen", "memory_images", "memory_bytes")
 """Columns of whole numbers."""
 STEP = ("memory", "class_order", "step")
 """Columns that name a step of one memory under one class order."""
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def read_rows(path: Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """All rows of a file (an empty frame with the columns if there is none).
 
     Raises:
@@ -45,18 +49,18 @@ def read_rows(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
-        return pd.DataFrame(columns=list(COLUMNS))
+        return pd.DataFrame(columns=list(columns))
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=_MISSING)
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} is damaged ({str(error).strip()}); {_CURE}") from error
-    missing = [name for name in COLUMNS if name not in rows]
+    missing = [name for name in columns if name not in rows]
     if missing:
         raise ValueError(f"{path} is damaged (it has no column {', '.join(missing)}); {_CURE}")
-    for name in COLUMNS:
+    for name in columns:
         if name not in TEXT:
             _check_numbers(path, name, rows[name])
-    twice = rows.duplicated([*STEP, "network"])
+    twice = rows.duplicated([*STEP, "network", *(["domain"] if "domain" in columns else [])])
     if twice.any():
         line, row = _line(twice), rows[twice].iloc[0]
         raise ValueError(
@@ -66,29 +70,29 @@ def read_rows(path: Path) -> pd.DataFrame:
     return rows
 
 
-def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def append_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> None:
     """Add the rows of finished steps, all of them or none.
 
     Rows that are there of the same steps, of which some have gone, are replaced; all others stay as they are.
     """
-    before = path.read_text(encoding="utf-8") if path.is_file() else ",".join(COLUMNS) + "\n"
+    before = path.read_text(encoding="utf-8") if path.is_file() else ",".join(columns) + "\n"
     new = {tuple(str(row[name]) for name in STEP) for row in rows}
-    kept = [line for line in before.splitlines() if tuple(_named(line)) not in new]
+    kept = [line for line in before.splitlines() if tuple(_named(line, columns)) not in new]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        writer.writerow([_cell(row[column]) for column in COLUMNS])
+        writer.writerow([_cell(row[column]) for column in columns])
     write_text(path, "\n".join(kept) + "\n" + text.getvalue())
 
 
 _CURE = "restore it from a copy, or choose another --out"
-_MISSING = {name: ["", "nan", "NaN"] for name in COLUMNS if name not in TEXT}
+_MISSING = {name: ["", "nan", "NaN"] for name in (*COLUMNS, *DOMAIN_COLUMNS) if name not in TEXT}
 
 
-def _named(line: str) -> list[str]:
+def _named(line: str, columns: Sequence[str]) -> list[str]:
     """The step that a line is of; of the header its own names."""
     (cells,) = csv.reader([line])
-    return [cells[COLUMNS.index(name)] for name in STEP] if len(cells) == len(COLUMNS) else []
+    return [cells[columns.index(name)] for name in STEP] if len(cells) == len(columns) else []
 
 
 def _check_numbers(path: Path, name: str, values: pd.Series) -> None:

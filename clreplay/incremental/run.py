@@ -17,8 +17,10 @@ import numpy as np
 
 from clreplay.incremental.confusion_file import Tested
 from clreplay.incremental.core_host import core_steps
+from clreplay.incremental.domain_plan import DomainPlan
+from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast
-from clreplay.incremental.plan import ExperimentPlan, default_folder, plan_experiment
+from clreplay.incremental.plan import default_folder, plan_experiment
 from clreplay.incremental.recipe_run import Measured, RecipeRun
 from clreplay.incremental.report import (
     accuracy_picture,
@@ -35,8 +37,9 @@ from clreplay.incremental.tensorboard import FOLDER, Board, check_tensorboard
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
-from clreplay.runtime.progress import Reporter, duration, size
+from clreplay.runtime.progress import Reporter, counted, duration, size
 from clreplay.runtime.provenance import provenance
+from clreplay.training.evaluate import percent_right
 
 
 def run_experiment(
@@ -152,7 +155,7 @@ def _do_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> None:
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
         folder.keep_confusions(_tested(recipe_run, step, measured))  # first: a step with rows is not done again
-        folder.append(rows)
+        folder.append(rows, _domain_rows(recipe_run, step, measured))
         recipe_run.forget_trainings(step)
         accuracy_picture(plan, folder)
         if recipe_run.board is not None:
@@ -162,7 +165,7 @@ def _do_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> None:
         decoded = sum(slot.decoded for slot in recipe_run.slots(step))
         more = f" (decoded to {decoded})" if decoded != rows[0]["memory_images"] else ""
         recipe_run.reporter.line(
-            f"{recipe_run.title(step):<28} {len(recipe_run.seen(step)):>4} classes  "
+            f"{recipe_run.title(step):<28} {_seen_text(recipe_run, step)}  "
             f"{values.mean():5.1f} %{spread_text(values):<22}  "
             f"memory {rows[0]['memory_images']} images{more}, {size(rows[0]['memory_bytes'])}; "
             f"made in {duration(condensed)}, trained in {duration(sum(one.seconds for one in measured))}"
@@ -209,6 +212,28 @@ def _tested(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> l
     ]
 
 
+def _domain_rows(recipe_run: RecipeRun, step: int, measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Of a domain-incremental run, what every network gets right of every domain seen."""
+    plan = recipe_run.plan
+    if not isinstance(plan, DomainPlan):
+        return []
+    common = {"memory": recipe_run.recipe.name, "dataset": plan.settings.dataset, "class_order": 0, "step": step}
+    rows = []
+    for number, one in enumerate(measured):
+        for domain, counts in enumerate(one.parts):
+            named = {"network": number, "domain": domain, "domain_name": plan.domain_names[domain]}
+            rows.append({**common, **named, "accuracy": percent_right(counts)})
+    return rows
+
+
+def _seen_text(recipe_run: RecipeRun, step: int) -> str:
+    """How much has come, on the line of a step."""
+    plan = recipe_run.plan
+    if isinstance(plan, DomainPlan):
+        return f"{counted(step + 1, 'domain'):>10}"
+    return f"{len(recipe_run.seen(step)):>4} classes"
+
+
 def _unfinished_steps(folder: RunFolder, memory: str, order: int, settings: ContinualSettings) -> list[int]:
     """Steps without a row of every network: those that never were, and those whose rows somebody took out."""
     rows = folder.rows()
@@ -235,11 +260,13 @@ def _check_memory(recipe_run: RecipeRun, todo: Sequence[int]) -> None:
                 f"{results} has step {step} but {recipe_run.checkpoint} lacks its classes; restore the file that "
                 "belongs to these results, or choose another --out"
             )
-    budget, first = memory.budget, min(todo)
-    if budget.images_per_class or budget.bytes_per_class:
+    plan, first = recipe_run.plan, min(todo)
+    if not plan.shrinks:
         return  # old classes are never touched
-    if recipe_run.has(first) and len(memory.slots) > len(recipe_run.seen(first)):
+    more = first + 1 < plan.settings.steps and recipe_run.has(first + 1)
+    if recipe_run.has(first) and (more or len(memory.slots) > len(recipe_run.seen(first))):
         raise ValueError(
-            f"{results} lacks rows of step {first} of memory {recipe_run.recipe.name}, which cannot be repeated: old "
-            f"classes have shrunk since, to share {budget} with later ones; put the rows back, or choose another --out"
+            f"{results} lacks rows of step {first} of memory {recipe_run.recipe.name}, which cannot be repeated: what "
+            f"came before has shrunk since, to share {memory.budget} with what came later; put the rows back, or "
+            "choose another --out"
         )

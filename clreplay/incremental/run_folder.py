@@ -12,7 +12,7 @@ import yaml
 
 from clreplay.incremental.confusion_file import Tested, read_confusions, write_confusions
 from clreplay.incremental.folder_lock import LOCK, OWNER, sole_worker
-from clreplay.incremental.results_file import COLUMNS, append_rows, read_rows
+from clreplay.incremental.results_file import COLUMNS, DOMAIN_COLUMNS, append_rows, read_rows
 from clreplay.incremental.settings_file import INFORMATION, SettingsMismatch, differing, load_settings
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.runtime.files import plain, write_text
@@ -27,6 +27,7 @@ __all__ = [
     "SettingsMismatch",
     "differing",
     "read_confusion",
+    "read_domains",
     "read_memories",
     "read_results",
     "read_settings",
@@ -60,6 +61,11 @@ class RunFolder:
     def results_file(self) -> Path:
         """``results.csv``, see :data:`COLUMNS`."""
         return self.path / "results.csv"
+
+    @property
+    def domains_file(self) -> Path:
+        """``domains.csv`` of a domain-incremental run, see :data:`clreplay.incremental.results_file.DOMAIN_COLUMNS`."""
+        return self.path / "domains.csv"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -101,6 +107,7 @@ class RunFolder:
                     "Choose another --out, or repeat the run's own settings to go on with it."
                 )
             self.rows()  # damage must be told before any work
+            self.domain_rows()
             return True
         self._check_ours()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -124,13 +131,27 @@ class RunFolder:
         """
         return read_rows(self.results_file)
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def domain_rows(self) -> pd.DataFrame:
+        """The accuracies by domain so far.
+
+        Raises:
+            ValueError: as :meth:`rows`.
+        """
+        return read_rows(self.domains_file, DOMAIN_COLUMNS)
+
+    def append(self, rows: Sequence[Mapping[str, Any]], domains: Sequence[Mapping[str, Any]] = ()) -> None:
         """Add the rows of one finished step, all of them or none; rows of that step that are there are replaced.
+
+        Args:
+            rows: one a network; they say that the step is finished, so they come last.
+            domains: one a network and domain.
 
         Raises:
             FileNotFoundError: the folder was removed or emptied while the run worked in it.
         """
         self.check_there()
+        if domains:
+            append_rows(self.domains_file, domains, DOMAIN_COLUMNS)
         append_rows(self.results_file, rows)
 
     def check_there(self) -> None:
@@ -190,6 +211,23 @@ def read_results(*folders: str | Path) -> pd.DataFrame:
         if not run.results_file.is_file():
             raise FileNotFoundError(f"no results.csv in {folder}; is it a run's folder?")
         frames.append(run.rows().assign(run=Path(folder).name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def read_domains(*folders: str | Path) -> pd.DataFrame:
+    """The accuracies by domain of one or several domain-incremental runs as one frame, as :func:`read_results`.
+
+    Raises:
+        FileNotFoundError: a folder has none.
+    """
+    import pandas as pd
+
+    frames = []
+    for folder in folders:
+        run = RunFolder(folder)
+        if not run.domains_file.is_file():
+            raise FileNotFoundError(f"no domains.csv in {folder}; is it the folder of a domain-incremental run?")
+        frames.append(run.domain_rows().assign(run=Path(folder).name))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -24,7 +24,9 @@ class ContinualSettings:
     """A requested experiment; what is None is chosen by :func:`clreplay.incremental.plan.plan_experiment`.
 
     Attributes:
-        dataset: a name that :func:`clreplay.data.load_dataset` knows.
+        dataset: a name that :func:`clreplay.data.load_dataset` knows; may be empty where all domains are data sets.
+        domains: of a domain-incremental experiment, see :func:`clreplay.data.domains.load_domains`: one a step, all
+            with the same classes. None where classes arrive in steps.
         memories: names or recipe files of the memories to compare.
         images_per_class, mem_size, bytes_per_class, mem_bytes: the budget, one of them; see
             :class:`clreplay.memory.budget.Budget`.
@@ -70,6 +72,7 @@ class ContinualSettings:
     channels: int | None = None
     data_root: str | None = None
     cache: str | Path | None = None
+    domains: tuple[str, ...] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,7 +84,12 @@ class ContinualSettings:
         """
         return Budget(self.images_per_class, self.mem_size, self.bytes_per_class, self.mem_bytes)
 
-    def memory(self, normalization: Normalization | None = None, total_classes: int | None = None) -> ReplayMemory:
+    def memory(
+        self,
+        normalization: Normalization | None = None,
+        total_classes: int | None = None,
+        total_sources: int | None = None,
+    ) -> ReplayMemory:
         """An empty memory.
 
         Raises:
@@ -94,4 +102,5 @@ class ContinualSettings:
             quality=self.quality,
             pixels=self.pixels,
             total_classes=total_classes,
+            total_sources=total_sources,
         )

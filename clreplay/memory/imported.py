@@ -10,7 +10,7 @@ import torch
 from clreplay.data import NORMALIZATIONS, Normalization, measured_normalization
 from clreplay.memory.formats.eight_bits import channel_ranges
 from clreplay.memory.formats.pictures import Pictures
-from clreplay.memory.slot import Slot
+from clreplay.memory.slot import SharedSlot, Slot
 from clreplay.memory.stores import find_store
 
 
@@ -27,7 +27,7 @@ class Imported:
     """
 
     store: str
-    slots: dict[int, Slot]
+    slots: dict[int, Slot | SharedSlot]
     normalization: Normalization | None
     most: int
     info: dict[str, Any]
@@ -60,7 +60,8 @@ def import_pictures(
     name = "float32" if images.is_floating_point() else "uint8"
     store = find_store(name)
     ranges = None if images.is_floating_point() else channel_ranges(pictures)
-    slots, start = {}, 0
+    slots: dict[int, Slot | SharedSlot] = {}
+    start = 0
     for one in pictures.classes:
         rows = slice(start, start + one.count)
         parts = {"codes": images[rows].clone()}

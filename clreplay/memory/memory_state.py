@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clreplay.data import Normalization
 from clreplay.memory.budget import Budget
 from clreplay.memory.class_names import check_class_names
 from clreplay.memory.decoders import decoder
 from clreplay.memory.record_columns import column_names, to_rows
-from clreplay.memory.slot import Slot
+from clreplay.memory.slot import SharedSlot, Slot, sources_of
 from clreplay.memory.stores import Store, find_store
 
-FORMAT_VERSION = 5
-"""1: without decodings, 2: uint8 and float32 only, 3: pictures as large as they are trained on, 4: the record as text;
-all are read. The lowest that says all there is to say is written (:func:`format_of`), so that older versions read it.
+FORMAT_VERSION = 6
+"""1: without decodings, 2: uint8 and float32 only, 3: pictures as large as they are trained on, 4: the record as text,
+5: every class of one experience; all are read. The lowest that says all there is to say is written
+(:func:`format_of`), so that older versions read it.
 """
 
 
-def format_of(smaller_pictures: bool, columns: bool) -> int:
-    """The format of a memory whose pictures are kept smaller, or whose record has columns."""
-    return FORMAT_VERSION if columns else FORMAT_VERSION - 1 if smaller_pictures else FORMAT_VERSION - 2
+def format_of(smaller_pictures: bool, columns: bool, shared: bool = False) -> int:
+    """The format of a memory whose pictures are kept smaller, whose record has columns, or whose classes are shared."""
+    return 6 if shared else 5 if columns else 4 if smaller_pictures else 3
+
+
+def named_parts(label: int, slot: Slot | SharedSlot) -> dict[str, Tensor]:
+    """What is kept of a class under the names that a file has; of later experiences these are ``LABEL/N.NAME``."""
+    return {
+        f"{place}.{name}": part
+        for place, source in zip(_places([label] * len(sources_of(slot))), sources_of(slot))
+        for name, part in source.parts.items()
+    }
+
+
+def _places(labels: Sequence[int]) -> list[str]:
+    """What the parts of classes are called, one after another: a class that comes again gets a number."""
+    met: dict[int, int] = {}
+    found = []
+    for label in labels:
+        met[label] = met.get(label, -1) + 1
+        found.append(str(label) if not met[label] else f"{label}/{met[label]}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -34,12 +55,13 @@ class Content:
 
     budget: Budget
     total_classes: int | None
+    total_sources: int | None
     store_name: str
     quality: int | None
     pixels: int | None
     store: Store
     normalization: Normalization | None
-    slots: dict[int, Slot]
+    slots: dict[int, Slot | SharedSlot]
     record: list[dict[str, Any]]
     info: dict[str, Any]
 
@@ -66,23 +88,31 @@ def _read(state: Mapping[str, Any], settings: Mapping[str, Any]) -> Content:
     budget = Budget(**{one.name: settings.get(one.name) for one in fields(Budget)})
     labels = [entry[0] for entry in settings["classes"]]
     twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
+    if twice and settings["format"] < 6:
         raise ValueError(f"classes {twice} are in the memory twice; it is damaged")
-    slots = {entry[0]: _read_slot(store, entry, state) for entry in settings["classes"]}
+    if twice and labels != sorted(labels, key=labels.index):
+        raise ValueError(f"classes {twice} of the memory are in pieces; it is damaged")
+    slots: dict[int, Slot | SharedSlot] = {}
+    for entry, place in zip(settings["classes"], _places(labels)):
+        source = _read_slot(store, entry, state, place)
+        slots[entry[0]] = slots[entry[0]].with_source(source) if entry[0] in slots else source
+    for label in twice:
+        if len({(source.shape, source.task_label) for source in sources_of(slots[label])}) > 1:
+            raise ValueError(f"class {label} of the memory has images of several shapes or tasks; it is damaged")
     record = settings["record"]
     if not isinstance(record, list) or not all(isinstance(row, dict) for row in record):
         raise ValueError("the record or the info of the memory is something else; it is damaged")
     columns = column_names(record) if settings["format"] >= 5 else set()
     if missing := sorted(columns - set(state)):
         raise ValueError(f"the memory lacks {', '.join(missing)}; it is incomplete")
-    known = {"settings", *columns, *(f"{label}.{name}" for label, slot in slots.items() for name in slot.parts)}
+    known = {"settings", *columns, *(name for label, slot in slots.items() for name in named_parts(label, slot))}
     foreign = sorted(set(state) - known)
     if foreign:
         raise ValueError(f"the memory has {', '.join(foreign)}, of no class that it names; it is damaged")
     _check_budget(budget, slots)
     mean_and_std = settings["normalization"]
     normalization = mean_and_std and Normalization(*(tuple(values) for values in mean_and_std))
-    for label, slot in slots.items():
+    for label, slot in ((label, source) for label, kept in slots.items() for source in sources_of(kept)):
         codes = "scale" not in slot.parts and not any(part.is_floating_point() for part in slot.parts.values())
         if codes and normalization is None:
             raise ValueError(f"class {label} of the memory has pixel codes, and no normalization says what they mean")
@@ -94,6 +124,7 @@ def _read(state: Mapping[str, Any], settings: Mapping[str, Any]) -> Content:
     return Content(
         budget=budget,
         total_classes=settings.get("total_classes"),
+        total_sources=settings.get("total_sources"),
         store_name=settings["store"],
         quality=settings.get("quality"),
         pixels=settings.get("pixels"),
@@ -105,7 +136,7 @@ def _read(state: Mapping[str, Any], settings: Mapping[str, Any]) -> Content:
     )
 
 
-def _check_budget(budget: Budget, slots: Mapping[int, Slot]) -> None:
+def _check_budget(budget: Budget, slots: Mapping[int, Slot | SharedSlot]) -> None:
     """What is stored must keep to the budget that it is shown with."""
     if budget.in_bytes:
         share = budget.share(max(1, len(slots)))
@@ -122,7 +153,7 @@ def _check_budget(budget: Budget, slots: Mapping[int, Slot]) -> None:
         )
 
 
-def _read_slot(store: Store, entry: list[Any], state: Mapping[str, Any]) -> Slot:
+def _read_slot(store: Store, entry: list[Any], state: Mapping[str, Any], place: str) -> Slot:
     """A class of a memory's state, from its line in the settings.
 
     Raises:
@@ -135,14 +166,14 @@ def _read_slot(store: Store, entry: list[Any], state: Mapping[str, Any]) -> Slot
         names = ["codes", "scale", "offset"] if names else ["codes"]
     if sorted(names) not in map(sorted, store.names()):
         raise ValueError(f"class {label} of the memory has {', '.join(names)}, which its store does not keep")
-    missing = [f"{label}.{name}" for name in names if f"{label}.{name}" not in state]
+    missing = [f"{place}.{name}" for name in names if f"{place}.{name}" not in state]
     if missing:
         raise ValueError(f"the memory lacks {', '.join(missing)}; it is incomplete")
-    parts = {name: state[f"{label}.{name}"].clone() for name in names}
+    parts = {name: state[f"{place}.{name}"].clone() for name in names}
     decoding = decoder(more[0] if more else "none").name  # it may be unknown
     shape = tuple(more[1] if len(more) > 1 else parts["codes"].shape[1:])
     store.check(parts, count, shape, f"class {label} of the memory")
     for name, part in parts.items():
         if part.is_floating_point() and not torch.isfinite(part).all():
-            raise ValueError(f"{label}.{name} of the memory holds NaN or infinity; it is damaged")
+            raise ValueError(f"{place}.{name} of the memory holds NaN or infinity; it is damaged")
     return Slot(store, parts, count, shape, task_label, key, decoding)

@@ -24,9 +24,9 @@ from clreplay.memory.formats.eight_bits import NOTHING
 from clreplay.memory.formats.pictures import Pictures
 from clreplay.memory.hub import OWN_FILE, SCHEME, Pushed, fetch, push
 from clreplay.memory.imported import import_pictures
-from clreplay.memory.memory_state import format_of, read_state
+from clreplay.memory.memory_state import format_of, named_parts, read_state
 from clreplay.memory.record_columns import to_columns
-from clreplay.memory.slot import Slot
+from clreplay.memory.slot import SharedSlot, Slot, sources_of
 from clreplay.memory.smaller import tile
 from clreplay.memory.stores import AUTO, MORE_IMAGES, best_quality, bytes_of, encode_finest, find_store
 from clreplay.runtime.checksum import DamagedFile, read_tensors, tensor_bytes, write_bytes
@@ -56,6 +56,7 @@ class ReplayMemory:
             by dropping its last images, coded ones a mosaic at a time.
         total_classes: how many classes will come, if that is known: coded images are then put together as shares will
             shrink. Otherwise they are ready to be halved.
+        total_sources: the same of the experiences in which every class will come, where these share its budget.
         normalization: how real pixel codes become network input.
         store: one of :data:`clreplay.memory.stores.STORES`; ``float32`` is for condensed images.
         quality: of a codec, within its range; None takes its default. ``auto`` fills a budget in bytes: real images get
@@ -81,11 +82,13 @@ class ReplayMemory:
         mem_bytes: int | None = None,
         total_classes: int | None = None,
         pixels: int | None = None,
+        total_sources: int | None = None,
     ) -> None:
+        self.total_sources = total_sources
         self.budget, self.total_classes = Budget(images_per_class, mem_size, bytes_per_class, mem_bytes), total_classes
         self._store = find_store(store, quality, pixels)
         self.normalization, self.store, self.quality, self.stored_pixels = normalization, store, quality, pixels
-        self.slots: dict[int, Slot] = {}
+        self.slots: dict[int, Slot | SharedSlot] = {}
         self.record: list[dict[str, Any]] = []
         self.info: dict[str, Any] = {}
         self._decoded: Tensor | None = None
@@ -159,14 +162,22 @@ class ReplayMemory:
 
     def class_images(self, label: int) -> Tensor:
         """One class as network input, decoded, float32 (k, c, h, w)."""
-        stored = self.stored_images(label)
-        return decoder(self.slots[label].decoding)(stored)
+        self._check_held(label)
+        return self.slots[label].trained_on(self.normalization)
 
     def stored_images(self, label: int) -> Tensor:
         """One class as it is stored, before decoding, in normalised space, float32 (k, c, h, w)."""
+        self._check_held(label)
+        return self.slots[label].images(self.normalization)
+
+    def _check_held(self, label: int) -> None:
         if label not in self.slots:
             raise KeyError(f"class {label} is not in the memory, which has {self.classes}")
-        return self.slots[label].images(self.normalization)
+
+    def sources(self, label: int) -> tuple[Slot, ...]:
+        """What is stored of one class by the experience it came in, where several share it (``joined``)."""
+        self._check_held(label)
+        return sources_of(self.slots[label])
 
     def codes_or_floats(self, label: int, codes: bool) -> Tensor:
         """One class as it is stored, to be stored again beside others.
@@ -179,7 +190,12 @@ class ReplayMemory:
         slot = self.slots[label]
         if not codes or self.normalization is None:
             return self.stored_images(label)
-        if set(slot.parts) == {"codes"} and slot.codes.shape[1:] == slot.shape and slot.codes.dtype == torch.uint8:
+        if (
+            isinstance(slot, Slot)
+            and set(slot.parts) == {"codes"}
+            and slot.codes.shape[1:] == slot.shape
+            and slot.codes.dtype == torch.uint8
+        ):
             return slot.codes.clone()
         return (self.pixels(label) * 255).round().to(torch.uint8)
 
@@ -301,10 +317,13 @@ class ReplayMemory:
         real_images_each: int = 1,
         tiles: int = 1,
         replaced: Collection[int] = (),
+        joined: Collection[int] = (),
     ) -> dict[int, int]:
         """How many images to make of every new class.
 
         A budget in images says so. Of a budget in bytes it is what is expected to fit, and at most all of a class.
+        New images of a class that is in memory already, where they join those that are there, get an equal share of
+        what the class has, and what the others leave of it.
 
         Args:
             new_classes: those that arrive.
@@ -314,21 +333,25 @@ class ReplayMemory:
             real_images_each: real images that a stored one is made of.
             tiles: small images in a row and in a column of what will be stored; they code worse than large ones.
             replaced: classes that are in memory and will be replaced.
+            joined: classes that are in memory and will share their budget with the new images.
 
         Raises:
-            ValueError: another new class is in memory already, or the budget is smaller than an image a class.
+            ValueError: another new class is in memory already, or the budget is smaller than an image a class, or than
+                one of each experience that shares it.
         """
         if not self.budget.in_bytes:
-            quotas = self.quotas_with(new_classes, replaced)
-            return {label: quotas[label] for label in new_classes}
-        seen = len(self._with(new_classes, replaced))
+            quotas = self.quotas_with(new_classes, [*replaced, *joined])
+            self._check_sharing(quotas, joined)
+            return {label: self._part(label, quotas[label], joined) for label in new_classes}
+        seen = len(self._with(new_classes, [*replaced, *joined]))
         share, counts = self.budget.share(seen), {}
         if self.quality == AUTO and new_classes and not condensed:
             smallest = min((real(label) for label in new_classes), key=len)
             self.settle_quality(_as_stored(smallest, tiles), len(smallest) // real_images_each, seen)
         for label in new_classes:
             images = real(label)
-            expected = self.expected_images(share, _as_stored(images, tiles), condensed)
+            own = self._byte_part(label, share, joined)
+            expected = self.expected_images(own, _as_stored(images, tiles), condensed)
             if self.store in CODECS and not condensed:
                 expected = expected * 5 // 4 + 1
             elif self.quality == AUTO:
@@ -339,8 +362,41 @@ class ReplayMemory:
                 parts = self._store.encode(one.float() if condensed else one, self.normalization)
                 least = bytes_of(parts) * (seen if self.budget.mem_bytes else 1)
                 what = f"{seen} classes it takes" if self.budget.mem_bytes else "such images it takes"
-                self._check_share(share, {label: 0}, f"; for {what} at least {least:,} bytes")
+                self._check_share(own, {label: 0}, f"; for {what} at least {least:,} bytes")
         return counts
+
+    def _part(self, label: int, quota: int, joined: Collection[int]) -> int:
+        """Images of a class that arrive."""
+        if label not in joined:
+            return quota
+        return max(quota // (len(self.sources(label)) + 1), quota - len(self.slots[label]))
+
+    def _byte_part(self, label: int, share: int, joined: Collection[int]) -> int:
+        """Bytes of what arrives of a class."""
+        if label not in joined:
+            return share
+        return max(share // (len(self.sources(label)) + 1), share - self.slots[label].bytes)
+
+    def _shares_ahead(self, label: int, shares: Sequence[int], joined: Collection[int]) -> list[int]:
+        """Bytes of what arrives of a class now and as more experiences come to share them, falling."""
+        own = self._byte_part(label, shares[0], joined)
+        sources = len(self.sources(label)) + 1 if label in joined else 1
+        if self.total_sources is not None:
+            return [own, *(share // n for share in shares for n in range(sources, self.total_sources + 1))]
+        halves = [own]
+        while halves[-1] > 1:
+            halves.append(halves[-1] // 2)
+        return halves
+
+    def _check_sharing(self, quotas: Mapping[int, int], joined: Collection[int]) -> None:
+        """Every experience in which a class came must keep an image."""
+        for label in self.slots:
+            sources = len(self.sources(label)) + (label in joined)
+            if sources > max(1, quotas.get(label, sources)):
+                raise ValueError(
+                    f"a budget of {self.budget} leaves {quotas[label]} images of class {label} for the {sources} "
+                    f"experiences in which it came; raise it to at least {sources} images a class"
+                )
 
     def expected_images(self, size: int, sample: Tensor, condensed: bool = True) -> int:
         """How many images such as real ones are expected to fit into so many bytes, as the store tells it
@@ -413,8 +469,13 @@ class ReplayMemory:
         decoding: str | Mapping[int, str] = "none",
         replaced: Collection[int] = (),
         fewer: Collection[int] = (),
+        joined: Collection[int] = (),
+        sharing: bool = False,
     ) -> None:
         """Add new classes; shrink the old ones to their quota (their first stored images stay).
+
+        New images of a class that is in memory may also join those that are there: each experience in which the class
+        came then keeps an equal part of its budget.
 
         Args:
             images: images of every new class to store: uint8 pixel codes of real images, or float images, normalised,
@@ -427,17 +488,21 @@ class ReplayMemory:
                 all or by class.
             replaced: classes that are in memory and whose images these take the place of.
             fewer: classes that may bring fewer images than their quota.
+            joined: classes that are in memory and whose images these join; what :meth:`counts_for` says is to come.
+            sharing: others will join these classes: of a budget in bytes they are coded so that they can shrink.
 
         Raises:
             ValueError: a number of images is not the quota or none fits, images are not finite, of another shape than
                 those in memory, or cannot be decoded, or as :meth:`quotas_with`; then nothing is changed.
         """
-        labels = self._with(list(images), replaced)
+        labels = self._with(list(images), [*replaced, *joined])
         if self.quality == AUTO and all(new.dtype == torch.uint8 for new in images.values()):
             # Nobody asked how many images: those that are here are all.
             smallest = min(images.values(), key=len)
             self.settle_quality(smallest, len(smallest), len(labels))
-        quotas = None if self.budget.in_bytes else self.quotas_with(list(images), replaced)
+        quotas = None if self.budget.in_bytes else self.quotas_with(list(images), [*replaced, *joined])
+        if quotas is not None:
+            self._check_sharing(quotas, joined)
         decodings = dict.fromkeys(images, decoding) if isinstance(decoding, str) else decoding
         shapes = [slot.shape for slot in self.slots.values()] or [_shape(next(iter(images.values())))]
         for label, new in images.items():
@@ -446,9 +511,9 @@ class ReplayMemory:
                     f"class {label} brings images of shape {tuple(new.shape[1:])}, the memory holds "
                     f"{shapes[0]}; use another memory"
                 )
-            least = 1 if label in fewer else (quotas or {}).get(label, 0)
-            if quotas is not None and not least <= len(new) <= quotas[label]:
-                raise ValueError(f"class {label} must bring exactly {quotas[label]} images, got {len(new)}")
+            most = 0 if quotas is None else self._part(label, quotas[label], joined)
+            if quotas is not None and not (1 if label in fewer else most) <= len(new) <= most:
+                raise ValueError(f"class {label} must bring exactly {most} images, got {len(new)}")
             if new.dtype != torch.uint8 and not torch.isfinite(new).all():
                 raise ValueError(f"class {label} brings images with NaN or infinity; lower lr_img")
             # An unknown or unsuitable decoder must fail before any change.
@@ -456,16 +521,34 @@ class ReplayMemory:
         described = {label: ((task_labels or {}).get(label, 0), (keys or {}).get(label, "")) for label in images}
         if quotas is not None:
             arriving = {label: self._slot(new, *described[label], decodings[label]) for label, new in images.items()}
-            shrunk = {label: slot.first(quotas[label]) for label, slot in self.slots.items()}
+            shrunk = {
+                label: slot.first(quotas[label] - (len(arriving[label]) if label in joined else 0))
+                for label, slot in self.slots.items()
+                if label not in replaced
+            }
         else:
             new_ones = len(labels) - len(self.slots)
             shares = self.budget.shares_ahead(len(labels), max(1, new_ones), self.total_classes)
             arriving = {
-                label: self._slot(new, *described[label], decodings[label], shares) for label, new in images.items()
+                label: self._slot(
+                    new,
+                    *described[label],
+                    decodings[label],
+                    self._shares_ahead(label, shares, joined) if sharing or joined else shares,
+                )
+                for label, new in images.items()
             }
-            shrunk = {label: slot.within(shares[0]) for label, slot in self.slots.items()}
-            self._check_share(shares[0], {label: len(slot) for label, slot in {**shrunk, **arriving}.items()})
-        self.slots = {**shrunk, **arriving}
+            shrunk = {
+                label: slot.within(shares[0] - (arriving[label].bytes if label in joined else 0))
+                for label, slot in self.slots.items()
+                if label not in replaced
+            }
+            held = [*shrunk.items(), *arriving.items()]
+            self._check_share(shares[0], {label: min(map(len, sources_of(slot))) for label, slot in held})
+        together = {label: shrunk[label].with_source(arriving[label]) for label in joined if label in arriving}
+        # In order of arrival, which a class that is replaced keeps.
+        in_place = {label: arriving[label] if label in replaced else shrunk[label] for label in self.slots}
+        self.slots = {**in_place, **arriving, **together}
         self.record.extend(record)
         self._decoded = None
 
@@ -494,10 +577,12 @@ class ReplayMemory:
     def state_dict(self) -> dict[str, Any]:
         """Tensors under plain names, and ``settings`` (JSON text): all that the memory is."""
         record, columns = to_columns(self.record)
+        shared = any(isinstance(slot, SharedSlot) for slot in self.slots.values())
         settings = {
-            "format": format_of(self.stored_pixels is not None, bool(columns)),
+            "format": format_of(self.stored_pixels is not None, bool(columns), shared),
             **asdict(self.budget),
             "total_classes": self.total_classes,
+            **({} if self.total_sources is None else {"total_sources": self.total_sources}),
             "store": self.store,
             "quality": self.quality,
             "pixels": self.stored_pixels,
@@ -506,14 +591,15 @@ class ReplayMemory:
             else [list(self.normalization.mean), list(self.normalization.std)],
             "classes": [
                 [label, slot.task_label, slot.key, len(slot), sorted(slot.parts), slot.decoding, list(slot.shape)]
-                for label, slot in self.slots.items()
+                for label, kept in self.slots.items()
+                for slot in sources_of(kept)
             ],
             "record": record if columns else self.record,
             "info": self.info,
         }
         tensors: dict[str, Any] = {"settings": json.dumps(settings), **columns}
         for label, slot in self.slots.items():
-            tensors.update({f"{label}.{name}": part for name, part in slot.parts.items()})
+            tensors.update(named_parts(label, slot))
         return tensors
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -525,6 +611,7 @@ class ReplayMemory:
         """
         content = read_state(state)
         self.budget, self.total_classes = content.budget, content.total_classes
+        self.total_sources = content.total_sources
         self.store, self.quality, self._store = content.store_name, content.quality, content.store
         self.stored_pixels, self.normalization = content.pixels, content.normalization
         self.slots, self.record, self.info = content.slots, content.record, content.info

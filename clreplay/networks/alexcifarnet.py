@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap, digits_padding
+from clreplay.networks.base import ImageSize, Network, Tap, digits_padding
 from clreplay.networks.table import register_network
 
 
@@ -27,11 +27,11 @@ class AlexCifarNet(Network):
         ValueError: one of them is less than 1.
     """
 
-    def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
+    def __init__(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32) -> None:
         super().__init__(num_classes, channels, image_size)
-        extra, size = digits_padding(image_size), image_size
-        size = (size + 2 * extra + 1) // 2  # a pooling keeps the larger half of odd maps
-        size = (size + 1) // 2
+        extra = digits_padding(image_size)
+        # A pooling keeps the larger half of odd maps.
+        high, wide = (((side + 2 * extra + 1) // 2 + 1) // 2 for side in self.sides)
         self.convs = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, 64, 5, padding=padding), nn.ReLU())
             for before, padding in ((channels, 2 + extra), (64, 2))
@@ -39,7 +39,7 @@ class AlexCifarNet(Network):
         pools, norms = ([make() for _ in range(2)] for make in (_pool, _response_norm))
         # DD pools before the first norm and after the second.
         self.after = nn.ModuleList([nn.Sequential(pools[0], norms[0]), nn.Sequential(norms[1], pools[1])])
-        self.hidden = nn.Sequential(nn.Linear(64 * size * size, 384), nn.ReLU(), nn.Linear(384, 192), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(64 * high * wide, 384), nn.ReLU(), nn.Linear(384, 192), nn.ReLU())
         self.embedding_size = 192
         self.classifier = nn.Linear(192, num_classes)
 

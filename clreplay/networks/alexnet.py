@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap, digits_padding, norm_layer
+from clreplay.networks.base import ImageSize, Network, Tap, digits_padding, in_pixels, norm_layer
 from clreplay.networks.table import register_network
 
 # Width, kernel size, and whether a 2x2 max pooling follows the activation.
@@ -33,20 +33,20 @@ class AlexNet(Network):
 
     NORMS = ("none", "batch")
 
-    def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32, norm: str = "none") -> None:
+    def __init__(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32, norm: str = "none") -> None:
         super().__init__(num_classes, channels, image_size)
         self.check({"norm": norm})
-        if image_size < 8:
-            raise ValueError(f"AlexNet needs images of at least 8 pixels, got {image_size}")
+        if min(self.sides) < 8:
+            raise ValueError(f"AlexNet needs images of at least 8 pixels, got {in_pixels(self.sides)}")
         blocks, extra, width = [], digits_padding(image_size), channels
-        size = image_size + 2 * extra
+        height, wide = (side + 2 * extra for side in self.sides)
         for index, (out, kernel, pooled) in enumerate(_LAYERS):
             conv = nn.Conv2d(width, out, kernel, padding=kernel // 2 + (extra if index == 0 else 0))
             parts = [conv, norm_layer(norm, out), nn.ReLU(), nn.MaxPool2d(2) if pooled else nn.Identity()]
             blocks.append(nn.Sequential(*parts))
-            width, size = out, size // 2 if pooled else size
+            width, height, wide = out, height // (1 + pooled), wide // (1 + pooled)
         self.blocks = nn.ModuleList(blocks)
-        self.embedding_size = width * size * size
+        self.embedding_size = width * height * wide
         self.classifier = nn.Linear(self.embedding_size, num_classes)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:

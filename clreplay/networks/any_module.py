@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap
+from clreplay.networks.base import ImageSize, Network, Tap
 from clreplay.networks.table import register_network
 
-Factory = Callable[[int, int, int], nn.Module]
-"""Makes a classifier of so many classes, for images of so many channels and of so many pixels a side."""
+Factory = Callable[[int, int, Any], nn.Module]
+"""Makes a classifier of so many classes, for images of so many channels and of so many pixels a side, or of a pair of
+height and width where these differ."""
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Hardswish)
 EMBEDDING = "embedding"
 
@@ -35,7 +36,7 @@ def register_module(
 
     Args:
         name: found in any case, and with or without hyphens and underscores.
-        factory: called with classes, channels and image size.
+        factory: called with classes, channels and image size: pixels a side, or (height, width) where these differ.
         embedding: path of the module whose output, flattened, is the embedding, such as ``"avgpool"``; None takes what
             the last linear layer reads.
         style: paths of the modules whose outputs are the maps that style terms read, such as
@@ -78,10 +79,10 @@ class ModuleNetwork(Network):
     embedding_path: str | None = None
     style_paths: tuple[str, ...] | None = None
 
-    def __init__(self, num_classes: int, channels: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, channels: int, image_size: ImageSize) -> None:
         super().__init__(num_classes, channels, image_size)
         with torch.random.fork_rng(devices=[]):
-            module = type(self).factory(num_classes, channels, image_size)
+            module = type(self).factory(num_classes, channels, self.image_size)
         if not isinstance(module, nn.Module):
             raise ValueError(f"network {self.own_name}: the factory must give a module, got {type(module).__name__}")
         self.module = module
@@ -128,9 +129,9 @@ class ModuleNetwork(Network):
         self.eval()
         try:
             with torch.random.fork_rng(devices=[]):
-                embedding = self._run(torch.zeros(2, self.channels, self.image_size, self.image_size))[1]
+                embedding = self._run(torch.zeros(2, self.channels, *self.sides))[1]
         except (RuntimeError, TypeError, IndexError) as error:
-            shape = (self.channels, self.image_size, self.image_size)
+            shape = (self.channels, *self.sides)
             raise ValueError(
                 f"network {self.own_name}: {type(self.module).__name__} cannot take images of shape {shape} ({error}); "
                 "make the factory heed channels and image size"
@@ -203,7 +204,7 @@ class ModuleNetwork(Network):
 class _WithNorm:
     """Takes the option that says that there is batch norm."""
 
-    def __init__(self, num_classes: int, channels: int, image_size: int, norm: str = "batch") -> None:
+    def __init__(self, num_classes: int, channels: int, image_size: ImageSize, norm: str = "batch") -> None:
         super().__init__(num_classes, channels, image_size)
 
 

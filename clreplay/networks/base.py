@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -30,6 +30,10 @@ class _Taps:
             self.at[point].append(maps)
 
 
+ImageSize = int | tuple[int, int]
+"""Pixels a side of square images, or height and width."""
+
+
 class Network(nn.Module):
     """A classifier whose last layer is linear in the embedding.
 
@@ -40,7 +44,11 @@ class Network(nn.Module):
     Args:
         num_classes: outputs of the classifier.
         channels: channels of the images.
-        image_size: height and width of the (square) images in pixels.
+        image_size: height and width of the images in pixels; one number where they are alike.
+
+    Attributes:
+        image_size: as it was given, one number of square images.
+        sides: height and width.
 
     Raises:
         ValueError: one of them is less than 1.
@@ -53,12 +61,14 @@ class Network(nn.Module):
     embedding_size: int
     classifier: nn.Linear
 
-    def __init__(self, num_classes: int, channels: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, channels: int, image_size: ImageSize) -> None:
         super().__init__()
-        for name, value in {"num_classes": num_classes, "channels": channels, "image_size": image_size}.items():
+        self.sides = sides_of(image_size)
+        for name, value in {"num_classes": num_classes, "channels": channels, "image_size": min(self.sides)}.items():
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        self.num_classes, self.channels, self.image_size = num_classes, channels, image_size
+                got = image_size if name == "image_size" else value
+                raise ValueError(f"{name} must be at least 1, got {got}")
+        self.num_classes, self.channels, self.image_size = num_classes, channels, size_of(self.sides)
 
     @classmethod
     def check(cls, options: Mapping[str, Any]) -> None:
@@ -108,12 +118,30 @@ def _forget(maps: Tensor, point: str = "act") -> None:
     pass
 
 
-def digits_padding(image_size: int) -> int:
+def sides_of(image_size: ImageSize) -> tuple[int, int]:
+    """Height and width, of one number or of both."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return int(height), int(width)
+
+
+def size_of(sides: Sequence[int]) -> ImageSize:
+    """One number where height and width are alike, as networks of one's own know it, else both."""
+    height, width = sides
+    return int(height) if height == width else (int(height), int(width))
+
+
+def in_pixels(sides: Sequence[int]) -> str:
+    """Height and width for a message."""
+    height, width = sides
+    return str(height) if height == width else f"{height} x {width} (height x width)"
+
+
+def digits_padding(image_size: ImageSize) -> int:
     """Pixels a side that the first convolution adds: 28-pixel digits become 32, as in DC's networks."""
-    return 2 if image_size == 28 else 0
+    return 2 if sides_of(image_size) == (28, 28) else 0
 
 
-def norm_layer(norm: str, width: int, size: int = 0) -> nn.Module:
+def norm_layer(norm: str, width: int, size: ImageSize = 0) -> nn.Module:
     """The norm layer of ``width`` channels; ``instance`` is a group norm with one group a channel, affine.
 
     Args:
@@ -128,5 +156,5 @@ def norm_layer(norm: str, width: int, size: int = 0) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
     if norm == "layer":
-        return nn.LayerNorm([width, size, size])
+        return nn.LayerNorm([width, *sides_of(size)])
     return nn.Identity()

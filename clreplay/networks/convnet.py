@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap, norm_layer
+from clreplay.networks.base import (
+    ImageSize,
+    Network,
+    Tap,
+    digits_padding,
+    in_pixels,
+    norm_layer,
+    sides_of,
+    size_of,
+)
 from clreplay.networks.kernels import build
 from clreplay.networks.kernels.block import LANES, norm_relu_pool
 from clreplay.networks.table import register_network
@@ -61,9 +70,16 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def default_depth(image_size: int) -> int:
-    """Blocks for a resolution: 3 up to 32 pixels, 4 up to 64, 5 above (DDM paper, section 4.2)."""
-    return 3 if image_size <= 32 else 4 if image_size <= 64 else 5
+def default_depth(image_size: ImageSize) -> int:
+    """Blocks for a resolution: 3 up to 32 pixels, 4 up to 64, 5 above (DDM paper, section 4.2).
+
+    Of images that are not square, their area counts, and the shorter side must outlast all poolings.
+    """
+    height, width = sides_of(image_size)
+    depth = 3 if height * width <= 32**2 else 4 if height * width <= 64**2 else 5
+    while height != width and min(height, width) < 2**depth and depth > 1:
+        depth -= 1
+    return depth
 
 
 class ConvNet(Network):
@@ -81,7 +97,7 @@ class ConvNet(Network):
     Args:
         num_classes: outputs of the classifier.
         channels: channels of the images.
-        image_size: height and width of the (square) images in pixels.
+        image_size: height and width of the images in pixels; one number where they are alike.
         width: channels of every block.
         depth: number of blocks; ``None`` takes :func:`default_depth`.
         norm: ``instance`` (group norm with one group a channel, affine), ``batch``, ``layer``,
@@ -104,7 +120,7 @@ class ConvNet(Network):
         self,
         num_classes: int,
         channels: int = 3,
-        image_size: int = 32,
+        image_size: ImageSize = 32,
         width: int = 128,
         depth: int | None = None,
         norm: str = "instance",
@@ -116,20 +132,20 @@ class ConvNet(Network):
         check_options(width, depth, norm, activation, pooling)
         self.width, self.depth, self.norm = width, depth, norm
 
-        blocks, size, channels_in = [], image_size, channels
+        blocks, sides, channels_in = [], list(self.sides), channels
         for index in range(depth):
-            padding = 3 if index == 0 and image_size == 28 else 1
-            size += 2 * (padding - 1)
-            blocks.append(_Block(channels_in, width, size, padding, norm, activation, pooling))
-            size = size if pooling == "none" else size // 2
+            padding = 1 + (digits_padding(image_size) if index == 0 else 0)
+            sides = [side + 2 * (padding - 1) for side in sides]
+            blocks.append(_Block(channels_in, width, size_of(sides), padding, norm, activation, pooling))
+            sides = sides if pooling == "none" else [side // 2 for side in sides]
             channels_in = width
-            if size < 1:
+            if min(sides) < 1:
                 raise ValueError(
-                    f"depth {depth} needs images of at least {2**depth} pixels, got {image_size}; "
+                    f"depth {depth} needs images of at least {2**depth} pixels, got {in_pixels(self.sides)}; "
                     "lower depth or use larger images"
                 )
         self.blocks = nn.ModuleList(blocks)
-        self.embedding_size = width * size * size
+        self.embedding_size = width * sides[0] * sides[1]
         self.classifier = nn.Linear(self.embedding_size, num_classes)
 
     @classmethod
@@ -176,7 +192,7 @@ class ConvNet(Network):
 
 class _Block(nn.Module):
     def __init__(
-        self, channels_in: int, width: int, size: int, padding: int, norm: str, activation: str, pooling: str
+        self, channels_in: int, width: int, size: ImageSize, padding: int, norm: str, activation: str, pooling: str
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, width, kernel_size=3, padding=padding)
@@ -228,12 +244,13 @@ for _name, _fixed in _VARIANTS.items():
 
 def suits_network(network: nn.Module) -> bool:
     """Whether every block of a ConvNet suits; see :func:`suits`."""
-    size = network.image_size
+    height, width = network.sides
     for block in network.blocks:
-        size += 2 * (block.conv.padding[0] - 1)
-        if not suits(block.norm, block.activation, block.pool, (block.conv.out_channels, size, size)):
+        extra = 2 * (block.conv.padding[0] - 1)
+        height, width = height + extra, width + extra
+        if not suits(block.norm, block.activation, block.pool, (block.conv.out_channels, height, width)):
             return False
-        size //= 2
+        height, width = height // 2, width // 2
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap, digits_padding
+from clreplay.networks.base import ImageSize, Network, Tap, digits_padding, in_pixels
 from clreplay.networks.table import register_network
 
 
@@ -23,15 +23,15 @@ class LeNet(Network):
         ValueError: the images are smaller than 16 pixels.
     """
 
-    def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
+    def __init__(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32) -> None:
         super().__init__(num_classes, channels, image_size)
-        if image_size < 16:
-            raise ValueError(f"LeNet needs images of at least 16 pixels, got {image_size}")
+        if min(self.sides) < 16:
+            raise ValueError(f"LeNet needs images of at least 16 pixels, got {in_pixels(self.sides)}")
         extra = digits_padding(image_size)
-        size = ((image_size + 2 * extra - 4) // 2 - 4) // 2
+        high, wide = (((side + 2 * extra - 4) // 2 - 4) // 2 for side in self.sides)
         self.convs = nn.ModuleList([_conv(channels, 6, extra), _conv(6, 16)])
         self.pool = nn.MaxPool2d(2)
-        self.hidden = nn.Sequential(nn.Linear(16 * size * size, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(16 * high * wide, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
         self.embedding_size = 84
         self.classifier = nn.Linear(84, num_classes)
 

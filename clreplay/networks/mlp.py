@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap
+from clreplay.networks.base import ImageSize, Network, Tap
 from clreplay.networks.table import register_network
 
 
@@ -24,9 +24,9 @@ class MLP(Network):
 
     WIDTH = 128
 
-    def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32) -> None:
+    def __init__(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32) -> None:
         super().__init__(num_classes, channels, image_size)
-        sizes = (channels * image_size**2, self.WIDTH, self.WIDTH)
+        sizes = (channels * self.sides[0] * self.sides[1], self.WIDTH, self.WIDTH)
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:]))
         self.embedding_size = self.WIDTH
         self.classifier = nn.Linear(self.WIDTH, num_classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap, norm_layer
+from clreplay.networks.base import ImageSize, Network, Tap, in_pixels, norm_layer
 from clreplay.networks.convnet import AveragePool2
 from clreplay.networks.table import register_network
 
@@ -45,7 +45,7 @@ class ResNet18(Network):
         self,
         num_classes: int,
         channels: int = 3,
-        image_size: int = 32,
+        image_size: ImageSize = 32,
         norm: str = "instance",
         average_pooling: bool = False,
         tapped_stages: int = 2,
@@ -55,22 +55,22 @@ class ResNet18(Network):
         if not 0 <= tapped_stages <= len(_WIDTHS):
             raise ValueError(f"tapped_stages must be within 0..{len(_WIDTHS)}, got {tapped_stages}")
         smallest = 25 if not average_pooling else 16 if norm == "instance" else 8
-        if image_size < smallest:
+        if min(self.sides) < smallest:
             kind = f"ResNet18 with {norm} norm{' and average pooling' if average_pooling else ''}"
-            raise ValueError(f"{kind} needs images of at least {smallest} pixels, got {image_size}")
+            raise ValueError(f"{kind} needs images of at least {smallest} pixels, got {in_pixels(self.sides)}")
         self.tapped_stages = tapped_stages
         self.stem = nn.Sequential(_conv3(channels, _WIDTHS[0]), norm_layer(norm, _WIDTHS[0]), nn.ReLU())
-        stages, size, before = [], image_size, _WIDTHS[0]
+        stages, sides, before = [], list(self.sides), _WIDTHS[0]
         for index, width in enumerate(_WIDTHS):
             stride = 1 if index == 0 else 2
             first = _BasicBlock(before, width, stride, norm, average_pooling)
             stages.append(nn.Sequential(first, _BasicBlock(width, width, 1, norm, average_pooling)))
-            size = size // stride if average_pooling else -(-size // stride)
+            sides = [side // stride if average_pooling else -(-side // stride) for side in sides]
             before = width
         self.stages = nn.ModuleList(stages)
         self.pool = nn.Identity() if average_pooling else nn.AvgPool2d(_FINAL_POOL)
-        size = size if average_pooling else size // _FINAL_POOL
-        self.embedding_size = before * size * size
+        sides = sides if average_pooling else [side // _FINAL_POOL for side in sides]
+        self.embedding_size = before * sides[0] * sides[1]
         self.classifier = nn.Linear(self.embedding_size, num_classes)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:

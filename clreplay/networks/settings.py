@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from clreplay.networks.base import Network
+from clreplay.networks.base import ImageSize, Network, size_of
 from clreplay.networks.table import build_network, find_network, network_options
 
 _OPTIONS = ("width", "depth", "norm", "activation", "pooling")
@@ -64,7 +65,11 @@ class NetworkSettings:
         entry = find_network(self.network)
         return f"{entry.name} of width {self.width}" if "width" in entry.options() else entry.name
 
-    def build(self, num_classes: int, channels: int, image_size: int) -> Network:
+    def build_for(self, num_classes: int, shape: Sequence[int]) -> Network:
+        """:meth:`build` for images of a shape (channels, height, width)."""
+        return self.build(num_classes, shape[0], size_of(shape[1:]))
+
+    def build(self, num_classes: int, channels: int, image_size: ImageSize) -> Network:
         """A network for images of this shape, whose weights are still to be drawn from a keyed chance.
 
         The global generator is left as it was, so weights that are not redrawn are the same in every network.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from clreplay.networks.base import Network
+from clreplay.networks.base import ImageSize, Network
 
 AnyNetwork = TypeVar("AnyNetwork", bound=type[Network])
 IMAGES = ("num_classes", "channels", "image_size")
@@ -115,13 +115,13 @@ def network_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **entry.fixed}
 
 
-def build_network(name: str, classes: int, channels: int = 3, image_size: int = 32, **options: Any) -> Network:
+def build_network(name: str, classes: int, channels: int = 3, image_size: ImageSize = 32, **options: Any) -> Network:
     """A network by the name that the literature gives it.
 
     Args:
         name: ``ConvNet``, ``ResNet18BN``, ...; see :func:`network_names`.
         classes: outputs of the classifier.
-        channels, image_size: of the (square) images.
+        channels, image_size: of the images; one number, or height and width.
         **options: of the network, beside those that the name stands for.
 
     Raises:

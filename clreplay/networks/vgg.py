@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from clreplay.networks.base import Network, Tap, digits_padding, norm_layer
+from clreplay.networks.base import ImageSize, Network, Tap, digits_padding, in_pixels, norm_layer
 from clreplay.networks.table import register_network
 
 # Width, and whether a 2x2 max pooling follows the activation.
@@ -30,15 +30,14 @@ class VGG11(Network):
 
     NORMS = ("instance", "batch")
 
-    def __init__(self, num_classes: int, channels: int = 3, image_size: int = 32, norm: str = "instance") -> None:
+    def __init__(self, num_classes: int, channels: int = 3, image_size: ImageSize = 32, norm: str = "instance") -> None:
         super().__init__(num_classes, channels, image_size)
         self.check({"norm": norm})
         extra = digits_padding(image_size)
-        size = (image_size + 2 * extra) // 2**5
-        if size < 1:
-            raise ValueError(
-                f"VGG11 needs images of at least 32 pixels, or of 28, which are padded to 32; got {image_size}"
-            )
+        high, wide = ((side + 2 * extra) // 2**5 for side in self.sides)
+        if min(high, wide) < 1:
+            got = in_pixels(self.sides)
+            raise ValueError(f"VGG11 needs images of at least 32 pixels, or of 28, which are padded to 32; got {got}")
         blocks, width = [], channels
         for index, (out, pooled) in enumerate(_LAYERS):
             conv = nn.Conv2d(width, out, 3, padding=1 + (extra if index == 0 else 0))
@@ -46,7 +45,7 @@ class VGG11(Network):
             blocks.append(nn.ModuleList([nn.Sequential(conv, norm_layer(norm, out), nn.ReLU()), pool]))
             width = out
         self.blocks = nn.ModuleList(blocks)
-        self.embedding_size = width * size * size
+        self.embedding_size = width * high * wide
         self.classifier = nn.Linear(self.embedding_size, num_classes)
 
     def _embed(self, images: Tensor, tap: Tap) -> Tensor:

@@ -250,7 +250,7 @@ def arriving(
 
 
 def to_be_made(
-    memory: ReplayMemory, contents: Contents, classes: list[int], before: dict[int, str | None]
+    memory: ReplayMemory, contents: Contents, classes: list[int], before: dict[int, str | None], share: bool = False
 ) -> tuple[list[int], list[int]]:
     """Those of the classes that are not in memory, or came before with other images, and the latter among them.
 
@@ -261,11 +261,14 @@ def to_be_made(
         contents: of what the strategy would train on.
         classes: of them, those that are to be in memory.
         before: hashes of the images that classes of earlier experiences came with, where these may come again.
+        share: whether those that come again join what is in memory, which may have been made for another strategy.
 
     Raises:
         ValueError: a memory that was given is of other data, or of some of the classes only.
     """
     again = [label for label in classes if label in before and not before[label] == contents.keys[label] != ""]
+    if share:
+        again = [one for one in again if one not in memory.slots or contents.keys[one] not in memory.slots[one].keys]
     missing = [label for label in classes if label not in memory.slots or label in again]
     if missing and len(missing) < len(classes) and not set(classes) & set(before):
         raise ValueError(f"the memory holds some classes of the experience but not {missing}; use another memory")
@@ -300,7 +303,8 @@ def check_given(memory: ReplayMemory, contents: Contents) -> None:
     """
     of_key = {key: label for label, key in contents.keys.items() if key}
     made_of = {label: memory.slots[label].key for label in contents.classes if label in memory.slots}
-    other = [label for label, key in made_of.items() if key and contents.keys[label] not in ("", key)]
+    known = {label: memory.slots[label].keys for label in made_of}
+    other = [label for label, key in made_of.items() if key and contents.keys[label] not in ("", key, *known[label])]
     for label in other:
         if made_of[label] in of_key:
             raise ValueError(

@@ -114,6 +114,7 @@ def expected_images(
     classes: list[int],
     missing: list[int],
     again: Sequence[int] = (),
+    share: bool = False,
 ) -> int | None:
     """How many images there will be to train on; None where that is known only once they are made.
 
@@ -123,6 +124,7 @@ def expected_images(
         classes: to train on.
         missing: those of them that are not in memory yet, or will be made again.
         again: the latter.
+        share: whether the latter join what is in memory.
 
     Raises:
         ValueError: the budget is too small for so many classes.
@@ -133,6 +135,10 @@ def expected_images(
     if memory.budget.in_bytes or decoding is None:
         return None
     quotas, each = memory.quotas_with(missing, again), decoder(decoding).images_each
+    if share and again:
+        new = memory.counts_for(missing, lambda label: torch.empty(0), joined=again)
+        old = {label: slot.first(quotas[label] - new.get(label, 0)).decoded for label, slot in memory.slots.items()}
+        return sum(old.get(label, 0) + each * new.get(label, 0) for label in classes)
     return sum(
         each * quotas[label] if label in missing else memory.slots[label].first(quotas[label]).decoded
         for label in classes

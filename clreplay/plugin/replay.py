@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,20 @@ from clreplay.memory.class_cache import ClassCache
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.networks import reinitialize as draw_anew
 from clreplay.networks.redraw import check_redrawable, frozen_parameters
-from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, own_loader
+from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, evaluation_view, own_loader
 from clreplay.plugin.batch_norm import moving_norms, retake_statistics
 from clreplay.plugin.company import NO_LAST_WEIGHTS, SHARED_AHEAD, Notices, check_company, classes_ahead, holders
 from clreplay.plugin.condensing_metrics import watched
-from clreplay.plugin.contents import Arrival, arriving, declared_images, is_own, look, part_of, to_be_made
+from clreplay.plugin.contents import (
+    Arrival,
+    arriving,
+    declared_images,
+    is_own,
+    look,
+    part_of,
+    read_contents,
+    to_be_made,
+)
 from clreplay.plugin.model_checks import check_batches, check_model, check_trainable, expected_images
 from clreplay.plugin.rehearsal import rehearsal_of, remembered
 from clreplay.plugin.starts import Starts, schedulers_of
@@ -89,8 +99,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         seed: of the condensation; apart from the class order.
         training_seed: of fresh weights, shuffling and augmentation; ``seed`` when None.
         returning: what becomes of classes that come again: ``refuse`` (an error before any work), ``condense`` (made
-            anew of what is stored and what comes, each by the number of real images behind it) or ``keep`` (what is
-            stored stays, and it is said that new images are left out).
+            anew of what is stored and what comes, each by the number of real images behind it), ``keep`` (what is
+            stored stays, and it is said that new images are left out) or ``share`` (for domain-incremental streams:
+            new images are made beside what is stored, which is only dropped, never made again; the experiences that a
+            class came in have equal parts of its budget).
         augment: augmentation of whole mini-batches on the device, one operator a batch with parameters an
             image. ``auto`` is the paper's evaluation, which does not mirror digits; None turns it off.
         dataset: name of the data (``cifar10``, ``mnist``, ...), for a recipe's settings for some data sets and for
@@ -318,24 +330,34 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         """The classes that arrive, once everything has been checked that can be."""
         own = is_own(strategy)
         contents, real = look(strategy, self.memory, own, self.real_images is not None)
+        share = self.returning == "share"
+        if share and self.real_images is not None:  # whether a class comes with other images is to be known
+            real = declared_images(self.real_images, strategy.experience, self.memory, contents.classes)
+            contents = replace(contents, keys=real.keys)
         classes = arriving(contents, self.seen, self.unfinished, self.keys, own, self.returning)
         before = {} if self.returning == "refuse" or not own else {label: self.keys.get(label) for label in self.seen}
-        missing, again = to_be_made(self.memory, contents, classes, before)
+        missing, again = to_be_made(self.memory, contents, classes, before, share)
         check_model(strategy, avalanche_forward, contents)
         served = list(dict.fromkeys([*self.seen, *classes]))
         self.notices.warn(SHARED_AHEAD, classes_ahead(self.memory, served))
-        count = expected_images(self.memory, self.configured, served, missing, again)
+        count = expected_images(self.memory, self.configured, served, missing, again, share)
         if self.rehearsal is not None:
             self.rehearsal.check(strategy, contents, classes)
         elif count is not None:
             check_batches(strategy, avalanche_forward, contents.sample, contents.sample_task, count, drop_last)
-        if missing and real is None and self.real_images is not None:
-            real = declared_images(self.real_images, strategy.experience, self.memory, classes)
+        if missing and real is None:
+            real = self._images_of(strategy, classes)
         arrival = Arrival(contents, classes, part_of(real, classes) if missing and real is not None else None)
         if self.rehearsal is not None and arrival.real is not None:  # otherwise condensing checks it at once
             how = (self._who(strategy), self.returning, True, contents.tasks)
             plan_intake(self.memory, arrival.real, self.configured, *how)
         return arrival
+
+    def _images_of(self, strategy: Any, classes: list[int]) -> RealImages:
+        """The images of an experience: from the caller, or, of data that another strategy has read, read again."""
+        if self.real_images is not None:
+            return declared_images(self.real_images, strategy.experience, self.memory, classes)
+        return read_contents(evaluation_view(strategy.adapted_dataset), strategy.experience, self.memory)[1]
 
     def _take_in(self, strategy: Any) -> None:
         arrival, self._arrival = self._arrival, None

@@ -169,7 +169,7 @@ def crop(images: Tensor, u: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, u: Tensor) -> Tensor:
-    """Zero a square of half the side, centred anywhere in the image and clipped at its border."""
+    """Zero a rectangle of half the height and width, centred anywhere in the image and clipped at its border."""
     h, w = images.shape[-2:]
     rows, columns = _cutout_band(u[:, 0], h), _cutout_band(u[:, 1], w)
     hole = rows[:, :, None] & columns[:, None, :]
@@ -190,10 +190,11 @@ def scale(images: Tensor, u: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, u: Tensor) -> Tensor:
-    """Rotate by an angle of U(-15, 15) degrees."""
+    """Rotate by an angle of U(-15, 15) degrees, by pixels: of images that are not square, too, nothing is sheared."""
     angle = (u[:, 0] - 0.5) * 2 * ROTATE * math.pi / 180
     sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
-    return _warp(images, torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3))
+    high, wide = images.shape[2] / images.shape[3], images.shape[3] / images.shape[2]  # of a grid from -1 to 1
+    return _warp(images, torch.stack([cos, -sin * high, zero, sin * wide, cos, zero], 1).view(-1, 2, 3))
 
 
 OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -212,7 +213,7 @@ def _shift_range(u: Tensor, side: int) -> Tensor:
 
 
 def _cutout_band(u: Tensor, side: int) -> Tensor:
-    """(n, side) mask of the rows (or columns) inside the square."""
+    """(n, side) mask of the rows (or columns) inside the rectangle."""
     size = int(CUTOUT * side + 0.5)
     positions = side + 1 - size % 2  # an even square may be centred on the upper border itself
     centre = (u * positions).long().clamp(max=positions - 1)

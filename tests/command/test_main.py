@@ -165,7 +165,7 @@ def test_a_shell_is_offered_commands_flags_names_and_data_sets():
 
 
 def test_doors_have_the_flags_of_the_scripts():
-    for dataset, description in DOORS.values():
-        parser = continual_parser(dataset, description, "clreplay run x")
+    for dataset, description, domains in DOORS.values():
+        parser = continual_parser(dataset, description, "clreplay run x", domains)
         assert "clreplay run x --" in parser.format_help()
     assert isinstance(program.command, click.Group)

@@ -84,6 +84,59 @@ def test_a_memory_keeps_its_promises_along_any_stream(stream, budget, name, retu
         assert again.classes == memory.classes and torch.isfinite(again.images).all()
 
 
+def stored(memory):
+    """Images of every class by the experience they came in, as they are kept."""
+    return {label: [one.images(PLAIN) for one in memory.sources(label)] for label in memory.classes}
+
+
+@settings(max_examples=60)
+@given(
+    STREAMS,
+    st.sampled_from([("images_per_class", 6), ("mem_size", 36), ("bytes_per_class", 600), ("mem_bytes", 4000)]),
+    st.sampled_from(["random", "dm"]),
+    st.sampled_from(["uint8", "png"]),
+)
+def test_experiences_that_share_a_class_have_equal_parts_along_any_stream(stream, budget, name, store):
+    memory, came = ReplayMemory(**dict([budget]), normalization=PLAIN, store=store), {}
+    for step, sizes in enumerate(stream):
+        if not sizes:
+            continue
+        before = stored(memory)
+        real = RealImages(*experience(sizes, step), PLAIN)
+        how = {"seed": 0, "device": CPU, "returning": "share", "keep_whole": True}
+        try:
+            condense_experience(memory, real, method(name), **how)
+        except ValueError as error:  # of a budget in bytes it is known only now; nothing has changed
+            assert memory.budget.in_bytes and "too few for one image" in str(error)
+            assert stored(memory).keys() == before.keys()
+            return
+        for label, count in sizes.items():
+            came.setdefault(label, []).append(count)
+        for label, sources in stored(memory).items():
+            assert len(sources) == len(came[label])
+            for old, new in zip(before.get(label, []), sources):  # the first of them, and the very same
+                assert torch.equal(new, old[: len(new)])
+        labels = memory.classes
+        if memory.budget.in_bytes:
+            share = memory.budget.share(len(labels))
+            assert all(slot.bytes <= share for slot in memory.slots.values())
+        else:
+            quotas = dict(zip(labels, memory.budget.quotas(len(labels))))
+            for label, counts in came.items():
+                kept = [len(source) for source in memory.sources(label)]
+                assert sum(kept) <= quotas[label]
+                # An experience has fewer than another, by more than one, only where it had no more images at one time.
+                if min(counts) >= max(quotas[label], 6):
+                    assert max(kept) - min(kept) <= 1
+        again = ReplayMemory(1)
+        again.load_state_dict(memory.state_dict())
+        assert torch.equal(again.images, memory.images) and again.labels.tolist() == memory.labels.tolist()
+        for label in labels:  # fewer images are the first of more, of all experiences alike
+            slot, parts = memory.slots[label], len(memory.sources(label))
+            fewer = slot.first(max(parts, len(slot) // 2))
+            assert torch.equal(fewer.images(PLAIN), slot.images(PLAIN)[: len(fewer)])
+
+
 @settings(max_examples=40)
 @given(
     st.lists(st.dictionaries(LABELS, st.integers(6, 9), min_size=1, max_size=3), min_size=1, max_size=5),

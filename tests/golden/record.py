@@ -78,7 +78,12 @@ def flags() -> dict[str, str]:
     from clreplay.incremental.cli import continual_parser
 
     found = {}
-    for name, made in (("continual", continual_parser("digits", "")), ("static_tables", parser())):
+    parsers = {
+        "continual": continual_parser("digits", ""),
+        "domains": continual_parser(None, "", domains=True),
+        "static_tables": parser(),
+    }
+    for name, made in parsers.items():
         made.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=120)
         made.prog = name
         found[name] = made.format_help()
@@ -88,9 +93,9 @@ def flags() -> dict[str, str]:
 def columns() -> dict[str, Any]:
     """Columns of the files that people read."""
     from clreplay.benchmark.render import CSV_COLUMNS
-    from clreplay.incremental.run_folder import COLUMNS
+    from clreplay.incremental.results_file import COLUMNS, DOMAIN_COLUMNS
 
-    return {"results.csv": list(COLUMNS), "table.csv": list(CSV_COLUMNS)}
+    return {"results.csv": list(COLUMNS), "domains.csv": list(DOMAIN_COLUMNS), "table.csv": list(CSV_COLUMNS)}
 
 
 COMMITTED: dict[str, Callable[[], Any]] = {

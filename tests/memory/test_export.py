@@ -106,6 +106,10 @@ def memories(draw):
 @given(memory=memories(), to=st.sampled_from(list(FORMATS)), outside=st.sampled_from(["scale", "clip"]))
 def test_whatever_is_exported_comes_back_to_the_error_that_is_said(tmp_path_factory, memory, to, outside):
     target = tmp_path_factory.mktemp("round") / "out"
+    memory.save(target.parent / "own.safetensors")
+    own = ReplayMemory.load(target.parent / "own.safetensors")
+    assert torch.equal(own.images, memory.images) and own.memory_bytes == memory.memory_bytes
+    (target.parent / "own.safetensors").unlink()
     channels = memory.images.shape[1]
     if to in EIGHT_BITS and channels not in (1, 3, 4):
         with pytest.raises(
@@ -504,3 +508,16 @@ def test_a_run_folder_gives_its_memory_and_others_say_what_is_missing(tmp_path):
         ReplayMemory.load(tmp_path)
     mixed().save(tmp_path / "memory.safetensors")
     assert ReplayMemory.load(str(tmp_path)).classes == [9, 2]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_class_of_several_experiences_is_exported_in_turn_and_exactly(to, tmp_path):
+    memory = ReplayMemory(5, normalization=NORMALIZATION)
+    memory.add({4: codes(5, seed=1)}, sharing=True)
+    memory.add({4: codes(2, seed=2)}, joined=[4])
+    loaded = ReplayMemory.load(memory.export(tmp_path / "out", to).path)
+    assert torch.equal(loaded.images, memory.images) and loaded.labels.tolist() == [4] * 5
+    first, second = codes(5, seed=1), codes(2, seed=2)
+    wanted = torch.stack([first[0], second[0], first[1], second[1], first[2]])
+    assert torch.equal(memory.images, NORMALIZATION.apply(wanted))
+    assert set(loaded.slots[4].parts) == {"codes"}, "pixel codes, not floats"

@@ -123,7 +123,7 @@ def spoiled(change):
         (lambda state, settings: state.pop("9.scale"), "the memory lacks 9.scale; it is incomplete"),
         (lambda state, settings: state.update({"9.codes": state["9.codes"][:3]}), "class 9 .* must have 4 images"),
         (lambda state, settings: state.update({"9.offset": state["9.offset"][:, :2]}), r"class 9 .*\(4, 2\)"),
-        (lambda state, settings: settings.update(format=6), "memory format 6 is not one of 1 to 5; update"),
+        (lambda state, settings: settings.update(format=7), "memory format 7 is not one of 1 to 6; update"),
         (lambda state, settings: settings.update(mem_size=6), "class 9 .* has 4 images, its budget of 6 .* gives it 3"),
         (lambda state, settings: settings.update(mem_size=1), "mem_size must be at least the number of classes"),
         (lambda state, settings: settings.update(mem_size=-7), "mem_size must be an integer of at least 1, got -7"),

@@ -195,3 +195,20 @@ def test_maps_that_are_not_there_are_missed_only_where_they_are_read(pixels):
     register_module("other", Small)
     with pytest.raises(ValueError, match="gives the maps that style names, not those at .* of every block"):
         condense(images, labels, "ddm-second", 2, **{**settings, "network": "other"})
+
+
+def test_a_factory_is_given_height_and_width_where_they_differ():
+    given = []
+
+    def factory(classes, channels, size):
+        given.append(size)
+        return Small(classes, channels, size)
+
+    register_module("pairs", factory)
+    network = build_network("pairs", 3, 2, (24, 40))
+    assert given == [32, (24, 40)] and network.embedding_size == 5
+    assert network(torch.randn(2, 2, 24, 40)).shape == (2, 3)
+    images, labels = torch.randint(0, 256, (8, 2, 24, 40), dtype=torch.uint8), torch.arange(2).repeat(4)
+    memory = condense(images, labels, "dm", images_per_class=1, network="pairs", iterations=1, preset="smoke",
+                      real_batch=2, progress=False, device="cpu")  # fmt: skip
+    assert memory.images.shape == (2, 2, 24, 40)

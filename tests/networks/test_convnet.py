@@ -20,6 +20,13 @@ def test_depth_follows_the_resolution(image_size, depth):
     assert len(ConvNet(2, image_size=image_size, width=1).blocks) == depth
 
 
+@pytest.mark.parametrize(
+    ("sides", "depth"), [((24, 40), 3), ((40, 24), 3), ((32, 64), 4), ((16, 256), 4), ((32, 256), 5), ((4, 100), 2)]
+)
+def test_the_depth_of_images_that_are_not_square_follows_from_their_area_and_fits_the_shorter_side(sides, depth):
+    assert default_depth(sides) == depth == ConvNet(2, 1, sides, width=2).depth
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("image_size", "padding"), [(8, 1), (28, 3), (32, 1), (64, 1)])
 def test_only_28_pixels_are_padded_to_32_whatever_the_channels(channels, image_size, padding):

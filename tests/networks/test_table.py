@@ -270,3 +270,33 @@ def test_the_smallest_image_that_is_allowed_works(name, size):
     if size > 1:
         with pytest.raises(ValueError, match=f"got {size - 1}"):
             build_network(name, 3, image_size=size - 1)
+
+
+# ---------------------------------------------------------------- images that are not square
+
+
+@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize(("channels", "sides"), [(5, (39, 51))])
+def test_every_network_takes_images_that_are_not_square(name, channels, sides):
+    network, turned = build_network(name, 3, channels, sides), build_network(name, 3, channels, sides[::-1])
+    assert network.sides == sides == network.image_size
+    images = torch.randn(2, channels, *sides, generator=torch.Generator().manual_seed(0))
+    embedding, taps = network.eval().features(images)
+    assert embedding.shape == (2, network.embedding_size) and network(images).shape == (2, 3)
+    others = turned.eval().features(images.transpose(2, 3))[1]
+    assert [tuple(tap.shape) for tap in taps] == [tuple(tap.transpose(2, 3).shape) for tap in others]
+
+
+@pytest.mark.parametrize("name", ["AlexNet", "VGG11", "LeNet", "ResNet18", "ConvNet"])
+def test_the_shorter_side_decides_what_is_too_small(name):
+    options = {"depth": 3} if name == "ConvNet" else {}
+    with pytest.raises(ValueError, match=r"got 6 x 40 \(height x width\)"):
+        build_network(name, 3, image_size=(6, 40), **options)
+    with pytest.raises(ValueError, match=r"image_size must be at least 1, got \(0, 40\)"):
+        build_network(name, 3, image_size=(0, 40))
+
+
+def test_a_pair_of_equal_sides_is_one_number():
+    assert build_network("ConvNet", 3, 1, (28, 28)).image_size == 28
+    one, two = (build_network("ConvNet", 3, 1, size) for size in (28, (28, 28)))
+    assert [p.shape for p in one.parameters()] == [p.shape for p in two.parameters()]

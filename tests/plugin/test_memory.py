@@ -459,12 +459,19 @@ def uneven():
         (lambda: None, "must give tensors, got Image; .*eval_transform that ends in ToTensor"),
         (uneven, r"images must share one shape, got \(3, 8, 8\) and \(3, 4, 4\)"),
         (lambda: lambda picture: TO_TENSOR(picture) * float("nan"), "images must be finite"),
-        (lambda: lambda picture: TO_TENSOR(picture)[:, :6], "images must be square, got 6 x 8"),
     ],
-    ids=["pictures", "two sizes", "nan", "not square"],
+    ids=["pictures", "two sizes", "nan"],
 )
 def test_images_that_no_memory_can_hold_are_refused(make, message):
     refused(strategy(random_replay()), plain_benchmark(evaluation=make()).train_stream[0], message)
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+def test_images_may_be_of_another_height_than_width(replay):
+    images, labels = toy_pixels(4, 10, size=16)
+    plugin = replay(3)
+    run(plain_benchmark((images[:, :, :, :8], labels)), plugin)
+    assert plugin.memory.images.shape == (12, 3, 16, 8)
 
 
 @pytest.mark.parametrize("replay", [random_replay, ddm_replay])
@@ -515,6 +522,73 @@ def test_classes_that_come_back_may_stay_as_they_are(caplog):
     assert "classes 0, 1: came back; what is stored stays and the new images are left out" in caplog.text
 
 
+def three_domains(each=12):
+    """The same two classes in three experiences, each with other images."""
+    parts = [toy_pixels(2, each, seed=seed) for seed in range(3)]
+    return one_per_dataset(*parts)
+
+
+@pytest.mark.parametrize("replay", [random_replay, ddm_replay])
+@pytest.mark.parametrize("mode", ["retrain", "rehearse"])
+def test_experiences_share_a_class_and_what_is_stored_is_only_dropped(replay, mode):
+    plugin, stream = replay(7, returning="share", mode=mode), three_domains().train_stream
+    trained, before = strategy(plugin), {}
+    for step, counts in enumerate([[7], [4, 3], [3, 2, 2]]):
+        trained.train(stream[step])
+        for label in (0, 1):
+            sources = plugin.memory.sources(label)
+            assert [len(source) for source in sources] == counts
+            for number, source in enumerate(sources[:step]):
+                assert torch.equal(source.codes, before[label, number][: len(source)])
+            before.update({(label, number): source.codes for number, source in enumerate(sources)})
+    assert plugin.memory.labels.tolist() == [0] * 7 + [1] * 7 and plugin.seen == [0, 1]
+
+
+def test_strategies_that_share_a_memory_share_its_experiences():
+    first = random_replay(6, returning="share")
+    second = random_replay(memory=first.memory, returning="share")
+    stream = three_domains().train_stream
+    one, two = strategy(first), strategy(second)
+    for experience in stream:
+        one.train(experience)
+        before = memory_bytes(first.memory)
+        two.train(experience)
+        assert memory_bytes(second.memory) == before
+    assert [len(source) for source in second.memory.sources(1)] == [2, 2, 2]
+
+
+def test_a_plugin_of_its_own_memory_reads_what_another_has_read():
+    benchmark = three_domains()
+    plugins = [random_replay(6, returning="share", seed=seed) for seed in (0, 1)]
+    for plugin in plugins:
+        run(benchmark, plugin)
+    assert [[len(one) for one in plugin.memory.sources(0)] for plugin in plugins] == [[2, 2, 2]] * 2
+
+
+def test_a_budget_that_more_experiences_share_than_it_has_images_is_refused_before_any_work():
+    plugin, stream = random_replay(2, returning="share"), three_domains().train_stream
+    trained = strategy(plugin)
+    trained.train(stream[0])
+    trained.train(stream[1])
+    before = memory_bytes(plugin.memory)
+    with pytest.raises(ValueError, match="2 images of class 0 for the 3 experiences in which it came; raise it to at"):
+        trained.train(stream[2])
+    assert memory_bytes(plugin.memory) == before
+
+
+def test_a_plugin_goes_on_with_experiences_that_share_a_class():
+    stream, unbroken = three_domains().train_stream, random_replay(6, returning="share")
+    trained = strategy(unbroken)
+    for step in (0, 1):
+        trained.train(stream[step])
+    state = unbroken.state_dict()
+    trained.train(stream[2])
+    again = random_replay(6, returning="share")
+    again.load_state_dict(state)
+    strategy(again).train(stream[2])
+    assert memory_bytes(again.memory) == memory_bytes(unbroken.memory)
+
+
 def test_the_same_experience_again_says_nothing_new():
     plugin, stream = random_replay(returning="condense"), plain_benchmark().train_stream
     trained = strategy(plugin)
@@ -525,7 +599,7 @@ def test_the_same_experience_again_says_nothing_new():
 
 
 def test_an_unknown_way_with_returning_classes_is_refused():
-    with pytest.raises(ValueError, match="returning must be one of refuse, condense, keep, got 'merge'"):
+    with pytest.raises(ValueError, match="returning must be one of refuse, condense, keep, share, got 'merge'"):
         random_replay(returning="merge")
 
 

@@ -1,4 +1,4 @@
-"""What the notebooks of memories, style, own data and tables show: figures by their content, numbers by their source."""
+"""What the notebooks of memories, style, own data and tables show: figures by content, numbers by their source."""
 
 from pathlib import Path
 

@@ -89,7 +89,7 @@ class DistillationEngine(Engine):
         real, settings = self.real, self.settings
         check_classes(settings, self.counts, real.shape)
         self.store_tiles()
-        self.function = FlatFunction(settings.build(len(real.classes), *real.shape[:2]).to(self.device))
+        self.function = FlatFunction(settings.build_for(len(real.classes), real.shape).to(self.device))
         self.function.network.train()  # batch norm, where chosen, uses the batch's own statistics
         self._real_images = torch.cat([real.raw(label) for label in real.classes]).to(self.device)
         places = [torch.full((real.count(label),), place) for place, label in enumerate(real.classes)]

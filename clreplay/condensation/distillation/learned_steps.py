@@ -110,8 +110,7 @@ def native_accuracies(
             "take those learned with these images"
         )
     taken = sizes.view(cycles, -1)[:, : len(batches)].flatten()
-    channels, size = batches[0][0].shape[1:3]
-    function = FlatFunction(settings.build(len(images), channels, size).to(device))
+    function = FlatFunction(settings.build_for(len(images), batches[0][0].shape[1:]).to(device))
     function.network.train()
     shown = decoder(decoding)
     batches = [(shown(rows), places.repeat_interleave(shown.images_each)) for rows, places in batches]

@@ -291,7 +291,7 @@ class SteppedEngine(GroupEngine):
         """See :class:`Engine`."""
         super().set_up()
         real, s = self.real, self.settings
-        self.network = s.build(len(real.classes), *real.shape[:2]).to(self.device)
+        self.network = s.build_for(len(real.classes), real.shape).to(self.device)
         self.parameters = FlatParameters(self.network)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=s.lr_net)
         self.groups = equal_groups(real, self.counts, s.real_batch, s.init, self.seed, self.device, tiles=s.tiles)

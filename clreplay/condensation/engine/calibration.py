@@ -155,7 +155,7 @@ class Trial:
     @cached_property
     def network(self) -> torch.nn.Module:
         """A network of the kind that will be worked with."""
-        return self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
+        return self.settings.build_for(1, self.real.shape).to(self.device)
 
     @property
     def _batch(self) -> int:
@@ -169,8 +169,8 @@ class Trial:
 
     def multiply_adds(self) -> float:
         """Rough number for one class and iteration: the two first blocks of a ConvNet are nearly all of it."""
-        channels, size = self.real.shape[0], self.real.shape[1]
-        image = 9 * self.settings.width * size**2 * (channels + self.settings.width / 4)
+        channels, height, width = self.real.shape
+        image = 9 * self.settings.width * height * width * (channels + self.settings.width / 4)
         return image * (self._batch + 3 * max(self.counts[label] for label in self.real.classes))
 
     def key(self) -> str:

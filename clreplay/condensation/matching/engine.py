@@ -96,13 +96,13 @@ class MatchingEngine(GroupEngine):
             return self._trained_networks()
         # One output, whatever the number of classes: only the features are used, and the size of the buffer
         # decides which number of a GPU's draw goes to which weight.
-        network = self.settings.build(1, self.real.shape[0], self.real.shape[1]).to(self.device)
+        network = self.settings.build_for(1, self.real.shape).to(self.device)
         return FreshNetworks(network, self.seed)
 
     def _trained_networks(self) -> TrainedNetworks:
         images, outputs, codes = self.training_set()
         network, twin = (
-            self.settings.build(len(self.real.classes), *self.real.shape[:2]).to(self.device) for _ in range(2)
+            self.settings.build_for(len(self.real.classes), self.real.shape).to(self.device) for _ in range(2)
         )
         return TrainedNetworks(network, twin, self.real, images, outputs, self.settings, self.seed, codes)
 

@@ -82,7 +82,7 @@ class IDM(MatchingEngine):
     def make_networks(self) -> NetworkQueue:
         """A queue whose networks have an output a class, and train on all images of the experience."""
         images, outputs, codes = self.training_set()
-        network = self.settings.build(len(self.real.classes), *self.real.shape[:2]).to(self.device)
+        network = self.settings.build_for(len(self.real.classes), self.real.shape).to(self.device)
         return NetworkQueue(network, images, outputs, self.settings, self.seed, codes)
 
     def terms(self, labels: list[int], count: int) -> list[Term]:

@@ -119,7 +119,7 @@ def trained_on(
         FloatingPointError: training diverged.
     """
     key = (seed, purpose, *(real.keys[label] for label in real.classes))
-    network = settings.build(len(real.classes), real.shape[0], real.shape[1])
+    network = settings.build_for(len(real.classes), real.shape)
     reinitialize(network, key_seed(*key, "network"))
     network.to(device)
     if isinstance(network, ConvNet):

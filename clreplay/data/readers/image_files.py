@@ -27,21 +27,37 @@ class Target:
     """The size and colours that every image of a set is converted to.
 
     Args:
-        size: height and width in pixels; 0 means the size of the first training image.
+        size: height and width in pixels, one number where they are alike; 0 means the size of the first training image.
         channels: 3 for colour, 1 for grey.
         resize: whether images of other sizes are resized, both sides to `size` without keeping the aspect ratio, as
-            torchvision's `Resize((size, size))` does. Otherwise they are refused.
+            torchvision's `Resize((height, width))` does. Otherwise they are refused.
         hint: end of the message for images of another size: what the user can do.
     """
 
-    size: int
+    size: int | tuple[int, int]
     channels: int = 3
     resize: bool = False
     hint: str = field(default="", compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.size, self.size
+        return self.channels, *self.sides
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def text(self) -> str:
+        """`64`, or `48x64` where height and width differ."""
+        return sides_text(self.sides)
+
+
+def sides_text(sides: tuple[int, int]) -> str:
+    """Height and width as names have them: `64`, or `48x64` where they differ."""
+    height, width = sides
+    return str(height) if height == width else f"{height}x{width}"
 
 
 class UnfitImageError(ValueError):
@@ -49,7 +65,7 @@ class UnfitImageError(ValueError):
 
 
 def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
-    """Pixel codes of one encoded image, uint8 (c, size, size).
+    """Pixel codes of one encoded image, uint8 (c, height, width).
 
     Colours are converted before the size, as in torchvision's image folders: grey, palette and CMYK images
     become RGB, transparency is dropped, an orientation in the EXIF data is not applied. With one channel colours
@@ -64,10 +80,11 @@ def decode_image(encoded: bytes | None, target: Target) -> np.ndarray:
     if encoded is None:
         raise ValueError("no image bytes, only a path")
     with _opened(encoded) as image:
-        wanted = (target.size, target.size)
+        height, width = target.sides
+        wanted = (width, height)
         if image.size != wanted and not target.resize:
             raise UnfitImageError(
-                f"image must be {target.size}x{target.size}, got {image.size[0]}x{image.size[1]}{target.hint}"
+                f"image must be {height}x{width}, got {image.height}x{image.width} (height x width){target.hint}"
             )
         image = _with_colours(image, target.channels)
         if image.size != wanted:
@@ -98,7 +115,9 @@ def _opened(encoded: bytes) -> Any:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
-        raise UnfitImageError(f"image of {image.width}x{image.height} must have at most {most:,} pixels; shrink it")
+        raise UnfitImageError(
+            f"image of {image.height}x{image.width} (height x width) must have at most {most:,} pixels; shrink it"
+        )
     return image
 
 
@@ -181,7 +200,7 @@ class BytesBatch(NamedTuple):
 
 
 def decode_batch(batch: Batch, target: Target) -> tuple[tuple[int, ...], np.ndarray]:
-    """A batch's rows and their pixel codes, uint8 (n, c, size, size).
+    """A batch's rows and their pixel codes, uint8 (n, c, height, width).
 
     Raises:
         BadImages: some cannot be used; their files (and rows or members) are named.

@@ -230,8 +230,6 @@ def _with_size_of_first_image(target: Target, encoded: Encoded) -> Target:
             except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes
                 problem = problem or (name, error)
                 continue
-            if width != height:
-                raise InvalidDataError(f"{name}: image must be square, got {width}x{height}{target.hint}")
-            return replace(target, size=width)
+            return replace(target, size=width if width == height else (height, width))
     assert problem is not None, "a split has images"
     raise InvalidDataError(f"{problem[0]}: {in_words(problem[1])}; fetch the file again") from problem[1]

@@ -74,13 +74,13 @@ def cached_pixels(name: str, encoded: Encoded, target: Target) -> Tensor:
     Where the cache cannot be written to, they are decoded into a file of this process's own, which costs a warning.
 
     Returns:
-        uint8 (n, c, size, size), mapped from the file. Writing to it changes this process's memory, not the file.
+        uint8 (n, c, height, width), mapped from the file. Writing to it changes this process's memory, not the file.
 
     Raises:
         InvalidDataError: an image cannot be used; the cache then keeps nothing of the split.
         OSError: the disk is too full.
     """
-    path = user_cache() / "images" / f"{name}-{target.size}px-{_key(encoded, target)}.npy"
+    path = user_cache() / "images" / f"{name}-{target.text}px-{_key(encoded, target)}.npy"
     shape = (len(encoded), *target.shape)
     if (images := map_images(path, shape)) is None:
         try:

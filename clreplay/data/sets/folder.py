@@ -9,7 +9,7 @@ from pathlib import Path
 from clreplay.data.dataset import Dataset
 from clreplay.data.errors import DataNotFoundError, InvalidDataError
 from clreplay.data.readers.counts import Counts
-from clreplay.data.readers.image_files import Target
+from clreplay.data.readers.image_files import Target, sides_text
 from clreplay.data.readers.image_sets import read_place, read_tree
 from clreplay.data.readers.layouts import divided
 from clreplay.data.readers.spec import SPLITS, ImageSpec
@@ -17,7 +17,7 @@ from clreplay.data.readers.trees import is_image, open_tree
 from clreplay.data.registry import check_channels
 
 FOLDER = "folder:"
-_NAME = re.compile(r"folder:(?P<path>.+?)(?:@(?P<size>[0-9]+))?(?:[#?]test=(?P<share>[^#?]*))?")
+_NAME = re.compile(r"folder:(?P<path>.+?)(?:@(?P<size>[0-9]+(?:x[0-9]+)?))?(?:[#?]test=(?P<share>[^#?]*))?")
 _LAYOUT = "it needs train/ and test/ (or val/) with a folder a class, or such Parquet files"
 _TEST = "#test="
 
@@ -29,8 +29,8 @@ def load_folder(name: str, *, channels: int | None = None) -> Dataset:
     `folder:PATH@64#test=0.2` keeps a fifth of every class for testing, always the same images.
 
     Args:
-        name: a relative path counts from the current folder. Without a size all images must be square and of one size;
-            with one they are resized to it, both sides, without keeping the aspect ratio.
+        name: a relative path counts from the current folder. Without a size all images must be of one;
+            with one, `64` or `48x64` (height x width), they are resized to it without keeping the aspect ratio.
         channels: 3 (default), or 1 to make colours grey.
 
     Returns:
@@ -43,22 +43,24 @@ def load_folder(name: str, *, channels: int | None = None) -> Dataset:
         InvalidDataError: the folder has no such layout, or an image cannot be used.
     """
     match = _NAME.fullmatch(name)
-    if match is None or match["size"] == "0":
+    sides = [int(side) for side in match["size"].split("x")] if match is not None and match["size"] else []
+    if match is None or 0 in sides:
         raise ValueError(
-            f"name must be folder:PATH or folder:PATH@SIZE, such as folder:flowers@64 or folder:flowers@64{_TEST}0.2, "
-            f"got {name!r}"
+            "name must be folder:PATH or folder:PATH@SIZE, such as folder:flowers@64, folder:flowers@48x64 (height x "
+            f"width) or folder:flowers@64{_TEST}0.2, got {name!r}"
         )
     share = None if match["share"] is None else _share(match["share"], name)
     channels = check_channels(name, channels, (3, 1))
     path = Path(match["path"]).expanduser()
     if not path.exists():
         raise DataNotFoundError(f"{path.absolute()} does not exist (from {name!r}); {_LAYOUT}")
-    size = int(match["size"]) if match["size"] else None
+    size = (sides[0], sides[-1]) if sides else None
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.absolute().name.split(".")[0]) or "root"
+    hint = f"; {FOLDER}{match['path']}@64 resizes all"
     spec = ImageSpec(
-        name="-".join(["folder", stem, *([str(size)] if size else []), *([f"test{share:g}"] if share else [])]),
+        name="-".join(["folder", stem, *([sides_text(size)] if size else []), *([f"test{share:g}"] if share else [])]),
         title=name,
-        target=Target(size or 0, channels, resize=size is not None, hint=f"; {FOLDER}{match['path']}@64 resizes all"),
+        target=Target(_one_or_both(size), channels, resize=size is not None, hint=hint),
         counts=dict.fromkeys(SPLITS, Counts(least=1)),
         normalization=None,
         label_columns=("label", "labels", "fine_label", "class"),
@@ -74,6 +76,12 @@ def load_folder(name: str, *, channels: int | None = None) -> Dataset:
         cure = f"; {name}{_TEST}0.2 takes a fifth of every class folder in it to test on" if _has_classes(path) else ""
         raise InvalidDataError(f"{path.absolute()} is no data set: {_LAYOUT}{cure}")
     return whole
+
+
+def _one_or_both(sides: tuple[int, int] | None) -> int | tuple[int, int]:
+    if sides is None:
+        return 0
+    return sides[0] if sides[0] == sides[1] else sides
 
 
 def _share(text: str, name: str) -> float:

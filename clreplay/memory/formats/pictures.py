@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clreplay.data import Normalization
 from clreplay.memory.class_names import as_plain, check_class_names, label_table
+from clreplay.memory.slot import SharedSlot, Slot, in_turn, sources_of
 from clreplay.runtime.provenance import made_with
 
 LAYOUT = 1
@@ -154,8 +155,15 @@ def read_about(about: Mapping[str, Any], where: str) -> dict[str, Any]:
         ) from error
 
 
-def _pixel_codes(slot: Any) -> Tensor | None:
+def _pixel_codes(slot: Slot | SharedSlot) -> Tensor | None:
     """Of a class of real pictures that one trains on as they are kept."""
+    found = [_codes_of(source) for source in sources_of(slot)]
+    known = [one for one in found if one is not None]
+    return in_turn(known) if len(known) == len(found) else None
+
+
+def _codes_of(slot: Slot) -> Tensor | None:
     codes = slot.parts.get("codes")
-    plain = codes is not None and codes.dtype == torch.uint8 and "scale" not in slot.parts
-    return codes if plain and slot.decoding == "none" and tuple(codes.shape[1:]) == tuple(slot.shape) else None
+    if codes is None or codes.dtype != torch.uint8 or "scale" in slot.parts or slot.decoding != "none":
+        return None
+    return codes if tuple(codes.shape[1:]) == tuple(slot.shape) else None

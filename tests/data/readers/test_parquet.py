@@ -177,7 +177,7 @@ def test_wrong_column_types_are_named(tmp_path, columns, message):
     [
         (b"not an image", "cannot identify image"),
         (None, "no image bytes, only a path"),
-        (encoded(picture(1, (20, 19))), "image must be 20x20, got 20x19"),
+        (encoded(picture(1, (20, 19))), "image must be 20x20, got 19x20 .height x width."),
         (DATA[8][:-200], "fetch the file again"),
     ],
 )

@@ -228,4 +228,6 @@ def test_an_image_of_more_pixels_than_pillow_allows_is_refused_before_they_are_d
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 10_000)
     path = pets / "train" / "dog" / "dog_1.JPEG"
     path.write_bytes(encoded(picture(1, (150, 100)), "PNG"))
-    assert_refused(pets, "dog_1.JPEG: image of 150x100 must have at most 10,000 pixels; shrink it", size="@20")
+    assert_refused(
+        pets, "dog_1.JPEG: image of 100x150 .height x width. must have at most 10,000 pixels; shrink it", size="@20"
+    )

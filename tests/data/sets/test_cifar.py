@@ -176,7 +176,7 @@ def test_a_missing_split_is_named(tmp_path):
         (lambda data, labels: (data, labels + 1), r"is not CIFAR-10: train must have labels 0..9, got 1..10"),
         (
             lambda data, labels: ([*data[:17], encode(np.zeros((3, 32, 31), np.uint8)), *data[18:]], labels),
-            r"train-00000-of-00001.parquet row 17 \(counted from 0\): image must be 32x32, got 31x32",
+            r"train-00000-of-00001.parquet row 17 \(counted from 0\): image must be 32x32, got 32x31",
         ),
     ],
 )

@@ -1,9 +1,12 @@
 """A data set of one's own: its name, size and normalisation, and the class-incremental run over it."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from data_helpers import assert_refused, load_folder, picture, tarred, write, zipped
+from PIL import Image
 
 from clreplay.data import DataNotFoundError, InvalidDataError, load_dataset
 from clreplay.incremental.cli import continual_main
@@ -18,9 +21,24 @@ def test_images_are_normalised_with_the_mean_and_deviation_of_the_training_image
 
 def test_images_of_several_sizes_need_a_size(pets):
     write(pets / "train" / "emu" / "big.JPEG", picture(1, (32, 32)))
-    assert_refused(pets, rf"train/emu/big.JPEG: image must be 20x20, got 32x32; folder:{pets}@64 resizes all")
+    assert_refused(pets, rf"train/emu/big.JPEG: image must be 20x20, got 32x32 .*; folder:{pets}@64 resizes all")
     write(pets / "train" / "cat" / "a.JPEG", picture(1, (32, 20)))
-    assert_refused(pets, "cat/a.JPEG: image must be square, got 32x20; folder:")
+    assert_refused(pets, r"image must be 20x32, got 20x20 \(height x width\); folder:.*@64 resizes all")
+
+
+def test_images_may_be_of_another_height_than_width(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / "wide" / split / "cat" / "a.png", picture(1, (40, 24)))
+        write(tmp_path / "wide" / split / "dog" / "a.png", picture(2, (40, 24)))
+    found = load_dataset(f"folder:{tmp_path / 'wide'}")
+    assert found.train.images.shape == (2, 3, 24, 40) and found.name == "folder-wide"
+    resized = load_dataset(f"folder:{tmp_path / 'wide'}@12x20")
+    assert resized.test.images.shape == (2, 3, 12, 20) and resized.name == "folder-wide-12x20"
+    small = picture(1, (40, 24)).resize((20, 12), Image.Resampling.BILINEAR)
+    assert torch.equal(resized.train.images[0], torch.from_numpy(np.array(small)).permute(2, 0, 1))
+    assert load_dataset(f"folder:{tmp_path / 'wide'}@16x16").name == "folder-wide-16"
+    with pytest.raises(ValueError, match="folder:flowers@48x64 .height x width."):
+        load_dataset(f"folder:{tmp_path / 'wide'}@0x20")
 
 
 def test_the_first_image_is_named_when_it_is_the_damaged_one(pets):

@@ -110,12 +110,12 @@ def test_scale_and_shift_get_their_gradients_too():
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [8, 28, 32])
+@pytest.mark.parametrize("size", [8, 28, 32, (24, 40), (56, 16)], ids=str)
 def test_a_fused_network_gives_the_logits_and_gradients_of_its_own_layers(size):
-    plain = ConvNet(5, 3, size, width=16)
+    plain, sides = ConvNet(5, 3, size, width=16), (size, size) if isinstance(size, int) else size
     fused = copy.deepcopy(plain).fuse()
     assert fused.fused and not plain.fused
-    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(6))
+    images = torch.randn(4, 3, *sides, generator=torch.Generator().manual_seed(6))
     outcomes = []
     for network in (plain, fused):
         logits = network(images)
