@@ -70,7 +70,9 @@ def condense(
             themselves, and recognises known normalisations of float images by recovering their pixel codes exactly.
         seed: of all chance; the same seed, images and settings give the same bytes on a CPU.
         device: where to work; None takes a GPU if there is one.
-        progress: called with (done, total, unit); None draws a bar on a terminal, False nothing anywhere.
+        progress: called with (done, total, unit), or with a line now and then where it takes a text (``print``,
+            ``logger.info``); None draws a bar with the loss terms on a terminal, True does so there and prints lines
+            elsewhere, False nothing anywhere. A method ``row`` that it has gets the rows of the record as they come.
         dataset: name recorded in the memory, which ``ReplayMemory.load(path, dataset=...)`` checks; recipes may
             have settings of their own for some data sets (``cifar10``, ``cifar100``, ...).
         store: how images are kept: ``uint8``, ``float32`` (condensed ones, at four times the bytes), ``4bit``,

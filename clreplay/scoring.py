@@ -28,7 +28,7 @@ from clreplay.recipes.recipe import idc_settings, training_settings
 from clreplay.recipes.typed_settings import RecipeError
 from clreplay.runtime.checks import check_choice
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress, counted, roughly
+from clreplay.runtime.progress import Progress, check_progress, counted, roughly, shown
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.evaluate import accuracies_together, accuracy, share_right
 from clreplay.training.learner import train_learner
@@ -106,7 +106,7 @@ def evaluate(
     preset: str | None = None,
     channels: int | None = None,
     data_root: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | Callable[[str], Any] | bool | None = None,
 ) -> Evaluation:
     """Train networks from scratch on a memory, as the tables and the class-incremental runs do, and test them.
 
@@ -130,7 +130,8 @@ def evaluate(
             ``cpu`` otherwise.
         channels: of the data set, where it can be had with 1 or 3; None takes the memory's.
         data_root: where the data is.
-        progress: called with (done, total, unit), over all networks.
+        progress: called with (done, total, unit), over all networks, or with a line now and then where it takes a text
+            (``print``); True draws a bar on a terminal and prints lines elsewhere.
 
     Raises:
         ValueError, OSError: before any training, if memory, data set and network do not fit each other, or a name or
@@ -141,7 +142,8 @@ def evaluate(
         >>> str(evaluate("memory.safetensors", "cifar10", network="resnet18", networks=3))
         '43.10 +- 0.52 % (3 networks)'
     """
-    return plan_evaluation(
+    check_progress(progress)
+    planned = plan_evaluation(
         memory,
         dataset,
         network,
@@ -153,7 +155,9 @@ def evaluate(
         preset=preset,
         channels=channels,
         data_root=data_root,
-    ).run(progress)
+    )
+    with shown(False if progress is None else progress, f"training {counted(planned.networks, 'network')}") as told:
+        return planned.run(told)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,14 @@ python notebooks/refresh.py notebooks/01_accuracy_per_step.ipynb
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+WIDEST = 800
+"""Pixels of a picture's width in a notebook."""
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -54,7 +58,7 @@ def refresh(path: Path, folder: Path | None = None, timeout: int = 600) -> None:
 
 
 def clean(notebook) -> None:
-    """Leave the kernel's name and the outputs; drop times, versions and widget states."""
+    """Leave the kernel's name and the outputs, pictures small; drop times, versions and widget states."""
     notebook.metadata = type(notebook.metadata)({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for number, cell in enumerate(notebook.cells):
         cell.metadata.clear()
@@ -62,6 +66,24 @@ def clean(notebook) -> None:
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata.clear()
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = small(output.data["image/png"])
+
+
+def small(png: str) -> str:
+    """A picture (base64) with at most 64 colours, and no wider than a page shows it."""
+    import numpy as np
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
+    white = np.mean(np.asarray(picture).min(2) > 250)
+    # Thin coloured lines on white keep their colours by the one way, images their shades by the other.
+    way = Image.Quantize.MAXCOVERAGE if white > 0.7 else Image.Quantize.MEDIANCUT
+    content = io.BytesIO()
+    picture.quantize(64, way, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()
 
 
 if __name__ == "__main__":

@@ -245,6 +245,19 @@ def test_progress_is_told(pixels):
     assert told == [(1, 3, "iterations"), (2, 3, "iterations"), (3, 3, "iterations")]
 
 
+def test_print_as_progress_gets_lines(pixels, capsys):
+    tiny(*pixels(), progress=print)
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("  ddm, condensing: 1/3 iterations, ") and first.split("; ")[0].endswith(" left")
+    assert last.startswith("  ddm, condensing: 3/3 iterations, done in ")
+    assert "; mean " in first and ", diversity " in last
+
+
+def test_a_progress_that_fits_nothing_is_refused_before_any_work(pixels):
+    with pytest.raises(ValueError, match="progress must be called with"):
+        tiny(*pixels(), progress=lambda done, total: pytest.fail("nothing may be done"))
+
+
 def test_an_own_recipe_and_an_own_method_can_be_used(pixels, tmp_path):
     before = dict(METHODS)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from clreplay.analysis.drift import accuracy_under_drift
     from clreplay.analysis.embedding import diversity, in_two_dimensions, style_distance
     from clreplay.analysis.figures import accuracy_figure, drop_figure, loss_figure, memory_figure
+    from clreplay.analysis.neighbours import nearest_figure, nearest_real
     from clreplay.analysis.plots import plot_bars, plot_drift, plot_map
     from clreplay.analysis.style import style_gap
     from clreplay.analysis.summary import accuracy_by_step, accuracy_drop
@@ -28,6 +29,8 @@ _HOMES = {
     "in_two_dimensions": "embedding",
     "loss_figure": "figures",
     "memory_figure": "figures",
+    "nearest_figure": "neighbours",
+    "nearest_real": "neighbours",
     "plot_bars": "plots",
     "plot_drift": "plots",
     "plot_map": "plots",
@@ -48,6 +51,8 @@ __all__ = [
     "in_two_dimensions",
     "loss_figure",
     "memory_figure",
+    "nearest_figure",
+    "nearest_real",
     "plot_bars",
     "plot_drift",
     "plot_map",

@@ -41,7 +41,8 @@ class ReplayBuffer:
             parameters an image; None for none.
         seed: of all chance, that of :meth:`sample` included.
         device: where to condense; None takes a GPU if there is one.
-        progress: called with (done, total, unit); None draws a bar on a terminal, False shows nothing.
+        progress: called with (done, total, unit), or with a line now and then where it takes a text (``print``); None
+            draws a bar on a terminal, False shows nothing.
         dataset: name of the data, for a recipe's settings for some data sets.
         memory: a :class:`clreplay.ReplayMemory` to go on with, or the path of its file, in place of a budget and store.
         store, quality, pixels: how images are kept, see :class:`clreplay.ReplayMemory`.

@@ -15,6 +15,7 @@ COMMANDS = {
     "tables": "Measure the DDM paper's static tables, cell by cell.",
     "condense": "Condense a data set into a memory, one file.",
     "evaluate": "Score a memory: train networks on it and test them.",
+    "report": "Write one page about a run, or about several side by side.",
     "show": "Say what a memory, a run's folder or a recipe is.",
     "export": "Write a memory's images as pictures, arrays or a data set.",
     "push": "Put a memory on the Hugging Face hub.",

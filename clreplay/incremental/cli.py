@@ -88,6 +88,12 @@ def continual_parser(
         help="where condensed classes are kept for other class orders and runs (default: ~/.cache/clreplay)",
     )
     add("--no-cache", action="store_true", help="condense everything anew and keep nothing for other runs")
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="write losses, accuracies, bytes and pictures of the memory for TensorBoard into the run's folder, too "
+        "(needs clreplay[tensorboard])",
+    )
     add("--seed", type=int, default=0, help="of everything but the class orders (default: 0)")
     add(
         "--set",
@@ -179,7 +185,7 @@ def continual_main(
     def work() -> int:
         from clreplay.incremental.run import run_experiment  # after parsing: --help must not wait for torch
 
-        run_experiment(continual_settings(options), options.out, command=command)
+        run_experiment(continual_settings(options), options.out, command=command, tensorboard=options.tensorboard)
         return 0
 
     return exit_code(work)

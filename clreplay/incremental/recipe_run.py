@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from clreplay.condensation.matching.encoders import UNIT as ENCODERS_UNIT
 from clreplay.incremental.experiment_plan import ExperimentPlan
 from clreplay.incremental.forecast import Forecast
 from clreplay.incremental.run_folder import RunFolder
+from clreplay.incremental.tensorboard import Board
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.memory.slot import SharedSlot, Slot
 from clreplay.recipes.recipe import Recipe
@@ -61,6 +63,7 @@ class RecipeRun:
     memory: ReplayMemory
     reporter: Reporter
     expected: Forecast | None = None
+    board: Board | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -110,7 +113,8 @@ class RecipeRun:
             if self.has(step):
                 forget_finished(self.work_in_progress(step))
 
-    def condensing(self, step: int) -> Task:
+    @contextmanager
+    def condensing(self, step: int) -> Iterator[Task]:
         """Progress of condensing a step; its first iterations correct the estimate of the whole run's time."""
 
         def correct(done: int, total: int, unit: str, seconds: float) -> None:
@@ -122,7 +126,16 @@ class RecipeRun:
                     f"  time      {roughly(self.expected.total)} in all, corrected after {done} of {total} iterations"
                 )
 
-        return self.reporter.task(f"{self.title(step)}, condensing", correct)
+        board = self.board if not self.has(step) else None
+        if board is not None:
+            board.begin_condensing(step)
+        try:
+            on_row = None if board is None else board.row
+            with self.reporter.task(f"{self.title(step)}, condensing", correct, on_row) as task:
+                yield task
+        finally:
+            if board is not None:
+                board.end_condensing(step, self.has(step))
 
     def title(self, step: int) -> str:
         """How progress calls a step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from clreplay.incremental.report import (
     save_memories,
     spread_text,
 )
+from clreplay.incremental.report_page import leave_report
 from clreplay.incremental.run_folder import RunFolder
 from clreplay.incremental.settings import ContinualSettings
+from clreplay.incremental.tensorboard import FOLDER, Board, check_tensorboard
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.recipes.recipe import Recipe
 from clreplay.runtime.device import device_name
@@ -40,7 +43,11 @@ from clreplay.training.evaluate import percent_right
 
 
 def run_experiment(
-    settings: ContinualSettings, out: str | Path | None = None, reporter: Reporter | None = None, command: str = ""
+    settings: ContinualSettings,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    command: str = "",
+    tensorboard: bool = False,
 ) -> Path:
     """Run an experiment, or go on with it after its last finished step.
 
@@ -49,29 +56,41 @@ def run_experiment(
         out: the run's folder; None takes :func:`default_folder`.
         reporter: prints progress.
         command: the command line, recorded in ``settings.yaml``.
+        tensorboard: write event files for TensorBoard into the run's folder, too.
 
     Returns:
         the run's folder with settings.yaml, results.csv, accuracy.png, memory.png and the memories.
 
     Raises:
         ValueError, FileNotFoundError: as :func:`plan_experiment`; or the folder holds another run, a damaged one, or
-            one that another process works on.
+            one that another process works on; or TensorBoard is wanted and not installed.
     """
-    return run_planned(plan_experiment(settings), out, reporter, command)
+    if tensorboard:
+        check_tensorboard()
+    return run_planned(plan_experiment(settings), out, reporter, command, tensorboard)
 
 
 def run_planned(
-    plan: ExperimentPlan, out: str | Path | None = None, reporter: Reporter | None = None, command: str = ""
+    plan: ExperimentPlan,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    command: str = "",
+    tensorboard: bool = False,
 ) -> Path:
     """:func:`run_experiment` of what is planned already."""
+    if tensorboard:
+        check_tensorboard()
     reporter = reporter or Reporter()
     folder = RunFolder(default_folder(plan) if out is None else out)
-    with folder.locked():
-        _work(plan, folder, reporter, command)
+    try:
+        with folder.locked():
+            _work(plan, folder, reporter, command, tensorboard)
+    finally:
+        reporter.seconds_left = None
     return folder.path
 
 
-def _work(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter, command: str) -> None:
+def _work(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter, command: str, tensorboard: bool) -> None:
     """All that is done in the folder while no other process may."""
     name = device_name(plan.device, threads=True)
     recorded = {**plan.as_settings(), **provenance(name), "created": time.strftime("%Y-%m-%d")}
@@ -82,24 +101,56 @@ def _work(plan: ExperimentPlan, folder: RunFolder, reporter: Reporter, command: 
         folder.choose(plan.chosen(fixed))
     plan = fixed
     expected = announce(plan, folder, resumed, name, reporter)
+    if tensorboard:
+        reporter.line(f"  watch     tensorboard --logdir {folder.path / FOLDER}")
+    reporter.seconds_left = None if expected is None else _countdown(expected)
     for order in range(plan.settings.class_orders):
         for recipe in plan.recipes:
-            _run_line(plan, recipe, order, folder, reporter, expected)
+            _run_line(plan, recipe, order, folder, reporter, expected, tensorboard)
     memory_picture(plan, folder, save_memories(plan, folder))
     accuracy_picture(plan, folder)
     print_summary(plan, folder, reporter)
+    reporter.line(leave_report(folder, plan.data))
+
+
+def _countdown(expected: Forecast) -> Callable[[], float | None]:
+    """What is left of the estimate; nothing once it is used up, or where it leaves out what nobody could try."""
+    start = time.monotonic()
+
+    def left() -> float | None:
+        seconds = expected.total - (time.monotonic() - start)
+        return None if seconds <= 0 or set(expected.unknown) - expected.corrected else seconds
+
+    return left
 
 
 def _run_line(
-    plan: ExperimentPlan, recipe: Recipe, order: int, folder: RunFolder, reporter: Reporter, expected: Forecast | None
+    plan: ExperimentPlan,
+    recipe: Recipe,
+    order: int,
+    folder: RunFolder,
+    reporter: Reporter,
+    expected: Forecast | None,
+    tensorboard: bool,
 ) -> None:
     todo = _unfinished_steps(folder, recipe.name, order, plan.settings)
-    if not todo:
+    if not todo and not tensorboard:
         return
     memory = _memory_of(plan, recipe, order, folder, len(todo) < plan.settings.steps)
     recipe_run = RecipeRun(plan, recipe, order, folder, memory, reporter, expected)
-    _check_memory(recipe_run, todo)
-    recipe_run.forget_finished()  # of a process that was killed just after it had saved the memory
+    if todo:
+        _check_memory(recipe_run, todo)
+        recipe_run.forget_finished()  # of a process that was killed just after it had saved the memory
+    place = folder.path / FOLDER / recipe_run.checkpoint.stem
+    with Board(place).of(recipe_run, _finished(recipe_run, todo)) if tensorboard else nullcontext():
+        _do_steps(recipe_run, todo)
+
+
+def _do_steps(recipe_run: RecipeRun, todo: Sequence[int]) -> None:
+    """Condense, train and test, step by step; what is measured is written down at once."""
+    if not todo:
+        return
+    plan, folder = recipe_run.plan, recipe_run.folder
     steps = _host_of(plan)
     for step, measured in zip(todo, steps(recipe_run, todo)):
         rows = _rows(recipe_run, step, measured)
@@ -108,16 +159,25 @@ def _run_line(
         folder.append(rows)
         recipe_run.forget_trainings(step)
         accuracy_picture(plan, folder)
+        if recipe_run.board is not None:
+            recipe_run.board.measured(recipe_run, step, rows)
         values = np.array([row["accuracy"] for row in rows])
         condensed = recipe_run.memory.info["condense_seconds"][step]
         decoded = sum(slot.decoded for slot in recipe_run.slots(step))
         more = f" (decoded to {decoded})" if decoded != rows[0]["memory_images"] else ""
-        reporter.line(
+        recipe_run.reporter.line(
             f"{recipe_run.title(step):<28} {_seen_text(recipe_run, step)}  "
             f"{values.mean():5.1f} %{spread_text(values):<22}  "
             f"memory {rows[0]['memory_images']} images{more}, {size(rows[0]['memory_bytes'])}; "
             f"made in {duration(condensed)}, trained in {duration(sum(one.seconds for one in measured))}"
         )
+
+
+def _finished(recipe_run: RecipeRun, todo: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of the steps of a line that are not to be done again."""
+    rows = recipe_run.folder.rows()
+    own = rows[(rows.memory == recipe_run.recipe.name) & (rows.class_order == recipe_run.order)]
+    return own[~own.step.isin(todo)].to_dict("records")
 
 
 def _host_of(plan: ExperimentPlan) -> Callable[[RecipeRun, Sequence[int]], Iterator[list[Measured]]]:
@@ -178,7 +238,7 @@ def _seen_text(recipe_run: RecipeRun, step: int) -> str:
 def _unfinished_steps(folder: RunFolder, memory: str, order: int, settings: ContinualSettings) -> list[int]:
     """Steps without a row of every network: those that never were, and those whose rows somebody took out."""
     rows = folder.rows()
-    networks = rows[(rows.memory == memory) & (rows.class_order == order)].groupby("step").network.nunique()
+    networks = rows[(rows.memory == memory) & (rows.class_order == order)].groupby("step").network.nunique().to_dict()
     return [step for step in range(settings.steps) if networks.get(step, 0) != settings.networks]
 
 

@@ -28,6 +28,7 @@ from clreplay.networks.redraw import check_redrawable, frozen_parameters
 from clreplay.plugin.avalanche_data import MemoryDataset, MemoryLoader, evaluation_view, own_loader
 from clreplay.plugin.batch_norm import moving_norms, retake_statistics
 from clreplay.plugin.company import NO_LAST_WEIGHTS, SHARED_AHEAD, Notices, check_company, classes_ahead, holders
+from clreplay.plugin.condensing_metrics import watched
 from clreplay.plugin.contents import (
     Arrival,
     arriving,
@@ -54,7 +55,7 @@ from clreplay.recipes.given import (
 from clreplay.recipes.presets import default_preset
 from clreplay.recipes.recipe import Recipe, training_settings
 from clreplay.runtime.device import default_device
-from clreplay.runtime.progress import Progress, check_progress, shown
+from clreplay.runtime.progress import Progress, check_progress, counted, shown
 from clreplay.runtime.seeding import key_seed
 from clreplay.training.augmentation import parse_strategy
 from clreplay.training.batches import BatchSource
@@ -119,8 +120,10 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
             With ``mem_size`` they must take each step together: quotas shrink for all of them as soon as the first one
             moves on.
         device: where to condense; the strategy's device when None.
-        progress: called with (done, total, unit) while condensing; None draws a bar on a terminal, False nothing
-            anywhere.
+        progress: called with (done, total, unit) while condensing, or with a line now and then where it takes a text
+            (``print``, ``logger.info``); None says on a terminal what is condensed and draws a bar with the loss terms,
+            True does so anywhere, False nothing. Whatever it is, the loss terms go to the loggers of the strategy's
+            evaluation plugin as ``Condensing/TERM/Exp000`` by iteration, and to its ``get_all_metrics``.
         keep: gives, for the number of an experience (from 0), the file in which its condensation is saved while it
             is under way, so that it goes on there when it was stopped; None keeps nothing.
         real_images: gives the images of an experience to condense, for callers that have them as pixel codes;
@@ -372,6 +375,16 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         # Only the plugin knows what the memory is called.
         return f"memory {self.name} at experience {strategy.experience.current_experience}"
 
+    def _announcement(self, real: RealImages) -> str:
+        """What is condensed, and into what."""
+        names = [self.memory.class_names.get(label, str(label)) for label in real.classes]
+        few = ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:5])}, ..., {names[-1]}"
+        images = sum(real.count(label) for label in real.classes)
+        return (
+            f"{self.name}: experience {self.experiences + 1}, {counted(len(names), 'class')} ({few}), "
+            f"{counted(images, 'image')} into {self.memory.budget}"
+        )
+
     def _condense(self, strategy: Any, arrival: Arrival, real: RealImages) -> float:
         device = strategy.device if self.device is None else default_device(self.device)
         if self.experiences == 0:
@@ -382,7 +395,8 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
         if self._unasked is not None and self.experiences == 0:
             self._unasked.say(self.configured, real, self.memory.images_per_class, device)
         try:
-            with shown(self.progress, f"{self.name}, condensing experience {self.experiences + 1}") as progress:
+            title = f"{self.name}, condensing experience {self.experiences + 1}"
+            with shown(self.progress, title, self._announcement(real)) as progress:
                 return condense_experience(
                     self.memory,
                     real,
@@ -390,7 +404,7 @@ class CondensedReplayPlugin(SupervisedPlugin, supports_distributed=False):  # ty
                     seed=self.seed,
                     device=device,
                     task_labels=arrival.contents.tasks,
-                    progress=progress,
+                    progress=watched(progress, strategy),
                     keep=None if self.keep is None else self.keep(self.experiences),
                     cache=self.cache,
                     who=self._who(strategy),

@@ -232,6 +232,36 @@ def test_ctrl_c_after_any_unit_of_work_leaves_a_file_that_goes_on_to_the_same_by
         assert not keep.exists(), "what is finished keeps no file"
 
 
+class Listener:
+    """A progress that takes rows, and maybe stops the work."""
+
+    def __init__(self, stop=None):
+        self.stop, self.rows, self.before = stop, [], []
+
+    def __call__(self, done, total, unit):
+        if done == self.stop:
+            raise KeyboardInterrupt
+
+    def row(self, row):
+        self.rows.append(dict(row))
+
+    def resumed(self, rows):
+        self.before += [dict(row) for row in rows]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_rows_of_the_record_are_told_as_they_come_and_once(name, real, tmp_path):
+    listener, keep = Listener(), tmp_path / "work.progress"
+    record = [row for row in condensed(name, real, progress=listener).record if "image_std" in row]
+    assert listener.rows == record and record and not listener.before
+    first, second = Listener(stop=1), Listener()
+    with pytest.raises(KeyboardInterrupt):
+        condensed(name, real, keep=keep, progress=first)
+    condensed(name, real, keep=keep, progress=second)
+    assert second.before == first.rows, "rows of before are told apart"
+    assert second.before + second.rows == record
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_state_is_kept_every_few_minutes_until_the_end(name, real, tmp_path, monkeypatch):
     monkeypatch.setattr(progress_file, "SECONDS_BETWEEN_SAVES", -1.0)

@@ -117,5 +117,7 @@ def test_a_committed_notebook_is_clean_and_carries_its_outputs(path, refresh):
     assert len(pictures) >= 1, refresh_it
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1)), refresh_it
+    if path.name != NAME:
+        return
     accuracies = accuracy_by_step(read_results(NOTEBOOKS / "digits_run"))["accuracy"]
     assert all(f"<td>{accuracy:.1f}" in shown for accuracy in accuracies), f"outputs of another run; {refresh_it}"

@@ -199,6 +199,10 @@ class DistillationEngine(Engine):
             return new
         return replace(new, record=(*new.record, self.row(new.iteration, {"loss": loss}, new.values[0])))
 
+    def recorded(self) -> tuple[dict[str, Any], ...]:
+        """The rows so far."""
+        return self.learned.record
+
     def rows(self) -> list[dict[str, Any]]:
         """The record, and after it the learned step sizes by step."""
         steps = enumerate(self.step_sizes.tolist(), start=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from clreplay.memory.decoders import decoder
 from clreplay.networks import FlatParameters
 from clreplay.runtime.allocator import keep_freed_memory
 from clreplay.runtime.later import identifying
-from clreplay.runtime.progress import Progress
+from clreplay.runtime.progress import Progress, tell_rows
 from clreplay.runtime.progress_file import load_progress, saving
 from clreplay.runtime.state_file import DAMAGED
 from clreplay.training.augmentation import parse_strategy
@@ -143,9 +144,13 @@ class Engine:
         """Units done and in all; None if nothing has changed."""
         return self.iteration, self.iterations
 
+    def recorded(self) -> Sequence[dict[str, Any]]:
+        """The rows so far, not copied."""
+        return self.record
+
     def rows(self) -> list[dict[str, Any]]:
         """The whole record, once the work is done."""
-        return list(self.record)
+        return list(self.recorded())
 
     def chosen(self) -> dict[str, Any]:
         """What was chosen or fell back on the spot."""
@@ -160,7 +165,7 @@ class Engine:
         """Go on to the last iteration.
 
         Args:
-            progress: called as the work goes on, with units done and in all.
+            progress: called as the work goes on, with units done and in all; it may take rows of the record, too.
             keep: file to save the state in every minute and when interrupted. If it is there already
                 and holds a state of this very condensation, that is where the run goes on from. It is
                 removed at the end.
@@ -169,11 +174,16 @@ class Engine:
             FloatingPointError: a loss or an image is no longer finite.
         """
         before = self._go_on_from(keep)
+        told = len(self.recorded())
+        tell_rows(progress, self.recorded(), resumed=True)
         try:
             with saving(keep, self.identity(), self.state_dict, before) as save_if_due:
                 self.prepare(progress)
                 while self.iteration < self.iterations:
                     self.after_step(self.step())
+                    if len(self.recorded()) > told:  # these numbers were read already: telling them waits for nothing
+                        tell_rows(progress, self.recorded()[told:])
+                        told = len(self.recorded())
                     if progress is not None and (done := self.progress()) is not None:
                         progress(*done, self.unit)
                     save_if_due()
