@@ -37,6 +37,20 @@ class DomainDataset(Dataset):
         found = "".join(domain.fingerprint for domain in self.domains)
         return hashlib.blake2b(found.encode(), digest_size=16).hexdigest()
 
+    def shown_images(self, each: int) -> ImageSet:
+        """Some training images of all domains, of every class in turn, for pictures.
+
+        Args:
+            each: of every class and domain, at most.
+        """
+        images, labels = [], []
+        for label in range(self.num_classes):
+            parts = [domain.train.class_images(label)[:each].cpu() for domain in self.domains]
+            turns = torch.cat([torch.arange(len(part)) for part in parts])
+            images.append(torch.cat(parts)[turns.argsort(stable=True)])
+            labels += [label] * len(turns)
+        return ImageSet(torch.cat(images), torch.tensor(labels))
+
 
 def domain_words(words: Sequence[str]) -> list[str]:
     """One text a domain: ``rotate:0,30,60`` are three."""

@@ -13,7 +13,6 @@ from clreplay.data.domains import DomainDataset, check_domains
 from clreplay.incremental.experiment_plan import SAMPLE, ExperimentPlan
 from clreplay.incremental.settings import ContinualSettings
 from clreplay.memory.replay_memory import ReplayMemory
-from clreplay.memory.slot import in_turn
 from clreplay.recipes.recipe import Recipe
 
 
@@ -102,16 +101,9 @@ class DomainPlan(ExperimentPlan):
         return [(one.train, one.test) for one in self._domains]
 
     def shown_images(self, each: int) -> ImageSet:
-        """Some training images of all domains in turn, for pictures.
-
-        Args:
-            each: of every class and domain, at most.
-        """
-        images, labels = [], []
-        for label in range(self.data.num_classes):
-            images.append(in_turn([one.train.class_images(label)[:each].cpu() for one in self._domains]))
-            labels += [label] * len(images[-1])
-        return ImageSet(torch.cat(images), torch.tensor(labels))
+        """See :meth:`clreplay.data.domains.DomainDataset.shown_images`."""
+        assert isinstance(self.data, DomainDataset)
+        return self.data.shown_images(each)
 
     def check_shares(self) -> None:
         """Whether every domain gets an image of every class.

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from clreplay.data import Dataset
+from clreplay.data import DATASETS, Dataset
+from clreplay.data.domains import DomainDataset, load_domains
 from clreplay.data.load import load_dataset
-from clreplay.incremental.run_folder import RunFolder, read_confusion, read_memories, read_results, read_settings
+from clreplay.incremental.run_folder import (
+    RunFolder,
+    read_confusion,
+    read_domains,
+    read_memories,
+    read_results,
+    read_settings,
+)
 from clreplay.report import MissingLibrary, Reported, write_report
 
 logger = logging.getLogger(__name__)
 FILE = "report.html"
+SHOWN = 10
+"""Real images of a class and domain that a page may show."""
 
 
 def reported(folder: Path, data: Dataset | None = None, data_root: str | None = None) -> Reported:
@@ -38,18 +50,24 @@ def reported(folder: Path, data: Dataset | None = None, data_root: str | None = 
     except FileNotFoundError:
         confusions = None
     if data is None and memories:
-        data = _found(settings["dataset"], data_root, settings.get("data_fingerprint"))
+        data = _found(settings, data_root)
     names = settings.get("class_names") or (data.class_names if data is not None else ())
     if not names and memories:
         names = next(iter(memories.values())).class_names
     by_label = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    real = None if data is None else data.train
-    return Reported(folder.resolve().name, settings, results, memories, confusions, real, by_label)
+    real = data.shown_images(SHOWN) if isinstance(data, DomainDataset) else None if data is None else data.train
+    domains = read_domains(folder) if "domains" in settings else None
+    return Reported(folder.resolve().name, settings, results, memories, confusions, real, by_label, domains)
 
 
-def _found(name: str, data_root: str | None, fingerprint: str | None) -> Dataset | None:
+def _found(settings: Mapping[str, Any], data_root: str | None) -> Dataset | None:
+    name, fingerprint = settings["dataset"], settings.get("data_fingerprint")
     try:
-        data = load_dataset(name, data_root, download=False)
+        if "domains" in settings:
+            dataset = name if name in DATASETS else None  # of transforms; else all are data sets of their own
+            data: Dataset = load_domains(settings["domains"], dataset, data_root, download=False)
+        else:
+            data = load_dataset(name, data_root, download=False)
     except (OSError, ValueError) as error:
         logger.warning("real images are left out: %s", error)
         return None

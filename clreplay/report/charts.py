@@ -60,6 +60,11 @@ class Lines:
         found: pd.DataFrame = table.assign(line=names)
         return found
 
+    @property
+    def of_domains(self) -> bool:
+        """Whether all runs have the same classes at every step, in one domain after another."""
+        return all(run.domains is not None for run in self.runs)
+
     def scales(self, shown: Sequence[str]) -> dict[str, altair.Scale]:
         """Colour, shape and dash by line."""
         import altair as alt
@@ -85,7 +90,8 @@ def accuracy_chart(lines: Lines, published: Sequence[tuple[str, float]] = ()) ->
         [(rows["classes_seen"].max(), value, f"{name}: published {value}") for name, value in published],
         columns=["classes_seen", "accuracy", "what"],
     )
-    return _spec(_lines(lines, rows, "accuracy", "accuracy on the classes seen (%)"), marks)
+    what = "domains" if lines.of_domains else "classes"
+    return _spec(_lines(lines, rows, "accuracy", f"accuracy on the {what} seen (%)"), marks)
 
 
 def forgetting_chart(lines: Lines) -> dict[str, Any] | None:
@@ -94,7 +100,7 @@ def forgetting_chart(lines: Lines) -> dict[str, Any] | None:
 
     tables = []
     for run in lines.runs:
-        if run.confusions is not None and run.steps > 1:
+        if run.confusions is not None and run.steps > 1 and run.domains is None:
             seen = run.results.groupby("step")["classes_seen"].first()
             found = forgetting(run.confusions.assign(run=run.name))
             tables.append(found.assign(classes_seen=found["step"].map(seen)))
@@ -181,10 +187,11 @@ def _lines(lines: Lines, rows: pd.DataFrame, value: str, title: str) -> Any:
 
     columns = ["line", "step", "classes_seen", value, "std", "networks", "low", "high"]
     data = rows[columns].round(3).assign(step=rows["step"] + 1)
-    seen = sorted(int(number) for number in data["classes_seen"].unique())
+    column = "step" if lines.of_domains else "classes_seen"
+    seen = sorted(int(number) for number in data[column].unique())
     x = alt.X(
-        "classes_seen:Q",
-        title="classes seen",
+        f"{column}:Q",
+        title="domains seen" if lines.of_domains else "classes seen",
         scale=alt.Scale(domain=[seen[0] - 1, seen[0] + 1] if len(seen) == 1 else [seen[0], seen[-1]], nice=False),
         axis=alt.Axis(values=seen) if len(seen) <= 12 else alt.Axis(),
     )

@@ -25,6 +25,7 @@ class Reported:
         confusions: of its ``confusion.safetensors``, one row a pair of classes; None where it has none.
         real: the training images, beside which condensed ones are shown; None where they are not at hand.
         class_names: by label, as far as they are known.
+        domains: of a domain-incremental run, rows of its ``domains.csv``; else None.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Reported:
     confusions: pd.DataFrame | None = None
     real: ImageSet | None = None
     class_names: Mapping[int, str] = field(default_factory=dict)
+    domains: pd.DataFrame | None = None
 
     def label(self, memory: str) -> str:
         """What pictures call a memory."""

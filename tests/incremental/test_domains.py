@@ -13,6 +13,7 @@ from run_helpers import QUIET, TINY, memory_bytes_of, same
 from clreplay.condensation.matching import engine as matching
 from clreplay.data import load_digits
 from clreplay.incremental.plan import plan_experiment
+from clreplay.incremental.report_page import reported
 from clreplay.incremental.results_file import COLUMNS, DOMAIN_COLUMNS
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.run_folder import RunFolder, SettingsMismatch
@@ -51,6 +52,13 @@ def test_a_run_leaves_its_numbers_by_domain_and_a_memory_that_all_domains_share(
         assert memory.info["domains"] == ["rotate:0", "rotate:40", "invert"] and memory.total_sources == 3
     for name in ("accuracy.png", "memory.png"):
         assert (folder / name).stat().st_size > 0
+    page = (folder / "report.html").read_text()
+    assert "in one domain after another, 3 steps in all" in page and "<td>rotate:40</td>" in page
+    again = reported(folder)  # with the images of all domains, found by what settings.yaml says
+    assert again.real is not None and again.real.images.shape[1:] == (1, 32, 32)
+    of_zero = load_digits().train.class_images(0)[0]
+    shown = again.real.class_images(0)
+    assert torch.equal(shown[0], of_zero) and torch.equal(shown[2], 255 - of_zero)
     written = yaml.safe_load((folder / "settings.yaml").read_text())
     assert written["experiment"] == "domain-incremental" and written["domains"] == memory.info["domains"]
 
