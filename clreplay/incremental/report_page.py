@@ -7,7 +7,14 @@ from pathlib import Path
 
 from clreplay.data import Dataset
 from clreplay.data.load import load_dataset
-from clreplay.incremental.run_folder import RunFolder, read_confusion, read_memories, read_results, read_settings
+from clreplay.incremental.run_folder import (
+    RunFolder,
+    read_confusion,
+    read_domains,
+    read_memories,
+    read_results,
+    read_settings,
+)
 from clreplay.report import MissingLibrary, Reported, write_report
 
 logger = logging.getLogger(__name__)
@@ -44,7 +51,11 @@ def reported(folder: Path, data: Dataset | None = None, data_root: str | None = 
         names = next(iter(memories.values())).class_names
     by_label = dict(names) if isinstance(names, dict) else dict(enumerate(names))
     real = None if data is None else data.train
-    return Reported(folder.resolve().name, settings, results, memories, confusions, real, by_label)
+    try:
+        domains = read_domains(folder)
+    except FileNotFoundError:
+        domains = None
+    return Reported(folder.resolve().name, settings, results, memories, confusions, real, by_label, domains)
 
 
 def _found(name: str, data_root: str | None, fingerprint: str | None) -> Dataset | None:

@@ -119,6 +119,7 @@ def _page(runs: Sequence[Reported]) -> str:
         differing=settings_that_differ(runs) if len(runs) > 1 else [],
         charts=drawn,
         first=first,
+        seen=lines.seen,
         steps=counted(int(first["steps"]), "step"),
         style=_file("page.css"),
         script=_script(),
