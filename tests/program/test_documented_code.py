@@ -36,7 +36,14 @@ ELSEWHERE = {
     ("docs/own_method.md", 0),  # tests/recipes/test_own_code.py
     ("docs/own_term.md", 0),  # tests/recipes/test_own_terms.py
 }
-HERE = {("README.md", 0), ("docs/plugin.md", 0), ("docs/python.md", 0), ("docs/python.md", 1), ("docs/start.md", 0)}
+HERE = {
+    ("README.md", 0),
+    ("docs/plugin.md", 0),
+    ("docs/python.md", 0),
+    ("docs/python.md", 1),
+    ("docs/start.md", 0),
+    ("docs/watching.md", 0),
+}
 
 
 def test_every_example_is_run():
@@ -89,6 +96,14 @@ def test_the_rehearsing_plugin():
     names = {}
     exec(code("docs/plugin.md"), names)
     assert names["plugin"].rehearsal is not None and names["plugin"].rehearsal.memory_share == 0.5
+
+
+def test_the_logger(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code("docs/watching.md"), names)
+    assert len(names["evaluator"].loggers) == 1 and (tmp_path / "board").is_dir()
 
 
 def test_one_call(pixels, tmp_path, monkeypatch):
