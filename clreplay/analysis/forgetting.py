@@ -48,7 +48,17 @@ def forgetting(confusions: pd.DataFrame) -> pd.DataFrame:
 
     Source: Chaudhry et al., Riemannian Walk (ECCV 2018), eq. 3, with class-incremental outputs.
     """
-    each = _share_right(confusions, [*NETWORK, "step", "arrived"]).sort_values("step", kind="stable")
+    return forgetting_of(_share_right(confusions, [*NETWORK, "step", "arrived"]))
+
+
+def forgetting_of(each: pd.DataFrame) -> pd.DataFrame:
+    """:func:`forgetting` from accuracies.
+
+    Args:
+        each: one row a run, memory, class_order, network, step and ``arrived``, the step of a task (classes or a domain
+            that came together): ``accuracy`` on it in percent.
+    """
+    each = each.sort_values("step", kind="stable")
     best = each.groupby([*NETWORK, "arrived"], sort=False)["accuracy"].transform(lambda of: of.cummax().shift())
     earlier = each.assign(value=best - each["accuracy"])[each["arrived"] < each["step"]]
     means = earlier.groupby([*NETWORK, "step"], sort=False)["value"].mean().reset_index(name="accuracy")

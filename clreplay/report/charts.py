@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clreplay.analysis.domains import domain_accuracy
 from clreplay.analysis.figures import memory_styles
-from clreplay.analysis.forgetting import accuracy_by_class, forgetting
+from clreplay.analysis.forgetting import accuracy_by_class, forgetting, forgetting_of
 from clreplay.analysis.summary import accuracy_by_step
 from clreplay.report.reported import Reported
 from clreplay.report.tables import final_lines
@@ -49,6 +50,12 @@ class Lines:
             self.colours[name], self.shapes[name] = style.color, SHAPES.get(style.marker, "cross")
             self.dashes[name] = DASHES[[one.name for one in runs].index(run.name) % len(DASHES)]
 
+    @property
+    def seen(self) -> str:
+        """What comes step by step in all of them."""
+        kinds = {run.seen for run in self.runs}
+        return kinds.pop() if len(kinds) == 1 else "classes or domains"
+
     def name(self, run: Reported, memory: str) -> str:
         """Of a line."""
         return f"{run.label(memory)}{self.called[run.name]}"
@@ -59,11 +66,6 @@ class Lines:
         names = [self.name(run_of[run], memory) for run, memory in zip(table["run"], table["memory"])]
         found: pd.DataFrame = table.assign(line=names)
         return found
-
-    @property
-    def of_domains(self) -> bool:
-        """Whether all runs have the same classes at every step, in one domain after another."""
-        return all(run.domains is not None for run in self.runs)
 
     def scales(self, shown: Sequence[str]) -> dict[str, altair.Scale]:
         """Colour, shape and dash by line."""
@@ -84,14 +86,16 @@ def accuracy_chart(lines: Lines, published: Sequence[tuple[str, float]] = ()) ->
     import pandas as pd
 
     tables = [accuracy_by_step(run.results.assign(run=run.name)) for run in lines.runs]
+    tables = [
+        table.assign(seen=run.place(table["step"], table["classes_seen"])) for run, table in zip(lines.runs, tables)
+    ]
     table = lines.named(pd.concat(tables, ignore_index=True))
     rows = table.assign(low=table["accuracy"] - table["std"], high=table["accuracy"] + table["std"])
     marks = pd.DataFrame(
-        [(rows["classes_seen"].max(), value, f"{name}: published {value}") for name, value in published],
-        columns=["classes_seen", "accuracy", "what"],
+        [(rows["seen"].max(), value, f"{name}: published {value}") for name, value in published],
+        columns=["seen", "accuracy", "what"],
     )
-    what = "domains" if lines.of_domains else "classes"
-    return _spec(_lines(lines, rows, "accuracy", f"accuracy on the {what} seen (%)"), marks)
+    return _spec(_lines(lines, rows, "accuracy", f"accuracy on the {lines.seen} seen (%)"), marks)
 
 
 def forgetting_chart(lines: Lines) -> dict[str, Any] | None:
@@ -100,33 +104,42 @@ def forgetting_chart(lines: Lines) -> dict[str, Any] | None:
 
     tables = []
     for run in lines.runs:
-        if run.confusions is not None and run.steps > 1 and run.domains is None:
-            seen = run.results.groupby("step")["classes_seen"].first()
+        if run.steps == 1:
+            continue
+        if run.domains is not None:
+            found = forgetting_of(run.domains.assign(run=run.name, arrived=run.domains["domain"]))
+        elif run.confusions is not None:
             found = forgetting(run.confusions.assign(run=run.name))
-            tables.append(found.assign(classes_seen=found["step"].map(seen)))
+        else:
+            continue
+        classes = found["step"].map(run.results.groupby("step")["classes_seen"].first())
+        tables.append(found.assign(seen=run.place(found["step"], classes)))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     if not len(table):
         return None
     table = lines.named(table)
     rows = table.assign(low=table["forgetting"] - table["std"], high=table["forgetting"] + table["std"])
-    return _spec(_lines(lines, rows, "forgetting", "forgetting of earlier classes (points)"))
+    return _spec(_lines(lines, rows, "forgetting", f"forgetting of earlier {lines.seen} (points)"))
 
 
 def class_chart(run: Reported, memory: str) -> dict[str, Any] | None:
-    """Accuracy of every class after every step, a cell each, classes in the order in which they came."""
+    """Accuracy of every class, or domain, after every step, a cell each, in the order in which they came."""
     import altair as alt
 
-    if run.confusions is None:
+    found = run.confusions if run.domains is None else run.domains
+    if found is None or not len(found := found[found["memory"] == memory].assign(run=run.name)):
         return None
-    confusions = run.confusions[run.confusions["memory"] == memory].assign(run=run.name)
-    if not len(confusions):
-        return None
-    table = accuracy_by_class(confusions)
-    first = confusions[confusions["class_order"] == confusions["class_order"].min()]
-    arrived = first.drop_duplicates("label").sort_values(["arrived", "label"])["label"]
-    order = [run.class_name(label) for label in arrived]
-    rows = table.assign(name=[run.class_name(label) for label in table["label"]], after=table["step"] + 1)
-    rows = rows[["name", "after", "accuracy", "std", "networks"]].round(2)
+    if run.domains is not None:
+        table = domain_accuracy(found)
+        order = list(dict.fromkeys(table.sort_values("domain")["domain_name"]))
+        rows = table.assign(name=table["domain_name"])
+    else:
+        table = accuracy_by_class(found)
+        first = found[found["class_order"] == found["class_order"].min()]
+        arrived = first.drop_duplicates("label").sort_values(["arrived", "label"])["label"]
+        order = [run.class_name(label) for label in arrived]
+        rows = table.assign(name=[run.class_name(label) for label in table["label"]])
+    rows = rows.assign(after=rows["step"] + 1)[["name", "after", "accuracy", "std"]].round(2)
     chart = (
         alt.Chart(rows)
         .mark_rect()
@@ -138,7 +151,7 @@ def class_chart(run: Reported, memory: str) -> dict[str, Any] | None:
                 scale=alt.Scale(scheme="viridis", domain=[0, max(10.0, math.ceil(rows["accuracy"].max() / 10) * 10)]),
                 legend=alt.Legend(title="accuracy (%)", orient="bottom", gradientLength=200),
             ),
-            tooltip=["name", "after", "accuracy", "std", "networks"],
+            tooltip=["name", "after", "accuracy", "std"],
         )
     )
     return _spec(chart, height=max(160, min(900, 14 * len(order))))
@@ -185,15 +198,14 @@ def loss_chart(run: Reported, step: int, colours: Mapping[str, str]) -> dict[str
 def _lines(lines: Lines, rows: pd.DataFrame, value: str, title: str) -> Any:
     import altair as alt
 
-    columns = ["line", "step", "classes_seen", value, "std", "networks", "low", "high"]
+    columns = ["line", "step", "seen", value, "std", "networks", "low", "high"]
     data = rows[columns].round(3).assign(step=rows["step"] + 1)
-    column = "step" if lines.of_domains else "classes_seen"
-    seen = sorted(int(number) for number in data[column].unique())
+    seen = sorted(int(number) for number in data["seen"].unique())
     x = alt.X(
-        f"{column}:Q",
-        title="domains seen" if lines.of_domains else "classes seen",
+        "seen:Q",
+        title=f"{lines.seen} seen",
         scale=alt.Scale(domain=[seen[0] - 1, seen[0] + 1] if len(seen) == 1 else [seen[0], seen[-1]], nice=False),
-        axis=alt.Axis(values=seen) if len(seen) <= 12 else alt.Axis(),
+        axis=alt.Axis(values=seen, format="d") if len(seen) <= 12 else alt.Axis(format="d"),
     )
     y = alt.Y(f"{value}:Q", title=title, scale=alt.Scale(zero=False))
     scales = lines.scales(list(data["line"].unique()))
@@ -201,7 +213,7 @@ def _lines(lines: Lines, rows: pd.DataFrame, value: str, title: str) -> Any:
     color = alt.Color("line:N", scale=scales["color"], legend=legend)
     dash = alt.StrokeDash("line:N", scale=scales["strokeDash"], legend=legend)
     shape = alt.Shape("line:N", scale=scales["shape"], legend=legend)
-    tooltip = [alt.Tooltip(name) for name in ("line", "step", "classes_seen", value, "std", "networks")]
+    tooltip = [alt.Tooltip(name) for name in ("line", "step", "seen", value, "std", "networks")]
     base = alt.Chart(data).encode(x=x)
     band = base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=title), y2="high:Q", color=color)
     line = base.mark_line(strokeWidth=2.2).encode(y=y, color=color, strokeDash=dash)
@@ -214,7 +226,7 @@ def _spec(chart: Any, marks: pd.DataFrame | None = None, height: int = HEIGHT) -
 
     if marks is not None and len(marks):
         points = alt.Chart(marks).mark_point(size=70, filled=False, color=INK, strokeWidth=1.5)
-        chart = chart + points.encode(x="classes_seen:Q", y="accuracy:Q", tooltip="what:N")
+        chart = chart + points.encode(x="seen:Q", y="accuracy:Q", tooltip="what:N")
     return _as_dict(chart.properties(width="container", height=height))
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from clreplay.report.pictures import strip
 from clreplay.report.reported import Reported
-from clreplay.report.tables import domain_table, final_lines, settings_that_differ, warnings
+from clreplay.report.tables import final_lines, settings_that_differ, warnings
 from clreplay.runtime.files import write_text
 from clreplay.runtime.progress import counted, duration, size
 
@@ -100,7 +100,6 @@ def _page(runs: Sequence[Reported]) -> str:
                 "classes": classes,
                 "all_classes": run.outputs,
                 "real": run.real is not None,
-                "domains": domain_table(run),
                 "by_class": {run.label(memory): key for memory, key in by_class.items() if charts[key]},
                 "losses": {step: key for step, key in losses.items() if charts[key]},
                 "chosen": classes[0].number if classes else None,
@@ -120,8 +119,8 @@ def _page(runs: Sequence[Reported]) -> str:
         differing=settings_that_differ(runs) if len(runs) > 1 else [],
         charts=drawn,
         first=first,
+        seen=lines.seen,
         steps=counted(int(first["steps"]), "step"),
-        of_domains=lines.of_domains,
         style=_file("page.css"),
         script=_script(),
     )

@@ -25,7 +25,7 @@ class Reported:
         confusions: of its ``confusion.safetensors``, one row a pair of classes; None where it has none.
         real: the training images, beside which condensed ones are shown; None where they are not at hand.
         class_names: by label, as far as they are known.
-        domains: of a domain-incremental run, rows of its ``domains.csv``; else None.
+        domains: of a domain-incremental run: rows of its ``domains.csv``; None of a class-incremental one.
     """
 
     name: str
@@ -45,6 +45,15 @@ class Reported:
     def class_name(self, label: int) -> str:
         """Of a class, or its number."""
         return str(self.class_names.get(label, label)).replace("_", " ")
+
+    @property
+    def seen(self) -> str:
+        """What comes step by step: classes or domains."""
+        return "classes" if self.domains is None else "domains"
+
+    def place(self, steps: pd.Series, classes: pd.Series) -> pd.Series:
+        """How many of them have come, given the steps (from 0) and the classes seen."""
+        return classes if self.domains is None else steps + 1
 
     @property
     def steps(self) -> int:

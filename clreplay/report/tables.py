@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from clreplay.analysis.domains import domain_forgetting
 from clreplay.memory.replay_memory import ReplayMemory
 from clreplay.report.reported import Reported
 
@@ -192,35 +191,3 @@ def share_outside(memory: ReplayMemory) -> float:
     pixels = memory.images * std + mean
     half = 0.5 / 255  # what rounding to codes moves
     return float(((pixels < -half) | (pixels > 1 + half)).float().mean())
-
-
-class DomainTable(NamedTuple):
-    """What is known of every domain at the end.
-
-    Attributes:
-        memories: as pictures call them.
-        rows: by domain, a text for every memory.
-    """
-
-    memories: list[str]
-    rows: list[tuple[str, list[str]]]
-
-
-def domain_table(run: Reported) -> DomainTable | None:
-    """Accuracy on every domain after the last step, and what was forgotten of it; None of a run without domains."""
-    if run.domains is None or not len(run.domains):
-        return None
-    table = domain_forgetting(run.domains)
-    memories = list(dict.fromkeys(table["memory"]))
-    rows = []
-    for number, part in table.sort_values("domain").groupby("domain"):
-        by_memory = part.set_index("memory")
-        cells = []
-        for memory in memories:
-            if memory not in by_memory.index:
-                cells.append("")
-                continue
-            accuracy, fell = by_memory.loc[memory, "accuracy"], by_memory.loc[memory, "forgetting"]
-            cells.append(f"{accuracy:.1f}" + ("" if fell != fell else f" ({fell:+.1f})"))
-        rows.append((str(part["domain_name"].iloc[0]), cells))
-    return DomainTable([run.label(memory) for memory in memories], rows)

@@ -53,7 +53,7 @@ def test_a_run_leaves_its_numbers_by_domain_and_a_memory_that_all_domains_share(
     for name in ("accuracy.png", "memory.png"):
         assert (folder / name).stat().st_size > 0
     page = (folder / "report.html").read_text()
-    assert "in one domain after another, 3 steps in all" in page and "<td>rotate:40</td>" in page
+    assert "in another domain at each of 3 steps" in page and "rotate:40" in page
     again = reported(folder)  # with the images of all domains, found by what settings.yaml says
     assert again.real is not None and again.real.images.shape[1:] == (1, 32, 32)
     of_zero = load_digits().train.class_images(0)[0]

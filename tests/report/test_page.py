@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -184,3 +185,29 @@ def test_a_run_without_the_libraries_is_told_and_not_lost(run, tmp_path, monkeyp
 
     said = leave_report(RunFolder(run), load_dataset("digits"))
     assert said.startswith("Report:   none: altair")
+
+
+# ---------------------------------------------------------------- domains
+
+
+def test_a_domain_incremental_run_is_told_by_domains(tmp_path):
+    from run_helpers import QUIET, tiny_settings
+
+    from clreplay.incremental.run import run_experiment
+
+    wanted = replace(tiny_settings(), class_orders=1, steps=3, domains=("none", "rotate:40", "invert"))
+    folder = run_experiment(wanted, tmp_path / "domains", QUIET)
+    page = (folder / "report.html").read_text()
+    assert "sees the same 10 classes in another domain at each of 3 steps" in page and "Every domain" in page
+    charts, rows = charts_of(page), pd.read_csv(folder / "domains.csv")
+    (points,) = values_of(charts["accuracy"])
+    assert sorted({point["seen"] for point in points}) == [1, 2, 3]
+    (cells,) = values_of(charts["classes-0-1"])
+    assert {(cell["name"], cell["after"]) for cell in cells} == {
+        ("none", 1), ("none", 2), ("none", 3), ("rotate:40", 2), ("rotate:40", 3), ("invert", 3),
+    }  # fmt: skip
+    (forgotten,) = values_of(charts["forgetting"])
+    ddm = rows[rows.memory == "ddm"].pivot_table(index=["network", "domain"], columns="step", values="accuracy")
+    drops = [max(ddm.loc[n, d][d:2]) - ddm.loc[n, d][2] for n in range(2) for d in range(2)]
+    (found,) = [one["forgetting"] for one in forgotten if one["line"] == "DDM" and one["seen"] == 3]
+    assert found == pytest.approx(sum(drops) / 4, abs=2e-3)
