@@ -4,6 +4,7 @@
 # make stress    kills, damaged files and collisions by the thousand, written to results/trust.md (half an hour)
 # make dist      what a release must pass: build, check the description, install the wheel alone, try it
 # make test-oldest  the tests with the lowest versions of every dependency (tests/oldest.txt), in .venv-oldest
+# make docs      all pages as a site in out/site, which opens from its folder: out/site/index.html
 # make notebook  execute the notebook again on its small run
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all stress dist test-oldest notebook clean
+.PHONY: demo test test-all stress dist test-oldest docs notebook clean
 
 demo: $(INSTALLED)
 	$(BIN)/python runs/digits_5step.py --memory random ddm --out out/demo
@@ -37,6 +38,9 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint tests/oldest.txt --editable '.[test]'
 	.venv-oldest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
+
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build --strict
 
 notebook: $(INSTALLED)
 	$(BIN)/python notebooks/refresh.py

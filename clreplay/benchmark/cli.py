@@ -46,7 +46,7 @@ def parser(add_help: bool = True, program: str | None = None) -> argparse.Argume
     add("--sets", type=int, metavar="N", help="condensed sets of every method (default: 5; fewer in small presets)")
     add("--networks", type=int, metavar="N", help="networks trained on each (default: 20; fewer in small presets)")
     add("--preset", choices=("auto", "paper", "cpu", "smoke"), default="auto", help="auto: paper on a GPU, cpu else")
-    add("--protocol", default="common", metavar="NAME", help="common (default), authors or idc; see the README")
+    add("--protocol", default="common", metavar="NAME", help="common (default), authors or idc; see docs/tables.md")
     add(
         "--store",
         default="float32",

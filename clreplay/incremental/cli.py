@@ -111,8 +111,8 @@ def continual_parser(
             "--dataset",
             required=True,
             metavar="NAME",
-            help="such as tinyimagenet or mnist (the README has the table), or folder:PATH, class folders of your own "
-            "(folder:PATH@64 resizes them, @48x64 to height x width)",
+            help="such as tinyimagenet or mnist (docs/data.md has the table), or folder:PATH, class folders of your "
+            "own (folder:PATH@64 resizes them, @48x64 to height x width)",
         )
         add("--channels", type=int, choices=(1, 3), help="of grey sets (default: 1) and folders (default: 3)")
     elif dataset is not None:

@@ -17,7 +17,10 @@ from clreplay.recipes.recipe import recipe_names
 from clreplay.runtime.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "docs/clusters.md", "results/README.md", "results/rate_accuracy.md", "results/speed.md"]
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
+]
 TYPED = re.compile(r"python (runs/\w+\.py|-m clreplay\.benchmark)([^`\n#]*)")
 
 
@@ -54,8 +57,8 @@ def test_commands_are_understood(page, words):
         assert parsed.get("memory", "ddm") in recipe_names() or parsed["memory"].endswith(".safetensors")
 
 
-def test_the_readme_has_every_sub_command():
-    assert {words.split()[0] for page, words in commands() if page == "README.md"} >= set(command.table)
+def test_every_sub_command_is_shown():
+    assert {words.split()[0] for page, words in commands() if page == "docs/command_line.md"} >= set(command.table)
 
 
 def test_the_pages_name_scripts_that_are_there():
@@ -63,6 +66,25 @@ def test_the_pages_name_scripts_that_are_there():
     scripts = {name for name in named if name.startswith("runs/")}
     assert len(scripts) >= 5
     assert all((ROOT / name).is_file() for name in scripts)
+
+
+OF_SCRIPTS = [
+    (page, name, words)
+    for name in SCRIPTS
+    if (ROOT / "runs" / f"{name.replace('-', '_')}.py").is_file()
+    for page, words in typed(f"runs/{name.replace('-', '_')}.py")
+]
+
+
+@pytest.mark.parametrize(("page", "name", "words"), OF_SCRIPTS)
+def test_flags_of_scripts_are_understood(page, name, words):
+    options = SCRIPTS[name][0]().parser(name).parse_args(shlex.split(words))
+    recipes = [one for one in getattr(options, "memory", None) or [] if one.endswith(".yaml")]
+    assert all((ROOT / one).is_file() for one in recipes)
+
+
+def test_many_scripts_are_shown():
+    assert len({name for _, name, _ in OF_SCRIPTS}) >= 7
 
 
 @pytest.mark.parametrize(("page", "words"), typed("runs/static_tables.py"))

@@ -83,13 +83,13 @@ def test_the_example_takes_twins_once_and_others_too(pixels):
     assert torch.equal(memory.slots[0].codes.flatten(1).sort(0).values, images.flatten(1).sort(0).values)
 
 
-def test_the_readme_shows_the_example_as_it_is():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_shows_the_example_as_it_is():
+    page = (ROOT / "docs" / "own_method.md").read_text(encoding="utf-8")
     code, recipe = ((EXAMPLE / f"medoids.{kind}").read_text(encoding="utf-8") for kind in ("py", "yaml"))
-    assert f"```python\n{code}```" in readme and f"```yaml\n{recipe}```" in readme
+    assert f"```python\n{code}```" in page and f"```yaml\n{recipe}```" in page
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from", '"""'))]
     assert len(lines) <= 20
-    assert re.search(r"digits_5step.py --memory .*examples/own_memory/medoids.yaml", readme)
+    assert re.search(r"digits_5step.py --memory .*examples/own_memory/medoids.yaml", page)
 
 
 # ---------------------------------------------------------------- how the file is read

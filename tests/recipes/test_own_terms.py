@@ -95,11 +95,11 @@ def velocity(settings, pixels):
 # ---------------------------------------------------------------- the example
 
 
-def test_the_readme_shows_the_example_as_it_is():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_shows_the_example_as_it_is():
+    page = (ROOT / "docs" / "own_term.md").read_text(encoding="utf-8")
     code, text = ((EXAMPLE / f"variance.{kind}").read_text(encoding="utf-8") for kind in ("py", "yaml"))
-    assert f"```python\n{code}```" in readme and f"```yaml\n{text}```" in readme
-    assert "examples/own_term/variance.yaml --set terms.variance.weight=0.5" in readme
+    assert f"```python\n{code}```" in page and f"```yaml\n{text}```" in page
+    assert "examples/own_term/variance.yaml --set terms.variance.weight=0.5" in page
 
 
 @pytest.mark.parametrize("power", [2.0, 1.0])

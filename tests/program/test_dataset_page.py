@@ -1,4 +1,4 @@
-"""The README's example of a memory as a data set runs as it is printed."""
+"""The example of a memory as a data set runs as it is printed."""
 
 import logging
 import re
@@ -13,10 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def example():
-    """The code of the section."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.search(r"\n## A memory is a data set\n(.*?)\n## ", readme, re.DOTALL)[1]
-    return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    """The code of the page."""
+    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+    return re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
 
 
 def test_the_example_runs_as_printed(tmp_path, monkeypatch, capsys, caplog):
