@@ -75,7 +75,7 @@ def test_python_m_is_the_same_command():
         (["run", "cifar100_5step.py"], "no command 'cifar100_5step.py'; did you mean 'cifar100-5step'?"),
         (["run", "zzz"], "no command 'zzz'. There are cifar100-5step, "),
         (["condense"], "Missing argument 'DATASET' (see clreplay condense --help)"),
-        (["condense", "digits", "--memry", "dm"], "No such option '--memry'"),
+        (["condense", "digits", "--memry", "dm"], "--memry"),
         (["condense", "cifar11"], "got 'cifar11'; did you mean 'cifar10'?"),
         (["condense", "digits", "--memory", "herdin"], "unknown memory 'herdin'; did you mean 'herding'?"),
         (["condense", "digits", "--set", "iteration=3"], "did you mean 'iterations'?"),
