@@ -4,7 +4,7 @@
 # make stress    kills, damaged files and collisions by the thousand, written to results/trust.md (half an hour)
 # make dist      what a release must pass: build, check the description, install the wheel alone, try it
 # make test-oldest  the tests with the lowest versions of every dependency (tests/oldest.txt), in .venv-oldest
-# make docs      all pages as a site in out/site, which opens from its folder: out/site/index.html
+# make docs      all pages as a site: out/site/index.html (its search needs a server: python -m http.server -d out/site)
 # make notebook  execute the notebook again on its small run
 
 PYTHON ?= python3

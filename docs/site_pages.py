@@ -80,7 +80,7 @@ def helps() -> str:
         return f"### {title}\n\n```text\n{text.strip()}\n```\n"
 
     width = {"terminal_width": 100, "max_content_width": 100}
-    with click.Context(command, info_name="clreplay", **width) as top:
+    with click.Context(command, info_name="clreplay", **{**command.context_settings, **width}) as top:
         blocks = [block("clreplay", command.get_help(top))]
         for name in COMMANDS:
             if name == "tables":

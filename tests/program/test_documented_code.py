@@ -159,3 +159,16 @@ def test_what_is_typed_is_there():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     extras = set(re.findall(r"(?:clreplay|\.)\[(\w+)\]", text)) | set(re.findall(r"`\[(\w+)\]`", text))
     assert len(extras) >= 5 and extras <= set(config["options.extras_require"])
+
+
+FIGURE = re.compile(r"\d+\.\d+ ± \d+\.\d+|\d{1,3}(?:,\d{3})+|\d+\.\d(?= (?:%|dB))")
+WITHOUT_COMMA = {"10,011"}  # as results/trust.md does not write it
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/budget.md"])
+def test_figures_are_those_of_the_recorded_runs(name):
+    measured = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "results").glob("*.md"))
+    figures = FIGURE.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert len(figures) > 20
+    found = {figure for figure in FIGURE.findall(measured)} | set(re.findall(r"\d+\.\d+", measured)) | WITHOUT_COMMA
+    assert [figure for figure in figures if figure not in found] == []

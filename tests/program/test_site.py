@@ -92,7 +92,7 @@ def test_commands_and_names_are_complete(site, pages):
     shown = {title.replace("&para;", "") for title in shown}
     scripts = {f"clreplay run {name}" for name in SCRIPTS if name != "static-tables"}
     assert shown == {"clreplay"} | {f"clreplay {name}" for name in COMMANDS} | scripts
-    assert "--images-per-class N" in text and "--shards N" in text
+    assert "--images-per-class N" in text and "--shards N" in text and text.count("-h, --help") >= len(shown)
     listed = (site / "recipes.html").read_text(encoding="utf-8")
     assert all(re.search(rf"^{re.escape(name)} +\S", listed, re.MULTILINE) for name in recipe_names())
     names = {one.rsplit(".", 1)[-1] for one in pages["api.html"].ids if one and one.startswith("clreplay.")}
