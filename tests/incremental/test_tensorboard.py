@@ -31,7 +31,7 @@ def points(folder):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    for name in ("announce", "accuracy_picture", "memory_picture"):
+    for name in ("announce", "accuracy_picture", "memory_picture", "leave_report"):
         monkeypatch.setattr(run, name, lambda *_: None)
 
 
