@@ -1,10 +1,14 @@
 """The notebooks run offline, from the repository's root and from their own folder, and carry their outputs."""
 
+import base64
 import importlib.util
+import io
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("nbclient", reason="executing notebooks needs nbclient: pip install nbclient ipykernel")
 pytest.importorskip("ipykernel", reason="executing notebooks needs a kernel: pip install ipykernel")
@@ -128,3 +132,30 @@ def test_a_committed_notebook_is_clean_and_carries_its_outputs(path, refresh):
         return
     accuracies = accuracy_by_step(read_results(NOTEBOOKS / "digits_run"))["accuracy"]
     assert all(f"<td>{accuracy:.1f}" in shown for accuracy in accuracies), f"outputs of another run; {refresh_it}"
+
+
+@pytest.mark.parametrize("kind", ["lines", "images"])
+def test_pictures_of_a_notebook_are_kept_small_and_look_the_same(kind, refresh):
+    chance = np.random.RandomState(0)
+    if kind == "lines":
+        pixels = np.full((700, 1600, 3), 255, dtype=np.uint8)
+        for place, colour in enumerate(((0, 114, 178), (213, 94, 0), (0, 0, 0))):
+            pixels[100 + 150 * place : 112 + 150 * place, 100:1500] = colour
+    else:
+        grey = np.linspace(0, 255, 800).astype(np.uint8)
+        pixels = np.broadcast_to(grey[None, :, None], (300, 800, 3)).copy()
+        pixels[:, :, 2] = np.clip(pixels[:, :, 2] + chance.randint(-9, 9, (300, 800)), 0, 255)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    before = base64.b64encode(content.getvalue()).decode()
+    after = refresh.small(before)
+    shown = Image.open(io.BytesIO(base64.b64decode(after)))
+    wanted = Image.fromarray(pixels).resize(shown.size, Image.Resampling.LANCZOS)
+    assert shown.width == 800 and len(after) < min(len(before), 100_000) and shown.mode == "P"
+    apart = np.abs(np.asarray(shown.convert("RGB"), dtype=int) - np.asarray(wanted, dtype=int))
+    assert apart.mean() < 5 and np.percentile(apart, 99.5) < 40
+    assert refresh.small(before) == after
+    if kind == "lines":
+        kept = np.asarray(shown.convert("RGB"), dtype=int).reshape(-1, 3)
+        for colour in ((0, 114, 178), (213, 94, 0), (0, 0, 0)):
+            assert np.abs(kept - colour).max(1).min() < 8, "a line keeps its colour"
