@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 WIDEST = 800
 """Pixels of a picture's width in a notebook."""
+COLOURS = 64
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -71,7 +72,7 @@ def clean(notebook) -> None:
 
 
 def small(png: str) -> str:
-    """A picture (base64) with at most 64 colours, and no wider than a page shows it."""
+    """A picture (base64) with few colours, and no wider than a page shows it."""
     import numpy as np
     from PIL import Image
 
@@ -82,7 +83,7 @@ def small(png: str) -> str:
     # Thin coloured lines on white keep their colours by the one way, images their shades by the other.
     way = Image.Quantize.MAXCOVERAGE if white > 0.7 else Image.Quantize.MEDIANCUT
     content = io.BytesIO()
-    picture.quantize(64, way, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    picture.quantize(COLOURS, way, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
     return base64.b64encode(content.getvalue()).decode()
 
 

@@ -123,6 +123,13 @@ def test_progress_is_over_all_networks(memory, toys):
     told = []
     score(memory, toys, progress=lambda *one: told.append(one), networks=2)
     assert told == [(done, 6, "epochs") for done in range(1, 7)]
+    lines = []
+    score(memory, toys, progress=lines.append, networks=2)
+    assert [line.split(",")[0].strip() for line in lines] == [
+        "training 2 networks: 1/6 epochs", "training 2 networks: 6/6 epochs",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="progress must be called with"):
+        score(memory, toys, progress=3)
 
 
 # ---------------------------------------------------------------- memories and data in other forms

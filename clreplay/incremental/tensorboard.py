@@ -26,6 +26,15 @@ class Line(Protocol):
     memory: ReplayMemory
     board: Board | None
 
+    @property
+    def classes(self) -> list[list[int]]:
+        """Classes of every step."""
+        ...
+
+    def has(self, step: int) -> bool:
+        """Whether the memory of a step is made already."""
+        ...
+
     def seen(self, step: int) -> list[int]:
         """Classes of all steps up to and including ``step``."""
         ...
@@ -151,10 +160,11 @@ class Board:
         self.end_condensing(step, whole=True)
 
     def _picture(self, line: Line, step: int) -> None:
-        """The memory as it was after a step, unless a total budget has shrunk it since."""
+        """The memory as it was after a step, unless a later step has changed it: what was drawn of it stays."""
         seen, memory = line.seen(step), line.memory
         fixed = memory.budget.images_per_class or memory.budget.bytes_per_class
-        if not fixed and len(memory.slots) > len(seen):
+        later = [other for other in range(step + 1, len(line.classes)) if line.has(other)]
+        if later and (not fixed or any(set(line.classes[other]) & set(seen) for other in later)):
             return
         folder, suffix = self.folder / "memory", f".step-{step + 1}"
         _remove(folder, suffix)

@@ -11,6 +11,7 @@ from clreplay.incremental import run
 from clreplay.incremental.cli import continual_main
 from clreplay.incremental.run import run_experiment
 from clreplay.incremental.run_folder import RunFolder
+from clreplay.incremental.settings import ContinualSettings
 from clreplay.incremental.tensorboard import Board, picture
 from clreplay.memory.replay_memory import ReplayMemory
 
@@ -31,7 +32,7 @@ def points(folder):
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    for name in ("announce", "accuracy_picture", "memory_picture"):
+    for name in ("announce", "accuracy_picture", "memory_picture", "leave_report"):
         monkeypatch.setattr(run, name, lambda *_: None)
 
 
@@ -121,6 +122,19 @@ def test_a_total_budget_keeps_the_pictures_of_before(tmp_path):
             events(folder / "tensorboard" / "ddm-order0" / "memory").Images("memory"), key=lambda image: image.step
         )
         assert [(image.step, image.width) for image in images] == [(1, 6 * 34 + 2), (2, 3 * 34 + 2)]
+
+
+def test_a_memory_that_domains_share_keeps_the_pictures_of_before(tmp_path):
+    settings = ContinualSettings(
+        dataset="digits", domains=("rotate:0,40",), memories=("ddm",), images_per_class=4, preset="smoke", host="none",
+        device="cpu", networks=1, overrides=TINY,
+    )  # fmt: skip
+    found = []
+    for _ in range(2):
+        folder = run_experiment(settings, tmp_path / "run", QUIET, tensorboard=True)
+        images = events(folder / "tensorboard" / "ddm-order0" / "memory").Images("memory")
+        found.append({image.step: image.encoded_image_string for image in images})
+    assert set(found[0]) == {1, 2} and found[0] == found[1] and found[0][1] != found[0][2]
 
 
 def test_a_missing_package_is_said_before_any_work(tmp_path, monkeypatch, capsys):

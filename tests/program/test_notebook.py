@@ -1,10 +1,14 @@
 """The notebooks run offline, from the repository's root and from their own folder, and carry their outputs."""
 
+import base64
 import importlib.util
+import io
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("nbclient", reason="executing notebooks needs nbclient: pip install nbclient ipykernel")
 pytest.importorskip("ipykernel", reason="executing notebooks needs a kernel: pip install ipykernel")
@@ -58,8 +62,17 @@ def place(tmp_path, digits):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(NOTEBOOKS / NAME, folder)
+    read(folder, "digits_run")
     make_run(folder / "digits_run", digits)
     return folder
+
+
+def read(folder, *runs):
+    """Make these the runs that the notebook reads."""
+    notebook = nbformat.read(folder / NAME, as_version=4)
+    (cell,) = [cell for cell in notebook.cells if cell.source.startswith("RUNS = [")]
+    cell.source = f"RUNS = {list(runs)}\nDATA = {{}}"
+    nbformat.write(notebook, folder / NAME)
 
 
 def outputs_of(path):
@@ -75,7 +88,8 @@ def test_the_notebook_runs_in_its_own_folder_and_keeps_its_outputs(place, refres
     refresh.refresh(place / NAME)
     outputs, pictures, text = outputs_of(place / NAME)
     assert not [output for output in outputs if output.output_type == "error"]
-    assert len(pictures) == 4  # accuracy, drop, images, losses
+    assert len(pictures) == 5  # accuracy, bytes, drop, images, losses
+    assert "digits_run: no record of what images were taken for" in text
     assert "98.0 ± 1.0" in text and "94.0 ± 1.0" in text and "85.0 ± 5.0" in text
     assert sorted(path.name for path in place.iterdir()) == [NAME, "digits_run"]
     nbformat.validate(nbformat.read(place / NAME, as_version=4))
@@ -83,13 +97,10 @@ def test_the_notebook_runs_in_its_own_folder_and_keeps_its_outputs(place, refres
 
 def test_several_runs_one_unfinished_from_the_repository_root(place, refresh, digits):
     make_run(place / "unfinished", digits, finished=False)
-    notebook = (place / NAME).read_text(encoding="utf-8")
-    assert '[\\"digits_run\\"]' in notebook
-    notebook = notebook.replace('[\\"digits_run\\"]', '[\\"digits_run\\", \\"unfinished\\"]')
-    (place / NAME).write_text(notebook, encoding="utf-8")
+    read(place, "digits_run", "unfinished")
     refresh.refresh(place / NAME, folder=place.parent)
     _, pictures, text = outputs_of(place / NAME)
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert "unfinished: no picture, the run has not finished" in text
 
 
@@ -121,3 +132,30 @@ def test_a_committed_notebook_is_clean_and_carries_its_outputs(path, refresh):
         return
     accuracies = accuracy_by_step(read_results(NOTEBOOKS / "digits_run"))["accuracy"]
     assert all(f"<td>{accuracy:.1f}" in shown for accuracy in accuracies), f"outputs of another run; {refresh_it}"
+
+
+@pytest.mark.parametrize("kind", ["lines", "images"])
+def test_pictures_of_a_notebook_are_kept_small_and_look_the_same(kind, refresh):
+    chance = np.random.RandomState(0)
+    if kind == "lines":
+        pixels = np.full((700, 1600, 3), 255, dtype=np.uint8)
+        for place, colour in enumerate(((0, 114, 178), (213, 94, 0), (0, 0, 0))):
+            pixels[100 + 150 * place : 112 + 150 * place, 100:1500] = colour
+    else:
+        grey = np.linspace(0, 255, 800).astype(np.uint8)
+        pixels = np.broadcast_to(grey[None, :, None], (300, 800, 3)).copy()
+        pixels[:, :, 2] = np.clip(pixels[:, :, 2] + chance.randint(-9, 9, (300, 800)), 0, 255)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    before = base64.b64encode(content.getvalue()).decode()
+    after = refresh.small(before)
+    shown = Image.open(io.BytesIO(base64.b64decode(after)))
+    wanted = Image.fromarray(pixels).resize(shown.size, Image.Resampling.LANCZOS)
+    assert shown.width == 800 and len(after) < min(len(before), 100_000) and shown.mode == "P"
+    apart = np.abs(np.asarray(shown.convert("RGB"), dtype=int) - np.asarray(wanted, dtype=int))
+    assert apart.mean() < 5 and np.percentile(apart, 99.5) < 40
+    assert refresh.small(before) == after
+    if kind == "lines":
+        kept = np.asarray(shown.convert("RGB"), dtype=int).reshape(-1, 3)
+        for colour in ((0, 114, 178), (213, 94, 0), (0, 0, 0)):
+            assert np.abs(kept - colour).max(1).min() < 8, "a line keeps its colour"

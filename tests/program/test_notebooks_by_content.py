@@ -10,6 +10,9 @@ pytest.importorskip("IPython", reason="executing notebooks needs IPython: pip in
 pytest.importorskip("nbformat", reason="executing notebooks needs nbformat")
 from notebook_helpers import axes_called, execute, overlapping_texts
 
+from clreplay.analysis.forgetting import forgetting, old_and_new
+from clreplay.incremental.run_folder import read_confusion, read_results
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -55,6 +58,70 @@ def test_tables_stand_beside_the_published_ones(place, monkeypatch):
     known = known[(known.dataset == "CIFAR10") & (known.ipc == "10")].set_index("method")["mean"]
     for name, method in (("random", "Random"), ("dm", "DM"), ("ddm-paper", "DDM")):
         assert float(at_width["published"][name].split(" ")[0]) == known[method]
+
+
+def test_accuracy_of_two_runs_and_what_is_forgotten(monkeypatch):
+    monkeypatch.chdir(NOTEBOOKS)
+    done = execute(NOTEBOOKS / "01_accuracy_per_step.ipynb", monkeypatch)
+    check_figures(done.figures)
+    accuracy, costs, drop, classes, mistakes, *rest = done.figures
+    assert (
+        len(rest) == 4 and [blocks(figure) for figure in rest[:2]] == [["Real", "Random", "Herding", "DM", "DDM"]] * 2
+    )
+    assert axes_called(costs) == [("memory, kB", "accuracy after the last step, %")]
+    results = pd.concat([read_results(NOTEBOOKS / run) for run in ("digits_run", "digits_2_images")])
+    assert len(costs.axes[0].containers) == 4
+    for line in costs.axes[0].containers:
+        name = {label: memory for memory, label in done.names["labels"].items()}[line.get_label()]
+        of = results[(results.memory == name) & (results.step == 4)].groupby("run", sort=False)
+        assert sorted(line.lines[0].get_xdata()) == sorted(of.memory_bytes.max() / 1000)
+        assert sorted(line.lines[0].get_ydata()) == pytest.approx(sorted(of.accuracy.mean()))
+    assert [axes.get_title() for axes in classes.axes] == ["Random", "Herding", "DM", "DDM"]
+    confusions = read_confusion(NOTEBOOKS / "digits_2_images")
+    last = confusions[(confusions.memory == "ddm") & (confusions.step == 4)]
+    right = 100 * last[last.label == last.taken_for]["count"].sum() / last["count"].sum()
+    shown = results[
+        (results.run == "digits_2_images") & (results.memory == "ddm") & (results.step == 4)
+    ].accuracy.mean()
+    assert right == pytest.approx(shown), "the record is that of the results"
+    written = [float(text.get_text()) for text in classes.axes[3].texts]
+    assert len(written) == 2 + 4 + 6 + 8 + 10 and max(written) <= 100
+    assert [axes.get_title() for axes in mistakes.axes] == ["test images of old classes", "test images of new classes"]
+    wrong = old_and_new(confusions).query("step == 4 and of == 'old'").set_index("memory")
+    heights = [bar.get_height() for bar in mistakes.axes[0].patches]
+    assert sum(heights) == pytest.approx((wrong.other_old + wrong.other_new).sum())
+    lost = forgetting(confusions).query("memory == 'random' and step == 4").forgetting.item()
+    tables = [value for value in done.shown if isinstance(value, pd.DataFrame)]
+    assert f"{lost:.1f} ± " in tables[-1].loc[("digits_2_images", "Random"), 10]
+
+
+def test_a_run_on_images_of_one_s_own_is_read_with_and_without_them(monkeypatch, tmp_path, capsys):
+    from PIL import Image
+
+    from clreplay.incremental.run import run_experiment
+    from clreplay.incremental.settings import ContinualSettings
+    from clreplay.runtime.progress import Reporter
+
+    for split in ("train", "test"):
+        for shade, name in ((20, "rose"), (200, "tulip")):
+            (tmp_path / "flowers" / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = np.full((8, 8, 3), shade + 10 * number, dtype=np.uint8)
+                pixels[number:, : number + 2] //= 2
+                Image.fromarray(pixels).save(tmp_path / "flowers" / split / name / f"{number}.png")
+    settings = ContinualSettings(
+        dataset=f"folder:{tmp_path / 'flowers'}", memories=("random",), images_per_class=2, steps=2, preset="smoke",
+        host="none", device="cpu", networks=1, overrides={"train.width": 4, "train.updates": 2},
+    )  # fmt: skip
+    run_experiment(settings, tmp_path / "mine", Reporter(None))
+    notebook, runs = NOTEBOOKS / "01_accuracy_per_step.ipynb", 'RUNS = ["digits_run", "digits_2_images"]'
+    for data, expected in (({}, ["Random"]), ({"mine": f"folder:{tmp_path / 'flowers'}"}, ["Real", "Random"])):
+        changes = [(runs, f"RUNS = [{str(tmp_path / 'mine')!r}]"), ("DATA = {}", f"DATA = {data}")]
+        done = execute(notebook, monkeypatch, changes)
+        assert blocks(done.figures[-1]) == expected
+        assert {"rose", "tulip"} <= {text.get_text() for text in done.figures[-1].texts}
+        assert ("without real images" in capsys.readouterr().out) is (not data)
+    check_figures(done.figures)
 
 
 @pytest.mark.slow
