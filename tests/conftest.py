@@ -26,10 +26,15 @@ def fixed_seeds():
 
 @pytest.fixture
 def as_from_a_terminal():
-    """Processes that a test starts do not ignore SIGHUP because the tests were started with ``nohup``."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Processes that a test starts ignore neither SIGHUP nor SIGINT because the tests were started with ``nohup``, or
+    in the background by a shell.
+    """
+    before = {one: signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGINT)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ SAMPLE = 64
 
 @dataclass(frozen=True, eq=False)
 class ExperimentPlan:
-    """An experiment with every choice made and every input checked; see :func:`plan_experiment`."""
+    """An experiment with every choice made and every input checked; see :func:`.plan.plan_experiment`."""
 
     settings: ContinualSettings
     data: Dataset
