@@ -52,8 +52,6 @@ def test_a_run_leaves_its_numbers_by_domain_and_a_memory_that_all_domains_share(
         assert memory.info["domains"] == ["rotate:0", "rotate:40", "invert"] and memory.total_sources == 3
     for name in ("accuracy.png", "memory.png"):
         assert (folder / name).stat().st_size > 0
-    page = (folder / "report.html").read_text()
-    assert "in another domain at each of 3 steps" in page and "rotate:40" in page
     again = reported(folder)  # with the images of all domains, found by what settings.yaml says
     assert again.real is not None and again.real.images.shape[1:] == (1, 32, 32)
     of_zero = load_digits().train.class_images(0)[0]
@@ -73,6 +71,7 @@ def test_each_domain_leaves_its_own_images_and_they_are_only_dropped(settings, t
             assert all((real == code).flatten(1).all(1).any() for code in kept)
 
 
+@pytest.mark.slow
 def test_the_hosts_agree(settings, tmp_path):
     pytest.importorskip("avalanche")
     folders = [run_experiment(replace(settings, host=host), tmp_path / host, QUIET) for host in ("none", "avalanche")]

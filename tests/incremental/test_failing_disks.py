@@ -55,9 +55,7 @@ def partials(out):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
-@pytest.mark.parametrize(
-    "limit", [pytest.param(300, marks=pytest.mark.slow), pytest.param(4_000, marks=pytest.mark.slow), 30_000]
-)
+@pytest.mark.parametrize("limit", [pytest.param(limit, marks=pytest.mark.slow) for limit in (300, 4_000, 30_000)])
 def test_a_file_that_cannot_be_written_is_one_line_and_the_run_goes_on_later(limit, whole, tmp_path):
     out = tmp_path / "run"
     done = start(out, "--no-cache", limit=limit)

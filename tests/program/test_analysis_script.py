@@ -39,6 +39,7 @@ def main(tmp_path, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_picture_a_table_and_a_line(main, memories, tmp_path):
     figures = ["1a", "1b", "4", "5d", "9", "1c"]
     paths = [memories / "random.safetensors", f"mine={memories / 'dm.safetensors'}", memories / "herding.safetensors"]

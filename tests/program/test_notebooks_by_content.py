@@ -52,7 +52,15 @@ def test_tables_stand_beside_the_published_ones(place, monkeypatch):
     rows = pd.read_csv(ROOT / "results" / "static_tables_cpu" / "table1.csv")
     beside, at_width = done.shown
     assert shares(beside["ours"]) == list(rows.ours.round(1)) and shares(beside["published"]) == list(rows.published)
-    assert list(at_width.index) == ["random", "dm", "dm+patch", "ddm-second", "dm+sm-second", "ddm-paper"]
+    assert list(at_width.index) == [
+        "random",
+        "dm",
+        "dm+patch",
+        "ddm-scripts",
+        "ddm-second",
+        "dm+sm-second",
+        "ddm-paper",
+    ]
     assert at_width["published"]["dm+patch"] == "-" and at_width["ours, test"]["ddm-paper"].startswith("51.6")
     known = pd.read_csv(ROOT / "clreplay" / "benchmark" / "published" / "table1.csv")
     known = known[(known.dataset == "CIFAR10") & (known.ipc == "10")].set_index("method")["mean"]

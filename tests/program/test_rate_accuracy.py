@@ -44,6 +44,7 @@ ASKED = (
 )
 
 
+@pytest.mark.slow
 def test_every_point_is_run_once_and_the_best_of_every_budget_is_said(main, tmp_path, monkeypatch):
     code, out, _ = main(*ASKED)
     rows = pd.read_csv(tmp_path / "rate" / "rows.csv")
