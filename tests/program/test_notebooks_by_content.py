@@ -56,9 +56,9 @@ def test_tables_stand_beside_the_published_ones(place, monkeypatch):
         "random",
         "dm",
         "dm+patch",
-        "ddm-scripts",
         "ddm-second",
         "dm+sm-second",
+        "ddm-scripts",
         "ddm-paper",
     ]
     assert at_width["published"]["dm+patch"] == "-" and at_width["ours, test"]["ddm-paper"].startswith("51.6")
