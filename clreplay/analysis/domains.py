@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from clreplay.analysis.canvas import new_figure, plain_axes, saved
 from clreplay.analysis.figures import MARKERS, OKABE_ITO, memory_styles
+from clreplay.analysis.forgetting import below_best
+from clreplay.analysis.summary import population_std
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,7 @@ def domain_accuracy(rows: pd.DataFrame) -> pd.DataFrame:
         One row a memory, domain and step: ``accuracy`` in percent and ``std`` (population, over networks).
     """
     grouped = rows.groupby(["memory", "domain", "domain_name", "step"], sort=False)["accuracy"]
-    return grouped.agg(accuracy="mean", std=lambda values: values.std(ddof=0)).reset_index()
+    return grouped.agg(accuracy="mean", std=population_std).reset_index()
 
 
 def domain_forgetting(rows: pd.DataFrame) -> pd.DataFrame:
@@ -47,10 +49,11 @@ def domain_forgetting(rows: pd.DataFrame) -> pd.DataFrame:
         One row a memory and domain: ``accuracy`` after the last step and ``forgetting``, means over networks; that of
         the domain that came last is NaN.
     """
-    last = rows[rows.step == rows.groupby("memory")["step"].transform("max")].set_index(NETWORK)["accuracy"]
-    before = rows[rows.step < rows.groupby("memory")["step"].transform("max")].groupby(NETWORK)["accuracy"].max()
-    table = last.to_frame().assign(forgetting=(before.reindex(last.index) - last))
-    return table.groupby(["memory", "domain", "domain_name"], sort=False).mean().reset_index()
+    rows = rows.sort_values("step", kind="stable")
+    rows = rows.assign(forgetting=below_best(rows, NETWORK))
+    last = rows[rows.step == rows.groupby("memory")["step"].transform("max")]
+    place = ["memory", "domain", "domain_name"]
+    return last.groupby(place, sort=False)[["accuracy", "forgetting"]].mean().reset_index()
 
 
 def domains_figure(

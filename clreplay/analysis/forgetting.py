@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clreplay.analysis.summary import population_std
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -59,10 +61,21 @@ def forgetting_of(each: pd.DataFrame) -> pd.DataFrame:
             that came together): ``accuracy`` on it in percent.
     """
     each = each.sort_values("step", kind="stable")
-    best = each.groupby([*NETWORK, "arrived"], sort=False)["accuracy"].transform(lambda of: of.cummax().shift())
-    earlier = each.assign(value=best - each["accuracy"])[each["arrived"] < each["step"]]
+    earlier = each.assign(value=below_best(each, [*NETWORK, "arrived"]))[each["arrived"] < each["step"]]
     means = earlier.groupby([*NETWORK, "step"], sort=False)["value"].mean().reset_index(name="accuracy")
     return _over_networks(means, ["run", "memory", "step"]).rename(columns={"accuracy": "forgetting"})
+
+
+def below_best(each: pd.DataFrame, task: list[str]) -> pd.Series:
+    """By how much every accuracy is below the best of the same task and network after any earlier step; NaN at first.
+
+    Args:
+        each: rows with ``accuracy``, sorted by step.
+        task: columns that tell tasks and networks apart.
+    """
+    accuracies = each.groupby(task, sort=False)["accuracy"]
+    found: pd.Series = accuracies.transform(lambda of: of.cummax().shift()) - each["accuracy"]
+    return found
 
 
 def old_and_new(confusions: pd.DataFrame) -> pd.DataFrame:
@@ -92,6 +105,5 @@ def _share_right(confusions: pd.DataFrame, place: list[str]) -> pd.DataFrame:
 
 
 def _over_networks(each: pd.DataFrame, place: list[str]) -> pd.DataFrame:
-    table = each.groupby(place, sort=False)["accuracy"].agg(["mean", lambda of: of.std(ddof=0), "size"])
-    table.columns = ["accuracy", "std", "networks"]  # type: ignore[assignment]
+    table = each.groupby(place, sort=False)["accuracy"].agg(accuracy="mean", std=population_std, networks="size")
     return table.reset_index().sort_values(place, kind="stable", ignore_index=True)

@@ -28,7 +28,7 @@ def accuracy_by_step(results: pd.DataFrame) -> pd.DataFrame:
     rows = checked(results)
     table = rows.groupby(LINE, sort=False).agg(
         accuracy=("accuracy", "mean"),
-        std=("accuracy", _population_std),
+        std=("accuracy", population_std),
         orders=("class_order", "nunique"),
         networks=("accuracy", "size"),
     )
@@ -61,9 +61,9 @@ def accuracy_drop(results: pd.DataFrame) -> pd.DataFrame:
     means["from_previous"] = -steps.diff()
     table = means.groupby(LINE, sort=False).agg(
         from_first=("from_first", "mean"),
-        from_first_std=("from_first", _population_std),
+        from_first_std=("from_first", population_std),
         from_previous=("from_previous", "mean"),
-        from_previous_std=("from_previous", _population_std),
+        from_previous_std=("from_previous", population_std),
         orders=("class_order", "nunique"),
     )
     return table.reset_index()
@@ -97,5 +97,6 @@ def checked(results: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("step", kind="stable")
 
 
-def _population_std(values: pd.Series) -> float:
+def population_std(values: pd.Series) -> float:
+    """Of numbers that are all there are."""
     return values.std(ddof=0)

@@ -23,6 +23,7 @@ from clreplay.data import ImageSet, Normalization  # noqa: E402
 from clreplay.incremental.domain_plan import DomainPlan  # noqa: E402
 from clreplay.incremental.recipe_run import Measured  # noqa: E402
 from clreplay.plugin.replay import CondensedReplayPlugin  # noqa: E402
+from clreplay.training.evaluate import pair_counts  # noqa: E402
 from clreplay.training.going_on import Training  # noqa: E402
 from clreplay.training.loop import changed_by_training, set_for_epoch, whose  # noqa: E402
 
@@ -161,8 +162,7 @@ class Schedule(SupervisedPlugin, supports_distributed=False):
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count what the test images are taken for."""
         counts = self.counts[-1]
-        pairs = strategy.mb_y * len(counts) + strategy.mb_output.argmax(1)
-        counts += torch.bincount(pairs.cpu(), minlength=counts.numel()).view_as(counts)
+        counts += pair_counts(strategy.mb_y, strategy.mb_output.argmax(1), len(counts)).cpu()
 
     @property
     def seconds(self) -> float:

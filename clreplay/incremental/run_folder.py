@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -210,15 +210,7 @@ def read_results(*folders: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: a folder has no results.
     """
-    import pandas as pd
-
-    frames = []
-    for folder in folders:
-        run = RunFolder(folder)
-        if not run.results_file.is_file():
-            raise FileNotFoundError(f"no results.csv in {folder}; is it a run's folder?")
-        frames.append(run.rows().assign(run=Path(folder).name))
-    return pd.concat(frames, ignore_index=True)
+    return _read(folders, lambda run: run.results_file, RunFolder.rows, "a run's folder")
 
 
 def read_domains(*folders: str | Path) -> pd.DataFrame:
@@ -227,14 +219,23 @@ def read_domains(*folders: str | Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: a folder has none.
     """
+    return _read(folders, lambda run: run.domains_file, RunFolder.domain_rows, "the folder of a domain-incremental run")
+
+
+def _read(
+    folders: Sequence[str | Path],
+    file: Callable[[RunFolder], Path],
+    rows: Callable[[RunFolder], pd.DataFrame],
+    kind: str,
+) -> pd.DataFrame:
     import pandas as pd
 
     frames = []
     for folder in folders:
         run = RunFolder(folder)
-        if not run.domains_file.is_file():
-            raise FileNotFoundError(f"no domains.csv in {folder}; is it the folder of a domain-incremental run?")
-        frames.append(run.domain_rows().assign(run=Path(folder).name))
+        if not file(run).is_file():
+            raise FileNotFoundError(f"no {file(run).name} in {folder}; is it {kind}?")
+        frames.append(rows(run).assign(run=Path(folder).name))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -32,23 +32,24 @@ class Lines:
 
     Args:
         runs: of the report; where there are several, their names are behind the memories'.
+
+    Attributes:
+        rows: every memory of every run after its last step, the best first.
     """
 
     def __init__(self, runs: Sequence[Reported]) -> None:
         self.runs = runs
         self.called = {run.name: f" ({run.name})" if len(runs) > 1 else "" for run in runs}
         styles = memory_styles(sorted({memory for run in runs for memory in run.settings["memories"]}))
-        best = sorted(
-            ((line.accuracy, run, memory) for run in runs for memory in run.settings["memories"]
-             for line in final_lines(run) if line.label == run.label(memory)),
-            key=lambda one: -one[0],
-        )  # fmt: skip
-        self.names = list(dict.fromkeys(self.name(run, memory) for _, run, memory in best))
+        finals = [(run, line) for run in runs for line in final_lines(run, self.called[run.name])]
+        finals.sort(key=lambda one: -one[1].accuracy)
+        self.rows = [line for _, line in finals]
+        self.names = list(dict.fromkeys(line.label for line in self.rows))
         self.colours, self.shapes, self.dashes = {}, {}, {}
-        for _, run, memory in best:
-            name, style = self.name(run, memory), styles[memory]
-            self.colours[name], self.shapes[name] = style.color, SHAPES.get(style.marker, "cross")
-            self.dashes[name] = DASHES[[one.name for one in runs].index(run.name) % len(DASHES)]
+        for run, line in finals:
+            style = styles[line.memory]
+            self.colours[line.label], self.shapes[line.label] = style.color, SHAPES.get(style.marker, "cross")
+            self.dashes[line.label] = DASHES[[one.name for one in runs].index(run.name) % len(DASHES)]
 
     @property
     def seen(self) -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from clreplay.report.pictures import strip
 from clreplay.report.reported import Reported
-from clreplay.report.tables import final_lines, settings_that_differ, warnings
+from clreplay.report.tables import settings_that_differ, warnings
 from clreplay.runtime.files import write_text
 from clreplay.runtime.progress import counted, duration, size
 
@@ -77,10 +77,7 @@ def _page(runs: Sequence[Reported]) -> str:
     )  # fmt: skip
     environment.filters.update(size=size, duration=duration, data=_as_data)
     lines = Lines(runs)
-    rows = sorted(
-        (line for run in runs for line in final_lines(run, lines.called[run.name])), key=lambda one: -one.accuracy
-    )
-    published = {line.label: line.published for line in rows if line.published is not None}
+    published = {line.label: line.published for line in lines.rows if line.published is not None}
     datasets = {run.settings["dataset"] for run in runs}
     charts: dict[str, Any] = {"accuracy": accuracy_chart(lines, list(published.items()))}
     charts["forgetting"] = forgetting_chart(lines)
@@ -112,7 +109,7 @@ def _page(runs: Sequence[Reported]) -> str:
     return page.render(
         title=_title(runs),
         runs=shown,
-        rows=rows,
+        rows=lines.rows,
         several=len(runs) > 1,
         other_data=len(datasets) > 1,
         datasets=sorted(datasets),

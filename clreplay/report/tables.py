@@ -29,6 +29,7 @@ class Line(NamedTuple):
     """A memory after the last step.
 
     Attributes:
+        memory: its name in the run.
         label: what it is called.
         step, steps: the last that is measured, counted from 1, of so many.
         accuracy, std, networks: percent of all classes seen; population standard deviation over orders and networks.
@@ -39,6 +40,7 @@ class Line(NamedTuple):
         differences: from the settings behind it.
     """
 
+    memory: str
     label: str
     step: int
     steps: int
@@ -76,6 +78,7 @@ def final_lines(run: Reported, called: str = "") -> list[Line]:
         number = _published(run, memory)
         found.append(
             Line(
+                memory,
                 f"{run.label(memory)}{called}",
                 int(last["step"].iloc[0]) + 1,
                 run.steps,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,8 @@ def confusion(
     Returns:
         int64 (outputs, outputs) on the CPU, ``[label, taken for]``.
     """
-    counts: Tensor | None = None
     with _evaluating([network]):
-        for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
-            logits = network(normalization.apply(images.to(device)))
-            found = _counts(labels.to(device), logits.argmax(1), logits.shape[1])
-            counts = found if counts is None else counts + found
-    assert counts is not None, "there are test images"
-    return counts.cpu()
+        return _counted(lambda shown: network(shown)[None], test, normalization, device, batch_size)[0]
 
 
 def accuracy(
@@ -84,14 +79,8 @@ def confusions_together(
         for start in range(0, len(networks), max_together):
             stack = NetworkStack(networks[start : start + max_together])
             size = max(1, batch_size // len(stack.networks))
-            counts: Tensor | None = None
-            for images, labels in zip(test.images.split(size), test.labels.split(size)):
-                logits = stack.logits(normalization.apply(images.to(device)), shared=True)  # N, b, classes
-                rows, outputs = labels.to(device), logits.shape[2]
-                found = torch.stack([_counts(rows, taken_for, outputs) for taken_for in logits.argmax(2)])
-                counts = found if counts is None else counts + found
-            assert counts is not None, "there are test images"
-            confusions += counts.cpu()
+            logits = partial(stack.logits, shared=True)
+            confusions += _counted(logits, test, normalization, device, size)
     return confusions
 
 
@@ -115,9 +104,24 @@ def percent_right(counts: Tensor) -> float:
     return 100.0 * int(counts.diagonal().sum()) / int(counts.sum())
 
 
-def _counts(labels: Tensor, taken_for: Tensor, outputs: int) -> Tensor:
-    """int64 (outputs, outputs)."""
+def pair_counts(labels: Tensor, taken_for: Tensor, outputs: int) -> Tensor:
+    """How often every label is taken for every output: int64 (outputs, outputs), of two vectors on one device."""
     return torch.bincount(labels * outputs + taken_for, minlength=outputs * outputs).view(outputs, outputs)
+
+
+def _counted(
+    logits_of: Callable[[Tensor], Tensor],
+    test: ImageSet,
+    normalization: Normalization,
+    device: torch.device,
+    batch_size: int,
+) -> Tensor:
+    """The :func:`confusion` of some networks, whose logits (N, b, outputs) a function gives: (N, outputs, outputs)."""
+    batches = []
+    for images, labels in zip(test.images.split(batch_size), test.labels.split(batch_size)):
+        logits, rows = logits_of(normalization.apply(images.to(device))), labels.to(device)
+        batches.append(torch.stack([pair_counts(rows, found, logits.shape[2]) for found in logits.argmax(2)]))
+    return torch.stack(batches).sum(0).cpu()
 
 
 @contextlib.contextmanager
