@@ -15,6 +15,7 @@ from clreplay.analysis.forgetting import accuracy_by_class, forgetting, forgetti
 from clreplay.analysis.summary import accuracy_by_step
 from clreplay.report.reported import Reported
 from clreplay.report.tables import final_lines
+from clreplay.runtime.progress import loss_terms
 
 if TYPE_CHECKING:
     import altair
@@ -167,9 +168,7 @@ def loss_chart(run: Reported, step: int, colours: Mapping[str, str]) -> dict[str
     for name, memory in run.memories.items():
         for row in memory.record:
             if row.get("experience", 0) == step:
-                terms = {
-                    k: v for k, v in row.items() if k not in ("experience", "iteration") and not k.startswith("image_")
-                }
+                terms = loss_terms(row)
                 rows += [
                     (run.label(name), row["iteration"], term.replace("_", " "), value) for term, value in terms.items()
                 ]
